@@ -1,0 +1,9 @@
+//! From a LinuxKit YAML and OCI images to something that boots.
+//!
+//! Data flows one way: `config` (YAML to [`config::Config`]) → `plan` (every image pinned to a digest) → `oci` (verified
+//! blobs in the content store) → `layer` and `bundle` (blobs to trees, images to OCI runtime bundles) → `assemble` (one
+//! tree) → `format` (tree to bytes) → `output` (temp file, fsync, rename). A later room never reads the YAML, the
+//! registry, the clock or the environment. Nothing in this crate prints; `package` is the one room that starts programs.
+
+pub mod oci;
+pub mod progress;

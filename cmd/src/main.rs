@@ -1,0 +1,3 @@
+//! The `kiln` program: words to requests, messages, exit codes.
+
+fn main() {}

@@ -1,0 +1,6 @@
+//! The machine: one description ([`config::MachineConfig`]), checked as a whole, assembled in one place and run by one
+//! thread per vCPU until the first reason to stop. Nothing here prints.
+
+pub mod bus;
+pub mod config;
+pub mod hv;
