@@ -1,1 +1,6 @@
-//! The whole test suite: one binary.
+//! The whole end-to-end suite: one binary, so that it links once and shares what is costly to make.
+
+mod harness;
+
+mod lab;
+mod tidy;

@@ -1,0 +1,197 @@
+//! Runs the program under test, away from the user's own files.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const KILN: &str = env!("CARGO_BIN_EXE_kiln");
+
+/// A folder of its own and a `kiln` that sees nothing but it.
+pub struct Sandbox {
+    dir: tempfile::TempDir,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("kiln-test-").tempdir().expect("a temp folder can be made") }
+    }
+
+    /// The working folder of every `kiln` of this sandbox.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a file below the folder, with its parents.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("the sandbox is writable");
+        std::fs::write(&path, content).expect("the sandbox is writable");
+        path
+    }
+
+    /// `kiln WORDS`, with an empty home and cache.
+    pub fn kiln<S: AsRef<std::ffi::OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(KILN);
+        let home = self.path().join("home");
+        std::fs::create_dir_all(&home).expect("the sandbox is writable");
+        command.args(words).current_dir(self.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("KILN_") || name.starts_with("LINUXKIT_") || name.starts_with("DOCKER_") {
+                command.env_remove(&name);
+            }
+        }
+        // Packages are built by cargo and apt, which need the real home's settings.
+        if let Some(home) = std::env::var_os("HOME") {
+            let home = PathBuf::from(home);
+            command.env("CARGO_HOME", std::env::var_os("CARGO_HOME").unwrap_or(home.join(".cargo").into()));
+            command.env("RUSTUP_HOME", std::env::var_os("RUSTUP_HOME").unwrap_or(home.join(".rustup").into()));
+        }
+        command.env("HOME", home).env("NO_COLOR", "1");
+        command
+    }
+
+    /// Names below the folder (not below `home`), sorted: to see that nothing was left behind.
+    pub fn files(&self) -> Vec<String> {
+        let mut found = vec![];
+        let mut folders = vec![self.path().to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("the sandbox is readable").flatten() {
+                let path = entry.path();
+                let name = path.strip_prefix(self.path()).expect("below the sandbox").to_string_lossy().into_owned();
+                if name == "home" {
+                    continue;
+                }
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                }
+                found.push(name);
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// What a finished program said, as text.
+pub struct Said {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// The exit code; a signal is no exit code.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| panic!("ended by a signal: {:?}\n{}", self.status, self.stderr))
+    }
+
+    /// Panics with all that was said unless the program succeeded.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert!(self.status.success(), "{:?}\nstdout:\n{}\nstderr:\n{}", self.status, self.stdout, self.stderr);
+        self
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
+        Self { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+}
+
+/// Runs `command` to its end.
+#[track_caller]
+pub fn run(command: &mut Command) -> Said {
+    match command.output() {
+        Ok(output) => output.into(),
+        Err(error) => panic!("cannot start {command:?}: {error}"),
+    }
+}
+
+/// A program that is still running, its output read as it comes. Killed when dropped.
+pub struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    seen: String,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let (sender, lines) = mpsc::channel();
+        let outputs: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().expect("piped above")), Box::new(child.stderr.take().expect("piped above"))];
+        for output in outputs {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let mut reader = BufReader::new(output);
+                let mut line = vec![];
+                while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                    let _ = sender.send(String::from_utf8_lossy(&line).replace('\r', ""));
+                    line.clear();
+                }
+            });
+        }
+        Self { child, lines, seen: String::new() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Types into the program.
+    pub fn type_in(&mut self, text: &str) {
+        self.child.stdin.as_mut().expect("piped at start").write_all(text.as_bytes()).expect("it still reads");
+    }
+
+    /// Waits until a line holds `wanted`; gives that line.
+    #[track_caller]
+    pub fn wait_for(&mut self, wanted: &str, limit: Duration) -> String {
+        let until = Instant::now() + limit;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push_str(&line);
+                    if line.contains(wanted) {
+                        return line;
+                    }
+                }
+                Err(why) => panic!("no line with `{wanted}` ({why}) in:\n{}", self.seen),
+            }
+        }
+    }
+
+    /// Waits for the end; gives the status and all that was said.
+    #[track_caller]
+    pub fn wait(mut self, limit: Duration) -> (ExitStatus, String) {
+        let until = Instant::now() + limit;
+        // The output ends when the program does: then both readers hang up.
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push_str(&line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("still running after {limit:?}:\n{}", self.seen),
+            }
+        }
+        let status = self.child.wait().expect("it was started here");
+        (status, std::mem::take(&mut self.seen))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

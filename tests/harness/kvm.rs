@@ -1,0 +1,88 @@
+//! A place where KVM works: this machine if it can, else the lab. The author of a test cannot tell which.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::kiln::{KILN, Said, run};
+use super::lab;
+
+/// Shell words that every job may use. Jobs run under busybox' or the host's `sh -eu`, in a folder that holds the job's
+/// files; `kiln` is in the path.
+const PRELUDE: &str = r#"
+# wait_for PATTERN FILE SECONDS: until a line of FILE matches.
+wait_for() {
+    tries=$(($3 * 10))
+    until grep -q -e "$1" "$2" 2>/dev/null; do
+        tries=$((tries - 1))
+        if [ $tries -le 0 ]; then echo "no line with '$1' in $2:"; cat "$2"; exit 1; fi
+        sleep 0.1
+    done
+}
+"#;
+
+/// A script that needs KVM, and the files it works on.
+pub struct KvmJob {
+    files: Vec<(PathBuf, String)>,
+    script: String,
+    memory_mib: u32,
+    limit: Duration,
+}
+
+impl KvmJob {
+    /// A job that runs `script`.
+    pub fn new(script: &str) -> Self {
+        Self {
+            files: vec![(KILN.into(), "kiln".into())],
+            script: format!("{PRELUDE}\n{script}\n"),
+            memory_mib: 2048,
+            limit: Duration::from_secs(240),
+        }
+    }
+
+    /// Puts a copy of `path` into the job's folder as `name`.
+    pub fn file(mut self, path: &Path, name: &str) -> Self {
+        self.files.push((path.to_owned(), name.to_owned()));
+        self
+    }
+
+    /// Memory for the place it runs in, beyond what the files need, where that has to be set.
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Runs the job to its end.
+    #[track_caller]
+    pub fn run(self) -> Said {
+        if host_kvm_works() { self.run_here() } else { self.run_in_lab() }
+    }
+
+    #[track_caller]
+    fn run_here(self) -> Said {
+        let folder = tempfile::tempdir().expect("a temp folder can be made");
+        for (path, name) in &self.files {
+            std::fs::copy(path, folder.path().join(name)).unwrap_or_else(|e| panic!("copy {}: {e}", path.display()));
+        }
+        let path = std::env::var("PATH").unwrap_or_default();
+        run(Command::new("timeout")
+            .arg(self.limit.as_secs().to_string())
+            .args(["sh", "-euc", &self.script])
+            .current_dir(folder.path())
+            .env("PATH", format!("{}:{path}", folder.path().display()))
+            .env("HOME", folder.path()))
+    }
+
+    #[track_caller]
+    fn run_in_lab(self) -> Said {
+        lab::run_job(&self.files, &self.script, self.memory_mib, self.limit)
+    }
+}
+
+/// Whether a stock kernel can run on this machine's KVM. `kvm_pvm` alone opens and creates machines, but runs only
+/// kernels made for it.
+fn host_kvm_works() -> bool {
+    let module = |name: &str| Path::new("/sys/module").join(name).exists();
+    let opens = std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    opens && (module("kvm_intel") || module("kvm_amd") || !module("kvm_pvm"))
+}

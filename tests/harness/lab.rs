@@ -1,0 +1,124 @@
+//! The lab: a machine inside QEMU's software CPU, which emulates AMD's SVM with nested paging, so that a stock Debian
+//! kernel in it has a real `/dev/kvm`. Slow (10 to 30 times), but the KVM in it is the real one, and its counters of
+//! exits and faults are exact.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::fixtures::{self, Kernel};
+use super::kiln::{Said, run};
+
+/// First program of the lab: loads KVM, runs the job with its output on the second serial port, tells its exit status
+/// on the first.
+const INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/job:/bin HOME=/job
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts && mount -t devpts pts /dev/pts
+mount -t debugfs debug /sys/kernel/debug
+mount -t tmpfs -o mode=1777 tmp /tmp
+for module in $(cat /modules/order); do insmod /modules/$module || echo "LAB: no $module"; done
+ip link set lo up
+cd /job
+stty -F /dev/ttyS1 raw -echo
+sh -eu /job.sh > /dev/ttyS1 2>&1 < /dev/null
+echo "LAB: status $?"
+poweroff -f
+"#;
+
+/// QEMU 7.2 now and then aborts on an assertion of its own while it emulates SVM. Only that is tried again: a job that
+/// failed has failed.
+const TRIES: u32 = 4;
+
+/// Runs `script` in the lab, with `files` in its folder.
+#[track_caller]
+pub fn run_job(files: &[(PathBuf, String)], script: &str, memory_mib: u32, limit: Duration) -> Said {
+    let folder = tempfile::Builder::new().prefix("kiln-lab-").tempdir().expect("a temp folder can be made");
+    let initrd = folder.path().join("initrd");
+    write_initrd(&initrd, files, script, folder.path());
+    let initrd_mib = u32::try_from(fs::metadata(&initrd).expect("just written").len() >> 20).expect("fits");
+    let mut broken = String::new();
+    for _ in 0..TRIES {
+        match boot(folder.path(), &initrd, memory_mib + 3 * initrd_mib + 256, limit) {
+            Ok(said) => return said,
+            Err(why) => broken.push_str(&why),
+        }
+    }
+    panic!("the lab broke off {TRIES} times:\n{broken}");
+}
+
+fn boot(folder: &Path, initrd: &Path, memory_mib: u32, limit: Duration) -> Result<Said, String> {
+    let job_output = folder.join("job-output");
+    let serial = format!("file:{}", job_output.display());
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", &limit.as_secs().to_string(), "qemu-system-x86_64"])
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "EPYC,+svm,+npt", "-M", "q35", "-no-reboot"])
+        .args(["-nodefaults", "-display", "none", "-m", &memory_mib.to_string()])
+        .args(["-serial", "stdio", "-serial", &serial])
+        .arg("-kernel")
+        .arg(&kernel().vmlinuz)
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("qemu-system-x86_64 is installed");
+    let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    let said = String::from_utf8_lossy(&fs::read(&job_output).unwrap_or_default()).replace('\r', "");
+    let status: Option<i32> =
+        console.split("LAB: status ").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    match status {
+        // `wait` keeps the exit code in the second byte.
+        Some(code) => Ok(Said { status: ExitStatus::from_raw(code << 8), stdout: said, stderr: console }),
+        None if output.status.code() == Some(124) => {
+            panic!("the job did not end within {limit:?}:\n{said}\n--- console:\n{console}")
+        }
+        None => Err(format!("{:?}\n{}\n{said}\n", output.status, String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// The lab's initramfs: busybox, KVM's modules, the job.
+fn write_initrd(initrd: &Path, files: &[(PathBuf, String)], script: &str, folder: &Path) {
+    let root = folder.join("root");
+    for dir in ["bin", "proc", "sys", "dev", "tmp", "job", "modules"] {
+        fs::create_dir_all(root.join(dir)).expect("the temp folder is writable");
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    fs::write(root.join("init"), INIT).expect("the temp folder is writable");
+    fs::write(root.join("job.sh"), script).expect("the temp folder is writable");
+    set_executable(&root.join("init"));
+    let mut order = File::create(root.join("modules/order")).expect("the temp folder is writable");
+    for name in ["irqbypass", "kvm", "kvm-amd"] {
+        let module = kernel().module(name);
+        let file_name = module.file_name().expect("a module is a file");
+        fs::copy(&module, root.join("modules").join(file_name)).expect("the temp folder is writable");
+        writeln!(order, "{}", file_name.to_string_lossy()).expect("the temp folder is writable");
+    }
+    for (path, name) in files {
+        let target = root.join("job").join(name);
+        fs::create_dir_all(target.parent().expect("below the job")).expect("the temp folder is writable");
+        if fs::hard_link(path, &target).is_err() {
+            fs::copy(path, &target).unwrap_or_else(|error| panic!("copy {}: {error}", path.display()));
+        }
+    }
+    let pack = r#"cd "$1" && find . | cpio --quiet -o -H newc > "$2""#;
+    run(Command::new("sh").args(["-euc", pack, "sh"]).arg(&root).arg(initrd)).ok();
+    fs::remove_dir_all(&root).expect("just written");
+}
+
+fn set_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("just written");
+}
+
+fn kernel() -> &'static Kernel {
+    static KERNEL: OnceLock<Kernel> = OnceLock::new();
+    KERNEL.get_or_init(fixtures::debian_kernel)
+}

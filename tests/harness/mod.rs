@@ -1,0 +1,22 @@
+//! What the tests stand on: the program under test, a registry, guests, and a place where KVM works.
+
+pub mod fixtures;
+pub mod kiln;
+pub mod kvm;
+mod lab;
+pub mod registry;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the tree under test.
+pub fn tree() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A folder that outlives a run, for what is costly to fetch and never changes. Below the target folder, so that
+/// `cargo clean` removes it.
+pub fn cache_dir() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kiln-tests");
+    std::fs::create_dir_all(&dir).expect("the target folder is writable");
+    dir
+}

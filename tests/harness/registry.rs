@@ -1,0 +1,52 @@
+//! A real registry on loopback: Debian's `docker-registry`, on a port of its own choosing.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::kiln::{Running, Said, run};
+
+/// A registry with nothing in it. Ends with its owner.
+pub struct Registry {
+    _server: Running,
+    /// `127.0.0.1:PORT`
+    pub host: String,
+    _data: tempfile::TempDir,
+}
+
+impl Registry {
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().expect("a temp folder can be made");
+        let config = data.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: '127.0.0.1:0'}}\n",
+            data.path().join("data").display()
+        );
+        std::fs::write(&config, text).expect("the temp folder is writable");
+        let mut server = Running::start(Command::new("docker-registry").arg("serve").arg(&config));
+        let line = server.wait_for("listening on", Duration::from_secs(30));
+        let host = line
+            .split("listening on ")
+            .nth(1)
+            .and_then(|rest| rest.split(['"', ' ', ',', '\n']).next())
+            .expect("the registry names its address")
+            .to_owned();
+        Self { _server: server, host, _data: data }
+    }
+
+    /// Copies the image called `name` out of the OCI layout `store` to `TARGET` here; gives its reference.
+    pub fn push(&self, store: &Path, name: &str, target: &str) -> String {
+        let reference = format!("{}/{target}", self.host);
+        run(Command::new("skopeo")
+            .args(["copy", "--quiet", "--dest-tls-verify=false"])
+            .args([format!("oci:{}:{name}", store.display()), format!("docker://{reference}")]))
+        .ok();
+        reference
+    }
+}
+
+/// `skopeo WORDS`.
+pub fn skopeo(words: &[&str]) -> Said {
+    run(Command::new("skopeo").args(words))
+}
