@@ -1,0 +1,3 @@
+//! Asks PID 1 to power the machine off after a while.
+
+fn main() {}
