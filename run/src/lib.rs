@@ -4,3 +4,5 @@
 pub mod bus;
 pub mod config;
 pub mod hv;
+pub mod layout;
+pub mod mem;
