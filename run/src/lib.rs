@@ -3,6 +3,8 @@
 
 pub mod bus;
 pub mod config;
+pub mod console;
+pub mod event;
 pub mod hv;
 pub mod layout;
 pub mod mem;
