@@ -5,5 +5,9 @@
 //! tree) → `format` (tree to bytes) → `output` (temp file, fsync, rename). A later room never reads the YAML, the
 //! registry, the clock or the environment. Nothing in this crate prints; `package` is the one room that starts programs.
 
+pub mod cancel;
+pub mod format;
 pub mod oci;
+pub mod pipeline;
 pub mod progress;
+pub mod tree;
