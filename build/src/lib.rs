@@ -9,5 +9,6 @@ pub mod cancel;
 pub mod format;
 pub mod oci;
 pub mod pipeline;
+pub mod plan;
 pub mod progress;
 pub mod tree;

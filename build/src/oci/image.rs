@@ -1,6 +1,7 @@
 //! What one image of one platform is made of, after its index, manifest and configuration were read and checked.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::Digest;
 
@@ -60,5 +61,15 @@ impl Platform {
     /// Linux on `architecture`, any variant.
     pub fn linux(architecture: &str) -> Self {
         Self { os: "linux".into(), architecture: architecture.into(), variant: String::new() }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if !self.variant.is_empty() {
+            write!(f, "/{}", self.variant)?;
+        }
+        Ok(())
     }
 }
