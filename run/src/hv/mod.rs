@@ -1,8 +1,19 @@
-//! The hypervisor boundary. What devices may ask of it stands here; the virtual machine and its processors follow.
+//! The hypervisor boundary: what the machine needs of one (`Hypervisor`, `Vm`, `Vcpu`) and what devices may ask of it
+//! (`MsiLines`, `Doorbells`, `Pins`). Nothing outside this folder knows which hypervisor runs.
 
 use std::io;
+use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::mem::GuestMemory;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod kvm;
+#[cfg(test)]
+pub mod scripted;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod segments;
 
 /// What a message-signalled interrupt writes, and where (PCI Local Bus 3.0, 6.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,4 +51,154 @@ pub trait Doorbells: Send + Sync {
 
     /// Ends what `attach` began.
     fn detach(&self, address: u64, event: &EventFd) -> io::Result<()>;
+}
+
+/// The pins of the I/O APIC, for the few devices that have no message-signalled interrupts.
+pub trait Pins: Send + Sync {
+    /// An event whose every write is one edge on `pin`.
+    fn edge(&self, pin: u32) -> io::Result<EventFd>;
+
+    /// Sets the level of a level-triggered `pin`.
+    fn set_level(&self, pin: u32, level: Level) -> io::Result<()>;
+}
+
+/// State of a level-triggered interrupt pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The device wants service.
+    Asserted,
+    /// It does not.
+    Idle,
+}
+
+/// What a hypervisor refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One of its calls failed.
+    #[error("{call} failed")]
+    Call {
+        /// The call's name in the hypervisor's documentation.
+        call: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A vCPU could not enter the guest, or the hypervisor could not go on with it.
+    #[error("vCPU {vcpu} stopped at {address:#x}: {reason}")]
+    Stuck {
+        /// Which vCPU.
+        vcpu: u32,
+        /// Its instruction pointer.
+        address: u64,
+        /// The hypervisor's own words or numbers.
+        reason: String,
+    },
+}
+
+/// A hypervisor of this host.
+pub trait Hypervisor {
+    /// Its virtual machines.
+    type Vm: Vm;
+
+    /// A new machine for `cpus` vCPUs with this memory and interrupt controllers, and no vCPU yet.
+    fn create_vm(&self, memory: &GuestMemory, cpus: u32) -> Result<Self::Vm, Error>;
+}
+
+/// One virtual machine.
+pub trait Vm: Send + Sync {
+    /// Its processors.
+    type Vcpu: Vcpu;
+
+    /// Makes vCPU number `index`, to be called on the thread that will run it, once for each index.
+    fn create_vcpu(&self, index: u32) -> Result<Self::Vcpu, Error>;
+
+    /// Message-signalled interrupts.
+    fn msi_lines(&self) -> Arc<dyn MsiLines>;
+
+    /// Doorbells.
+    fn doorbells(&self) -> Arc<dyn Doorbells>;
+
+    /// Pins of the interrupt controller.
+    fn pins(&self) -> Arc<dyn Pins>;
+}
+
+/// One virtual processor; it stays on the thread that made it.
+pub trait Vcpu {
+    /// Sets where it starts. A vCPU without an entry waits until another one wakes it.
+    fn start_at(&mut self, entry: Entry) -> Result<(), Error>;
+
+    /// Runs until there is something to do for the host. Reads must be answered into the data of the exit before the
+    /// next call.
+    fn run(&mut self) -> Result<Exit<'_>, Error>;
+
+    /// Interrupts `run` from another thread.
+    fn kick(&self) -> Arc<dyn Kick>;
+}
+
+/// Makes a vCPU return from `run`, now or at its next call; harmless when the vCPU is gone.
+pub trait Kick: Send + Sync {
+    /// Does it.
+    fn kick(&self);
+}
+
+/// Where and how a vCPU starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// 32-bit protected mode without paging, flat segments (PVH entry of x86/HVM direct boot).
+    Protected {
+        /// First instruction.
+        address: u32,
+        /// Value of EBX.
+        ebx: u32,
+    },
+    /// 64-bit mode with identity paging (64-bit entry of the Linux boot protocol).
+    Long {
+        /// First instruction.
+        address: u64,
+        /// Value of RSI.
+        rsi: u64,
+        /// Address of the top page table.
+        page_tables: u64,
+    },
+}
+
+/// Why a vCPU stopped running.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Exit<'a> {
+    /// The guest reads from a port; `data` holds one or, for a string instruction, several values of `width` bytes.
+    PortRead {
+        /// Port number.
+        port: u16,
+        /// Bytes of one value.
+        width: usize,
+        /// To be filled in.
+        data: &'a mut [u8],
+    },
+    /// The guest writes to a port.
+    PortWrite {
+        /// Port number.
+        port: u16,
+        /// Bytes of one value.
+        width: usize,
+        /// One or several values.
+        data: &'a [u8],
+    },
+    /// The guest reads memory that is not RAM.
+    MemoryRead {
+        /// Guest-physical address.
+        address: u64,
+        /// To be filled in.
+        data: &'a mut [u8],
+    },
+    /// The guest writes memory that is not RAM.
+    MemoryWrite {
+        /// Guest-physical address.
+        address: u64,
+        /// What it writes.
+        data: &'a [u8],
+    },
+    /// `run` was interrupted: look whether the machine is to stop, else run again.
+    Interrupted,
+    /// The processor shut itself down (a triple fault).
+    Shutdown,
 }

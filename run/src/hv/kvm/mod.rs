@@ -1,0 +1,103 @@
+//! KVM on x86_64: interrupt controllers in the kernel, doorbells as ioeventfd, interrupts as irqfd.
+#![expect(unsafe_code, reason = "ioctls that take pointers, and the kvm_run page shared with the kernel")]
+
+mod cpuid;
+mod interrupts;
+mod probe;
+mod registers;
+mod vcpu;
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{Kvm as KvmFd, VmFd};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use self::interrupts::Interrupts;
+pub use self::probe::{Unusable, probe};
+use self::vcpu::KvmVcpu;
+use super::{Doorbells, Error, Hypervisor, MsiLines, Pins, Vm};
+use crate::layout::KVM_PAGES_START;
+use crate::mem::GuestMemory;
+
+/// KVM of this host, found usable by [`probe`].
+#[derive(Debug)]
+pub struct Kvm {
+    fd: KvmFd,
+}
+
+impl Kvm {
+    /// The largest number of vCPUs that this host's kernel will make in one machine.
+    pub fn max_vcpus(&self) -> usize {
+        self.fd.get_max_vcpus()
+    }
+}
+
+/// Names the KVM call that failed.
+fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
+    move |error| Error::Call { call, source: io::Error::from_raw_os_error(error.errno()) }
+}
+
+impl Hypervisor for Kvm {
+    type Vm = KvmVm;
+
+    fn create_vm(&self, memory: &GuestMemory, cpus: u32) -> Result<KvmVm, Error> {
+        let fd = self.fd.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        fd.set_identity_map_address(KVM_PAGES_START).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        let tss = usize::try_from(KVM_PAGES_START).map_or(0, |start| start + 0x1000);
+        fd.set_tss_address(tss).map_err(failed("KVM_SET_TSS_ADDR"))?;
+        fd.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
+        for (slot, region) in (0..).zip(memory.iter()) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                flags: 0,
+                guest_phys_addr: region.start_addr().0,
+                memory_size: region.len(),
+                userspace_addr: region.as_ptr().addr() as u64,
+            };
+            // SAFETY: `GuestRam` keeps its mapping until the process ends, and the regions do not overlap.
+            let result = unsafe { fd.set_user_memory_region(region) };
+            result.map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        let supported = self
+            .fd
+            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+            .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+        let deadline_timer = self.fd.check_extension_raw(u64::from(kvm_bindings::KVM_CAP_TSC_DEADLINE_TIMER)) > 0;
+        let fd = Arc::new(fd);
+        let interrupts = Arc::new(Interrupts::new(Arc::clone(&fd)));
+        let features = cpuid::Features { supported, cpus, deadline_timer };
+        Ok(KvmVm { fd, interrupts, features })
+    }
+}
+
+/// A virtual machine of KVM.
+pub struct KvmVm {
+    fd: Arc<VmFd>,
+    interrupts: Arc<Interrupts>,
+    features: cpuid::Features,
+}
+
+impl Vm for KvmVm {
+    type Vcpu = KvmVcpu;
+
+    fn create_vcpu(&self, index: u32) -> Result<KvmVcpu, Error> {
+        let fd = self.fd.create_vcpu(u64::from(index)).map_err(failed("KVM_CREATE_VCPU"))?;
+        fd.set_cpuid2(&self.features.of_vcpu(index)?).map_err(failed("KVM_SET_CPUID2"))?;
+        registers::set_machine_specific(&fd)?;
+        KvmVcpu::new(fd, index)
+    }
+
+    fn msi_lines(&self) -> Arc<dyn MsiLines> {
+        Arc::clone(&self.interrupts) as Arc<dyn MsiLines>
+    }
+
+    fn doorbells(&self) -> Arc<dyn Doorbells> {
+        Arc::clone(&self.interrupts) as Arc<dyn Doorbells>
+    }
+
+    fn pins(&self) -> Arc<dyn Pins> {
+        Arc::clone(&self.interrupts) as Arc<dyn Pins>
+    }
+}
