@@ -1,0 +1,119 @@
+//! The machine description as QEMU's words. Pure.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::config::{Boot, Disk, MachineConfig};
+
+/// Inherited file descriptors, by their numbers in QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Descriptors {
+    /// Socket of the control protocol.
+    pub qmp: RawFd,
+    /// Socket of the first serial port.
+    pub serial: RawFd,
+    /// Socket of the virtio console.
+    pub virtio_console: RawFd,
+    /// Pipe that QEMU logs processor resets to.
+    pub log: RawFd,
+}
+
+/// A path that cannot be written into QEMU's JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("the name of disk `{}` is not UTF-8, which QEMU insists on", .0.display())]
+pub struct NotUtf8(pub std::path::PathBuf);
+
+/// The arguments of `qemu-system-*` for this machine.
+pub(super) fn arguments(config: &MachineConfig, fds: Descriptors) -> Result<Vec<OsString>, NotUtf8> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut add = |line: &[&str]| words.extend(line.iter().map(OsString::from));
+    add(&["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,accel=tcg", "-cpu", "max"]);
+    // A reset is always an end here: the caller tells it from a triple fault and starts anew if that is wished.
+    add(&["-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown,watchdog=reset"]);
+    add(&["-smp", &config.cpus.to_string(), "-m", &format!("{}M", config.memory_mib)]);
+    for (name, fd) in [("qmp", fds.qmp), ("serial", fds.serial), ("hvc", fds.virtio_console)] {
+        add(&["-chardev", &format!("socket,id={name},fd={fd}")]);
+    }
+    add(&["-mon", "chardev=qmp,mode=control", "-serial", "chardev:serial"]);
+    add(&["-device", "virtio-serial-pci,disable-legacy=on", "-device", "virtconsole,chardev=hvc"]);
+    add(&["-device", "virtio-rng-pci,disable-legacy=on", "-device", "pvpanic"]);
+    add(&["-d", "cpu_reset", "-D", &format!("/dev/fd/{}", fds.log)]);
+    for (at, disk) in config.disks.iter().enumerate() {
+        let name = format!("disk{at}");
+        add(&["-blockdev", &blockdev(&name, disk)?]);
+        add(&["-device", &format!("virtio-blk-pci,drive={name},serial={name},disable-legacy=on")]);
+    }
+    let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
+    let mut add_path = |flag: &str, path: &Path| words.extend([flag.into(), path.as_os_str().to_owned()]);
+    add_path("-kernel", kernel);
+    if let Some(initrd) = initrd {
+        add_path("-initrd", initrd);
+    }
+    words.extend(["-append".into(), cmdline.into()]);
+    Ok(words)
+}
+
+fn blockdev(name: &str, disk: &Disk) -> Result<String, NotUtf8> {
+    let path = disk.path.to_str().ok_or_else(|| NotUtf8(disk.path.clone()))?;
+    let file = json!({
+        "driver": "file", "filename": path, "discard": "unmap", "read-only": disk.read_only,
+    });
+    Ok(json!({
+        "driver": "raw", "node-name": name, "discard": "unmap", "read-only": disk.read_only, "file": file,
+    })
+    .to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::{DiskFormat, OnReset};
+
+    const FDS: Descriptors = Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13 };
+
+    fn machine(disks: Vec<Disk>) -> MachineConfig {
+        MachineConfig {
+            cpus: 3,
+            memory_mib: 5120,
+            boot: Boot::Linux { kernel: "k,x".into(), initrd: Some("i".into()), cmdline: "console=ttyS0 a,b".into() },
+            disks,
+            on_reset: OnReset::Reboot,
+            state_dir: "s".into(),
+        }
+    }
+
+    fn disk(path: PathBuf) -> Disk {
+        Disk { path, size_bytes: None, format: DiskFormat::Raw, read_only: true }
+    }
+
+    #[test]
+    fn a_disk_whose_name_is_no_text_is_refused_by_name() {
+        let config = machine(vec![disk(OsStr::from_bytes(b"a\xff").into())]);
+        assert!(arguments(&config, FDS).is_err());
+    }
+
+    #[test]
+    fn what_the_machine_has_is_what_qemu_is_told() {
+        let config = machine(vec![disk("odd,name\".img".into())]);
+        let words = arguments(&config, FDS).unwrap();
+        let after = |flag: &str| -> Vec<&str> {
+            words.windows(2).filter(|pair| pair[0] == flag).filter_map(|pair| pair[1].to_str()).collect()
+        };
+        assert_eq!(after("-smp"), ["3"]);
+        assert_eq!(after("-m"), ["5120M"]);
+        assert_eq!(after("-kernel"), ["k,x"]);
+        assert_eq!(after("-initrd"), ["i"]);
+        assert_eq!(after("-append"), ["console=ttyS0 a,b"]);
+        let node: serde_json::Value = serde_json::from_str(after("-blockdev")[0]).unwrap();
+        assert_eq!(node["file"]["filename"], "odd,name\".img");
+        assert_eq!(node["read-only"], true);
+        assert!(after("-device").iter().any(|device| device.starts_with("virtio-blk-pci,drive=disk0,")));
+    }
+}

@@ -1,0 +1,279 @@
+//! One machine under QEMU, from its start to the reason of its end.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::child::{self, Running};
+use super::command::NotUtf8;
+use super::pump;
+use super::qmp::{self, Cause, Request};
+use crate::config::{Boot, MachineConfig, OnReset};
+use crate::console::{ConsoleInput, ConsoleSink};
+use crate::event::Flag;
+use crate::exit::ExitReason;
+
+/// How long QEMU has to end after it was told to, or after it closed its control socket.
+const QUIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The programs that a machine is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs {
+    /// `qemu-system-x86_64` or its like.
+    pub qemu: PathBuf,
+    /// A program that understands [`super::TIED_COMMAND`], so that QEMU dies when this process is killed.
+    pub tied_by: Option<PathBuf>,
+}
+
+/// Why QEMU could not run the machine.
+#[derive(Debug, thiserror::Error)]
+pub enum QemuError {
+    /// No sockets or pipes to talk over.
+    #[error("cannot make sockets to talk to QEMU")]
+    Sockets(#[source] io::Error),
+    /// A disk whose name QEMU cannot be told.
+    #[error(transparent)]
+    DiskName(#[from] NotUtf8),
+    /// The program does not start.
+    #[error("cannot start `{}`", program.to_string_lossy())]
+    Start {
+        /// The program.
+        program: OsString,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not known how it ended.
+    #[error("cannot wait for the end of QEMU")]
+    Wait(#[source] io::Error),
+    /// It ended, and the machine had no reason to.
+    #[error("QEMU ended by itself ({status}){}", said_after_colon(said))]
+    Died {
+        /// How the process ended.
+        status: ExitStatus,
+        /// The last of what it said on its standard error.
+        said: String,
+    },
+}
+
+fn said_after_colon(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
+/// A machine that is about to be run.
+#[derive(Debug)]
+pub struct Machine {
+    config: MachineConfig,
+    programs: Programs,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+}
+
+/// Reaches a running machine from another thread. Does nothing once the machine has ended.
+#[derive(Debug, Clone)]
+pub struct Remote(Sender<Event>);
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    PowerButton,
+    Stop,
+    Stopped(Cause),
+    Closed,
+}
+
+impl Remote {
+    /// Presses the power button: the guest is asked to power off.
+    pub fn power_button(&self) {
+        // No receiver: the machine has ended, which is what was asked for.
+        let _ = self.0.send(Event::PowerButton);
+    }
+
+    /// Ends the machine now, without asking the guest.
+    pub fn stop(&self) {
+        let _ = self.0.send(Event::Stop);
+    }
+}
+
+impl Machine {
+    /// A machine of this description, which has been checked and whose files are all there.
+    pub fn new(config: MachineConfig, programs: Programs) -> Self {
+        let (sender, events) = mpsc::channel();
+        Self { config, programs, events, sender }
+    }
+
+    /// What other threads reach the machine with.
+    pub fn remote(&self) -> Remote {
+        Remote(self.sender.clone())
+    }
+
+    /// Runs the machine to its end, on this thread: QEMU is killed when this thread ends before.
+    pub fn run(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
+        loop {
+            let reason = self.run_once(output, input)?;
+            if reason != ExitReason::Reset || self.config.on_reset == OnReset::Stop {
+                return Ok(reason);
+            }
+        }
+    }
+
+    /// From start to the first end, which a reset is too.
+    fn run_once(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
+        let stop_typing = Flag::new().map_err(QemuError::Sockets)?;
+        let Running { mut process, qmp, serial, virtio_console, log } = child::start(&self.config, &self.programs)?;
+        let stderr = process.stderr.take();
+        let listener = qmp.try_clone();
+        let typed_into =
+            if types_into_virtio_console(&self.config.boot) { &virtio_console } else { &serial }.try_clone();
+        let (Ok(listener), Ok(typed_into)) = (listener, typed_into) else {
+            let _ = child::see_off(&mut process, Duration::ZERO);
+            return Err(QemuError::Sockets(io::Error::last_os_error()));
+        };
+        let sender = self.sender.clone();
+        thread::scope(|scope| {
+            scope.spawn(|| pump::print(serial, output));
+            scope.spawn(|| pump::print(virtio_console, output));
+            scope.spawn(|| pump::type_in(input, &typed_into, &stop_typing));
+            let said = scope.spawn(|| stderr.map(pump::last_words).unwrap_or_default());
+            let fault = scope.spawn(|| pump::saw_triple_fault(File::from(log)));
+            scope.spawn(move || {
+                // The receiver lives longer than this thread.
+                qmp::listen(listener, |cause| _ = sender.send(Event::Stopped(cause)));
+                _ = sender.send(Event::Closed);
+            });
+            let end = self.attend(&qmp);
+            let patience = if end.overdue { Duration::ZERO } else { QUIT_PATIENCE };
+            let status = child::see_off(&mut process, patience);
+            if end.overdue {
+                // The listener's last word belongs to this run.
+                while !matches!(self.events.recv(), Ok(Event::Closed) | Err(_)) {}
+            }
+            stop_typing.raise();
+            let triple_fault = fault.join().unwrap_or(false);
+            let said = said.join().unwrap_or_default();
+            let status = status.map_err(QemuError::Wait)?;
+            end.reason(triple_fault).ok_or(QemuError::Died { status, said })
+        })
+    }
+
+    /// Passes requests on until QEMU closes its control socket.
+    fn attend(&self, qmp: &std::os::unix::net::UnixStream) -> End {
+        let mut end = End { cause: None, stop_asked: false, overdue: false };
+        let mut deadline: Option<Instant> = None;
+        // A write that fails means that QEMU is ending; the listener tells.
+        let send = |request| drop(qmp::send(qmp, request));
+        send(Request::Capabilities);
+        loop {
+            let event = match deadline {
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(Event::PowerButton) => send(Request::PowerButton),
+                Ok(Event::Stop) => {
+                    send(Request::Quit);
+                    end.stop_asked = true;
+                    deadline.get_or_insert_with(|| Instant::now() + QUIT_PATIENCE);
+                }
+                Ok(Event::Stopped(cause)) => {
+                    end.cause.get_or_insert(cause);
+                }
+                Ok(Event::Closed) => return end,
+                Err(_) => {
+                    end.overdue = true;
+                    return end;
+                }
+            }
+        }
+    }
+}
+
+/// What is known when QEMU has ended.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    /// The first cause that it told.
+    cause: Option<Cause>,
+    /// It was told to end.
+    stop_asked: bool,
+    /// It was told to end and did not.
+    overdue: bool,
+}
+
+impl End {
+    fn reason(self, triple_fault: bool) -> Option<ExitReason> {
+        match self.cause {
+            Some(Cause::GuestShutdown) => Some(ExitReason::PowerOff),
+            Some(Cause::GuestPanic) => Some(ExitReason::Panic),
+            Some(Cause::GuestReset) if triple_fault => Some(ExitReason::TripleFault),
+            Some(Cause::GuestReset) => Some(ExitReason::Reset),
+            Some(Cause::Host) => Some(ExitReason::Stopped),
+            None => self.stop_asked.then_some(ExitReason::Stopped),
+        }
+    }
+}
+
+/// The last `console=` of a kernel command line is the one that is read from.
+fn types_into_virtio_console(boot: &Boot) -> bool {
+    let Boot::Linux { cmdline, .. } = boot;
+    cmdline
+        .split_ascii_whitespace()
+        .rev()
+        .find_map(|word| word.strip_prefix("console="))
+        .is_some_and(|console| console.starts_with("hvc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_without_a_cause_is_an_error_unless_it_was_asked_for() {
+        let end = |cause, stop_asked| End { cause, stop_asked, overdue: false };
+        assert_eq!(end(None, false).reason(false), None);
+        assert_eq!(end(None, true).reason(false), Some(ExitReason::Stopped));
+        assert_eq!(end(Some(Cause::GuestShutdown), true).reason(false), Some(ExitReason::PowerOff));
+        assert_eq!(end(Some(Cause::GuestReset), false).reason(true), Some(ExitReason::TripleFault));
+        assert_eq!(end(Some(Cause::GuestReset), false).reason(false), Some(ExitReason::Reset));
+        assert_eq!(end(Some(Cause::GuestPanic), false).reason(false), Some(ExitReason::Panic));
+    }
+
+    #[test]
+    fn the_last_console_of_the_command_line_is_typed_into() {
+        let boot = |cmdline: &str| Boot::Linux { kernel: "k".into(), initrd: None, cmdline: cmdline.into() };
+        for (cmdline, expected) in [
+            ("", false),
+            ("console=hvc0 console=ttyS0", false),
+            ("console=ttyS0 console=hvc0 quiet", true),
+            ("xconsole=hvc0", false),
+        ] {
+            assert_eq!(types_into_virtio_console(&boot(cmdline)), expected, "{cmdline}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_qemu_is_told_of_with_what_it_said() {
+        let config = MachineConfig {
+            cpus: 1,
+            memory_mib: 64,
+            boot: Boot::Linux { kernel: "/nonexistent".into(), initrd: None, cmdline: String::new() },
+            disks: vec![],
+            on_reset: OnReset::Stop,
+            state_dir: "s".into(),
+        };
+        let (output, sink) = crate::console::OutputThread::start(File::create("/dev/null").unwrap().into()).unwrap();
+        let input = ConsoleInput::new().unwrap();
+        let run = |qemu: &str| {
+            let programs = Programs { qemu: qemu.into(), tied_by: None };
+            Machine::new(config.clone(), programs).run(&sink, &input).unwrap_err()
+        };
+        assert!(matches!(run("/nonexistent/qemu"), QemuError::Start { .. }));
+        let QemuError::Died { status, said } = run("/bin/ls") else { panic!("no death") };
+        assert!(!status.success() && said.contains("ls:"), "{status} {said}");
+        drop(sink);
+        output.finish().unwrap();
+    }
+}
