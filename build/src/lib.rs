@@ -5,7 +5,9 @@
 //! tree) → `format` (tree to bytes) → `output` (temp file, fsync, rename). A later room never reads the YAML, the
 //! registry, the clock or the environment. Nothing in this crate prints; `package` is the one room that starts programs.
 
+pub mod bundle;
 pub mod cancel;
+pub mod config;
 pub mod format;
 pub mod oci;
 pub mod pipeline;

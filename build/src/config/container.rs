@@ -1,0 +1,134 @@
+//! Entries of `onboot`, `onshutdown` and `services`, and the label with their defaults.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bind, Capability, Device, Id, IdMapping, Mount, Place, Resources, Rlimit, Runtime, TmpfsMount};
+
+/// One container of the system.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Container {
+    /// Letters, digits, `_`, `.`, `-` and `+`; starts with a letter, digit or `_`; at most 200 bytes.
+    pub name: String,
+    /// The reference as it is written, or as `@pkg:` was resolved.
+    pub image: String,
+    /// Everything else.
+    pub options: ContainerOptions,
+    /// Where the image is written.
+    pub place: Place,
+}
+
+/// How a container runs. [`None`]: not given, so the image's label decides, then its configuration, then a default.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub struct ContainerOptions {
+    /// Taken out when an entry is read; never in a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    /// Taken out when an entry is read; never in a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<String>,
+    /// Capabilities; `all` and `none` may stand for a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<Capability>>,
+    /// More capabilities than the label has.
+    #[serde(rename = "capabilities.add", skip_serializing_if = "Option::is_none")]
+    pub capabilities_add: Option<Vec<Capability>>,
+    /// Ambient capabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ambient: Option<Vec<Capability>>,
+    /// Mounts of any type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<Mount>>,
+    /// Bind mounts, `SOURCE:DESTINATION[:OPTIONS]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binds: Option<Vec<Bind>>,
+    /// More bind mounts than the label has.
+    #[serde(rename = "binds.add", skip_serializing_if = "Option::is_none")]
+    pub binds_add: Option<Vec<Bind>>,
+    /// Device nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<Device>>,
+    /// Memory file systems, `DESTINATION[:OPTIONS]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmpfs: Option<Vec<TmpfsMount>>,
+    /// Program and arguments, in place of the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Environment, `NAME=VALUE`, in place of the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
+    /// Working directory. Empty: not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Network namespace: `host`, `new`, `none` or a path. Empty: not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net: Option<String>,
+    /// Process namespace: `host`, `new` or a path. Empty: not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<String>,
+    /// IPC namespace: `host`, `new` or a path. Empty: not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipc: Option<String>,
+    /// Host name namespace: `host`, `new` or a path. Empty: not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uts: Option<String>,
+    /// User namespace: `host`, `new` or a path. Empty: not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userns: Option<String>,
+    /// Host name. Empty: not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Whether the root, `/dev` and `/sys` are read-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readonly: Option<bool>,
+    /// Paths that are hidden from the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths that are read-only in the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readonly_paths: Option<Vec<String>>,
+    /// User.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Id>,
+    /// Group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<Id>,
+    /// Further groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub additional_gids: Option<Vec<Id>>,
+    /// Whether programs may not gain privileges by set-user-id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_new_privileges: Option<bool>,
+    /// Weight for the kernel's out-of-memory killer, -1000 to 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    /// Mount propagation of the root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rootfs_propagation: Option<String>,
+    /// Path of the control group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroups_path: Option<String>,
+    /// Limits for the control group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Kernel parameters of the container's namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sysctl: Option<BTreeMap<String, String>>,
+    /// Process limits, `NAME,SOFT,HARD`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rlimits: Option<Vec<Rlimit>>,
+    /// User ids of a user namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid_mappings: Option<Vec<IdMapping>>,
+    /// Group ids of a user namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid_mappings: Option<Vec<IdMapping>>,
+    /// Notes for other programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// What the guest's init does around the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
+}

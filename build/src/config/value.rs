@@ -1,0 +1,437 @@
+//! Values that are more than words: each is checked when it is read, so that a fault is shown where it is written.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::MountFields;
+
+/// Why a text is not such a value.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+/// Every capability of Linux 6.x, in the order of their numbers (`linux/capability.h`).
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Process limits (`getrlimit(2)`), without `RLIMIT_`.
+const RLIMITS: [&str; 16] = [
+    "AS",
+    "CORE",
+    "CPU",
+    "DATA",
+    "FSIZE",
+    "LOCKS",
+    "MEMLOCK",
+    "MSGQUEUE",
+    "NICE",
+    "NOFILE",
+    "NPROC",
+    "RSS",
+    "RTPRIO",
+    "RTTIME",
+    "SIGPENDING",
+    "STACK",
+];
+
+/// A capability's name as `linux/capability.h` has it, or one of the words `all` and `none`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Capability(String);
+
+impl Capability {
+    /// The capabilities behind it: all 41 of them for `all`, in the order of their numbers; none for `none`.
+    pub fn names(&self) -> &[&'static str] {
+        if self.0.eq_ignore_ascii_case("all") {
+            return &CAPABILITIES;
+        }
+        let position = CAPABILITIES.iter().position(|name| *name == self.0);
+        position.and_then(|n| CAPABILITIES.get(n..=n)).unwrap_or(&[])
+    }
+}
+
+impl TryFrom<String> for Capability {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        let word = text.eq_ignore_ascii_case("all") || text.eq_ignore_ascii_case("none");
+        if word || CAPABILITIES.contains(&text.as_str()) {
+            return Ok(Self(text));
+        }
+        let upper = text.to_ascii_uppercase();
+        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        let hint = super::nearest::nearest(&full, &CAPABILITIES);
+        let hint = hint.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
+        Err(ValueError(format!("unknown capability `{text}`{hint}")))
+    }
+}
+
+impl From<Capability> for String {
+    fn from(value: Capability) -> Self {
+        value.0
+    }
+}
+
+/// A bind mount, `SOURCE:DESTINATION[:OPTIONS]`. A source that is no absolute path is the name of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Bind {
+    /// A path of the guest, or the name of a volume.
+    pub source: String,
+    /// A path of the container.
+    pub destination: String,
+    /// Options, comma-separated in the text.
+    pub options: Vec<String>,
+}
+
+impl TryFrom<String> for Bind {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, destination, options) = match *parts.as_slice() {
+            [source, destination] => (source, destination, ""),
+            [source, destination, options] => (source, destination, options),
+            [] | [_] => {
+                return Err(ValueError(format!("bind `{text}` has no `:`; write SOURCE:DESTINATION[:OPTIONS]")));
+            }
+            _ => return Err(ValueError(format!("bind `{text}` has too many `:`; write SOURCE:DESTINATION[:OPTIONS]"))),
+        };
+        if source.is_empty() || destination.is_empty() {
+            return Err(ValueError(format!("bind `{text}` has an empty part; write SOURCE:DESTINATION[:OPTIONS]")));
+        }
+        Ok(Self { source: source.into(), destination: destination.into(), options: words(options) })
+    }
+}
+
+impl From<Bind> for String {
+    fn from(value: Bind) -> Self {
+        let Bind { source, destination, options } = value;
+        if options.is_empty() {
+            format!("{source}:{destination}")
+        } else {
+            format!("{source}:{destination}:{}", options.join(","))
+        }
+    }
+}
+
+/// A memory file system, `DESTINATION[:OPTIONS]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TmpfsMount {
+    /// A path of the container.
+    pub destination: String,
+    /// Options, comma-separated in the text.
+    pub options: Vec<String>,
+}
+
+impl TryFrom<String> for TmpfsMount {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        let (destination, options) = text.split_once(':').unwrap_or((&text, ""));
+        if destination.is_empty() || options.contains(':') {
+            return Err(ValueError(format!("cannot read tmpfs `{text}`; write DESTINATION[:OPTIONS]")));
+        }
+        Ok(Self { destination: destination.into(), options: words(options) })
+    }
+}
+
+impl From<TmpfsMount> for String {
+    fn from(value: TmpfsMount) -> Self {
+        let TmpfsMount { destination, options } = value;
+        if options.is_empty() { destination } else { format!("{destination}:{}", options.join(",")) }
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// A process limit, `NAME,SOFT,HARD`; `unlimited` is the greatest number.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rlimit {
+    /// Such as `RLIMIT_NOFILE`.
+    pub name: String,
+    /// Limit that holds until a process changes it.
+    pub soft: u64,
+    /// Limit of the limit.
+    pub hard: u64,
+}
+
+impl TryFrom<String> for Rlimit {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        let [name, soft, hard] = *parts.as_slice() else {
+            return Err(ValueError(format!(
+                "cannot read limit `{text}`; write NAME,SOFT,HARD such as nofile,1024,4096"
+            )));
+        };
+        let upper = name.to_ascii_uppercase();
+        let short = upper.strip_prefix("RLIMIT_").unwrap_or(&upper);
+        if !RLIMITS.contains(&short) {
+            let hint = super::nearest::nearest(short, &RLIMITS);
+            let hint = hint.map(|near| format!(", did you mean `{}`?", near.to_ascii_lowercase())).unwrap_or_default();
+            return Err(ValueError(format!("unknown limit `{name}`{hint}")));
+        }
+        let number = |word: &str| match word.to_ascii_lowercase().as_str() {
+            "unlimited" => Ok(u64::MAX),
+            digits => digits
+                .parse()
+                .map_err(|_| ValueError(format!("limit `{text}`: `{word}` is neither a number nor `unlimited`"))),
+        };
+        let (soft, hard) = (number(soft)?, number(hard)?);
+        if soft > hard {
+            return Err(ValueError(format!("limit `{text}`: the soft limit is above the hard limit")));
+        }
+        Ok(Self { name: format!("RLIMIT_{short}"), soft, hard })
+    }
+}
+
+impl From<Rlimit> for String {
+    fn from(value: Rlimit) -> Self {
+        let number = |n: u64| if n == u64::MAX { "unlimited".into() } else { n.to_string() };
+        let name = value.name.trim_start_matches("RLIMIT_").to_ascii_lowercase();
+        format!("{name},{},{}", number(value.soft), number(value.hard))
+    }
+}
+
+/// Permission bits, written as octal digits in quotes: `"0644"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FileMode(u32);
+
+impl FileMode {
+    /// The mode with these bits, of which there are twelve.
+    pub(super) const fn new(bits: u16) -> Self {
+        Self((bits & 0o7777) as u32)
+    }
+
+    /// The bits, at most 0o7777.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for FileMode {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        let digits = !text.is_empty() && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        match u32::from_str_radix(&text, 8) {
+            Ok(bits) if digits && bits <= 0o7777 => Ok(Self(bits)),
+            _ => Err(ValueError(format!("`{text}` is no file mode; write octal digits up to \"7777\""))),
+        }
+    }
+}
+
+impl From<FileMode> for String {
+    fn from(value: FileMode) -> Self {
+        format!("{:04o}", value.0)
+    }
+}
+
+/// A device node; with path `all`, every device of the type may be used and no node is made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Path in the container, or `all`.
+    pub path: String,
+    /// `b` block, `c` or `u` character, `p` FIFO; for a rule also `a`.
+    #[serde(rename = "type")]
+    pub kind: DeviceKind,
+    /// Major number.
+    #[serde(default)]
+    pub major: i64,
+    /// Minor number.
+    #[serde(default)]
+    pub minor: i64,
+    /// Permission bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FileMode>,
+}
+
+/// Type of a device node, by its letter in `mknod(1)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum DeviceKind {
+    /// Any type; only in a rule.
+    #[serde(rename = "a")]
+    Any,
+    /// Block device.
+    #[serde(rename = "b")]
+    Block,
+    /// Character device.
+    #[serde(rename = "c")]
+    Character,
+    /// FIFO.
+    #[serde(rename = "p")]
+    Fifo,
+    /// Character device without a buffer.
+    #[serde(rename = "u")]
+    Unbuffered,
+}
+
+/// A range of ids in a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMapping {
+    /// First id inside.
+    #[serde(rename = "containerID", alias = "containerid")]
+    pub container_id: u32,
+    /// First id outside.
+    #[serde(rename = "hostID", alias = "hostid")]
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// A mount in the container; what was left out is filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "MountFields", into = "MountFields")]
+pub struct Mount {
+    /// Path in the container.
+    pub destination: String,
+    /// Kind of file system, or `bind`; never empty.
+    pub kind: String,
+    /// Device, directory, volume, or the kind again.
+    pub source: String,
+    /// Options.
+    pub options: Vec<String>,
+    /// User ids of an id-mapped mount.
+    pub uid_mappings: Vec<IdMapping>,
+    /// Group ids of an id-mapped mount.
+    pub gid_mappings: Vec<IdMapping>,
+}
+
+/// Kinds that need neither source nor destination, with the destination they have then.
+const KNOWN_MOUNTS: [(&str, &str); 5] = [
+    ("cgroup", "/sys/fs/cgroup"),
+    ("devpts", "/dev/pts"),
+    ("mqueue", "/dev/mqueue"),
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+];
+
+impl TryFrom<MountFields> for Mount {
+    type Error = ValueError;
+
+    fn try_from(fields: MountFields) -> Result<Self, ValueError> {
+        let MountFields { destination, kind, source, options, uid_mappings, gid_mappings } = fields;
+        let kind = if kind.is_empty() && KNOWN_MOUNTS.iter().any(|(known, _)| *known == source) {
+            source.clone()
+        } else {
+            kind
+        };
+        if kind.is_empty() {
+            let shown = if destination.is_empty() { source } else { destination };
+            return Err(ValueError(format!("mount `{shown}` has no `type`")));
+        }
+        let destination = if destination.is_empty() {
+            let known = KNOWN_MOUNTS.iter().find(|(known, _)| *known == kind);
+            let (_, usual) = known.ok_or_else(|| ValueError(format!("mount of type `{kind}` has no `destination`")))?;
+            (*usual).to_owned()
+        } else {
+            destination
+        };
+        let source = if source.is_empty() { kind.clone() } else { source };
+        Ok(Self { destination, kind, source, options, uid_mappings, gid_mappings })
+    }
+}
+
+impl From<Mount> for MountFields {
+    fn from(mount: Mount) -> Self {
+        let Mount { destination, kind, source, options, uid_mappings, gid_mappings } = mount;
+        Self { destination, kind, source, options, uid_mappings, gid_mappings }
+    }
+}
+
+/// A user or group: a number, or the name of a container whose number it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Id {
+    /// The number itself.
+    Number(u32),
+    /// Name of a container; `root` and the empty name are 0.
+    Name(String),
+}
+
+impl Default for Id {
+    fn default() -> Self {
+        Self::Number(0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IdVisitor)
+    }
+}
+
+struct IdVisitor;
+
+impl serde::de::Visitor<'_> for IdVisitor {
+    type Value = Id;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a number from 0 to 4294967295 or the name of a container")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Id, E> {
+        let wrong = |_| E::invalid_value(serde::de::Unexpected::Unsigned(number), &self);
+        u32::try_from(number).map(Id::Number).map_err(wrong)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Id, E> {
+        let wrong = |_| E::invalid_value(serde::de::Unexpected::Signed(number), &self);
+        u32::try_from(number).map(Id::Number).map_err(wrong)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Id, E> {
+        Ok(Id::Name(name.into()))
+    }
+}
