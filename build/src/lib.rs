@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod cancel;
 pub mod config;
 pub mod format;
+pub mod layer;
 pub mod oci;
 pub mod pipeline;
 pub mod plan;

@@ -4,12 +4,14 @@ use std::collections::btree_map;
 
 use super::{Kind, NodeId, Tree, TreePath};
 
+type Children<'a> = btree_map::Iter<'a, Box<[u8]>, NodeId>;
+
 /// Gives each name with its node: a folder before what is in it, siblings in byte order.
 #[derive(Debug)]
 pub struct Walk<'a> {
     tree: &'a Tree,
     first: Option<(TreePath, NodeId)>,
-    open: Vec<(TreePath, btree_map::Iter<'a, Box<[u8]>, NodeId>)>,
+    open: Vec<(TreePath, Children<'a>)>,
 }
 
 impl<'a> Walk<'a> {

@@ -1,0 +1,134 @@
+//! Layers to trees (OCI image specification, `layer.md`).
+//!
+//! A layer is unpacked once: its content goes to a [`Spool`] as it is, its members into memory. Applying it to a tree
+//! then copies no content, however many images share the layer.
+
+mod apply;
+mod archive;
+mod decompress;
+mod fault;
+mod pax;
+
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cancel::Cancel;
+use crate::oci::Digest;
+use crate::tree::{Body, Spool, Tree};
+
+pub use archive::{ArchiveLimits, Member, MemberKind};
+pub use fault::{ArchiveFault, LayerError, MemberFault};
+
+/// What the layers of a build may do to the machine that builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerLimits {
+    /// Longest unpacked layer.
+    pub content_bytes: u64,
+    /// How many times longer than packed an unpacked layer may be, once it is past `content_slack_bytes`. Gzip alone
+    /// can reach 1032; file systems of programs and data stay below 20.
+    pub ratio: u64,
+    /// What any layer may unpack to, however small it is packed: room for a disk image full of zeros.
+    pub content_slack_bytes: u64,
+    /// Names, links and attributes of one layer, in memory, plus 256 bytes a member.
+    pub metadata_bytes: u64,
+}
+
+impl Default for LayerLimits {
+    fn default() -> Self {
+        const GIB: u64 = 1 << 30;
+        Self { content_bytes: 64 * GIB, ratio: 200, content_slack_bytes: GIB, metadata_bytes: GIB / 4 }
+    }
+}
+
+impl LayerLimits {
+    /// The limits for an archive of `packed_bytes`.
+    pub fn for_archive(&self, packed_bytes: u64) -> ArchiveLimits {
+        let fair = packed_bytes.saturating_mul(self.ratio).saturating_add(self.content_slack_bytes);
+        ArchiveLimits { content_bytes: fair.min(self.content_bytes), packed_bytes, metadata_bytes: self.metadata_bytes }
+    }
+}
+
+/// A tar: its members in memory, their contents in a body.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    members: Vec<Member>,
+    content: Body,
+}
+
+impl Archive {
+    /// Unpacks the layer `digest`, `packed_bytes` long, that `blob` gives; `blob` is read to its end. Content goes to
+    /// an unlinked file in `folder`.
+    pub fn unpack_layer(
+        digest: Digest,
+        packed_bytes: u64,
+        blob: impl Read + Send,
+        folder: &Path,
+        limits: &LayerLimits,
+        cancel: &Cancel,
+    ) -> Result<Self, LayerError> {
+        let limits = limits.for_archive(packed_bytes);
+        Self::unpack(blob, folder, limits, cancel).map_err(|fault| LayerError { digest, fault })
+    }
+
+    fn unpack(
+        blob: impl Read + Send,
+        folder: &Path,
+        limits: ArchiveLimits,
+        cancel: &Cancel,
+    ) -> Result<Self, ArchiveFault> {
+        let full = |source| ArchiveFault::Spool { folder: folder.into(), len_bytes: 0, source };
+        let spool = Spool::create(folder).map_err(full)?;
+        let content = decompress::decompress(blob).map_err(ArchiveFault::Read)?;
+        let mut content = Spooling { content, spool: &spool, folder, len: 0 };
+        let members = archive::read(&mut content, limits, cancel)?;
+        let len = content.len;
+        Ok(Self { members, content: Body::Spooled { spool: Arc::new(spool), start: 0, len } })
+    }
+
+    /// Reads a tar that lies, not compressed, in `content`, such as the modules of a kernel image.
+    pub fn open(content: Body, limits: &LayerLimits, cancel: &Cancel) -> Result<Self, ArchiveFault> {
+        let limits = limits.for_archive(content.len());
+        let members = archive::read(content.reader(), limits, cancel)?;
+        Ok(Self { members, content })
+    }
+
+    /// Its members, in its order.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Puts the members into `tree` one behind another. A name that looks like a whiteout is a name.
+    pub fn extract(&self, tree: &mut Tree) -> Result<(), ArchiveFault> {
+        apply::extract(self.members.iter(), &self.content, tree)
+    }
+
+    /// Applies it to `tree`, which holds the layers below it, whiteouts and all.
+    pub fn apply(&self, tree: &mut Tree) -> Result<(), ArchiveFault> {
+        apply::apply(&self.members, &self.content, tree)
+    }
+}
+
+/// Copies what passes by into a spool.
+struct Spooling<'a, R> {
+    content: R,
+    spool: &'a Spool,
+    folder: &'a Path,
+    len: u64,
+}
+
+impl<R: Read> Read for Spooling<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.content.read(buffer)?;
+        if let Err(source) = self.spool.file().write_all_at(&buffer[..len], self.len) {
+            let fault = ArchiveFault::Spool { folder: self.folder.into(), len_bytes: self.len + len as u64, source };
+            return Err(io::Error::other(fault));
+        }
+        self.len += len as u64;
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests;
