@@ -10,4 +10,6 @@ pub mod host;
 pub mod hv;
 pub mod layout;
 pub mod mem;
+pub mod pci;
 pub mod qemu;
+pub mod virtio;

@@ -1,0 +1,240 @@
+//! The bus: functions by address, configuration accesses, and memory accesses to wherever the BARs are.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    PciAddress, PciFunction,
+    bar::{Placed, decoded},
+};
+use crate::bus::BusDevice;
+
+/// Configuration space of one function, as ECAM shows it, in bytes.
+const FUNCTION_BYTES: u64 = 4096;
+/// Configuration space of bus 0, as ECAM shows it, in bytes.
+const ECAM_BYTES: u64 = FUNCTION_BYTES * 256;
+/// BARs up to this size go into the 32-bit window where possible, so that any guest can reach them.
+const SMALL_BAR_BYTES: u64 = 1 << 20;
+
+/// Where memory BARs may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    /// Below 4 GiB.
+    pub low: Range<u64>,
+    /// Above 4 GiB and all RAM.
+    pub high: Range<u64>,
+}
+
+/// PCI bus 0. Wrap it with [`memory_range`] and [`config_ports`] to put it on the machine's buses.
+pub struct PciBus {
+    functions: BTreeMap<PciAddress, Box<dyn PciFunction>>,
+    windows: [Range<u64>; 2],
+    ecam: u64,
+    /// BARs that answer now.
+    placed: Vec<Placed>,
+    /// What was last written to port 0xCF8.
+    port_address: u32,
+}
+
+/// A function that cannot be added.
+#[derive(Debug, thiserror::Error)]
+#[error("PCI address 00:{:02x}.{} is taken", .0.device(), .0.function())]
+pub struct AddError(PciAddress);
+
+/// BARs that do not fit.
+#[derive(Debug, thiserror::Error)]
+#[error("no room for {len} bytes of device memory of 00:{:02x}.{}", address.device(), address.function())]
+pub struct NoRoom {
+    address: PciAddress,
+    len: u64,
+}
+
+impl PciBus {
+    /// An empty bus, whose configuration space is seen at `ecam` and whose BARs may be in `windows`.
+    #[must_use]
+    pub fn new(windows: Windows, ecam: u64) -> Self {
+        Self {
+            functions: BTreeMap::new(),
+            windows: [windows.low, windows.high],
+            ecam,
+            placed: Vec::new(),
+            port_address: 0,
+        }
+    }
+
+    /// Puts a function on the bus. For assembly.
+    pub fn add(&mut self, address: PciAddress, function: Box<dyn PciFunction>) -> Result<(), AddError> {
+        if self.functions.contains_key(&address) {
+            return Err(AddError(address));
+        }
+        self.functions.insert(address, function);
+        Ok(())
+    }
+
+    /// Gives every BAR a place, as firmware does. For a machine that starts without firmware.
+    pub fn assign_bars(&mut self) -> Result<(), NoRoom> {
+        let [low, high] = &mut self.windows.clone();
+        for (address, function) in &mut self.functions {
+            let config = function.config();
+            for bar in config.bars().to_vec() {
+                let small = if bar.len <= SMALL_BAR_BYTES { take(low, bar.len) } else { None };
+                let at = small
+                    .or_else(|| take(high, bar.len))
+                    .or_else(|| take(low, bar.len))
+                    .ok_or(NoRoom { address: *address, len: bar.len })?;
+                config.set_bar_address(bar, at);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_config(&mut self, offset: u64, data: &mut [u8]) {
+        if let Some((function, register)) = self.function_at(offset) {
+            function.read_config(register, data);
+        }
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        if let Some((function, register)) = self.function_at(offset) {
+            function.write_config(register, data);
+            self.place_bars();
+        }
+    }
+
+    fn function_at(&mut self, offset: u64) -> Option<(&mut Box<dyn PciFunction>, u16)> {
+        let address = PciAddress(u8::try_from(offset / FUNCTION_BYTES).ok()?);
+        let register = u16::try_from(offset % FUNCTION_BYTES).ok()?;
+        Some((self.functions.get_mut(&address)?, register))
+    }
+
+    /// Brings what answers where into line with the BARs and command registers.
+    fn place_bars(&mut self) {
+        let wanted = self.functions.iter_mut().flat_map(|(address, function)| {
+            let config = function.config();
+            let bars = if config.memory_enabled() { config.bars() } else { &[] };
+            let place = |bar| Placed { function: *address, bar, address: config.bar_address(bar) };
+            bars.iter().copied().map(place).collect::<Vec<_>>()
+        });
+        let now = decoded(wanted, &self.windows, self.ecam.checked_add(ECAM_BYTES).map(|end| self.ecam..end));
+        let before = std::mem::replace(&mut self.placed, now.clone());
+        for gone in before.iter().filter(|placed| !now.contains(placed)) {
+            self.tell(gone, None);
+        }
+        for new in now.iter().filter(|placed| !before.contains(placed)) {
+            self.tell(new, Some(new.address));
+        }
+    }
+
+    fn tell(&mut self, placed: &Placed, address: Option<u64>) {
+        if let Some(function) = self.functions.get_mut(&placed.function) {
+            function.place_bar(placed.bar.index, address);
+        }
+    }
+
+    /// The guest reads memory that is not RAM.
+    fn read(&mut self, address: u64, data: &mut [u8]) {
+        if let Some(offset) = address.checked_sub(self.ecam).filter(|offset| *offset < ECAM_BYTES) {
+            self.read_config(offset, data);
+        } else if let Some((function, bar, offset)) = self.bar_at(address, data.len()) {
+            function.read_bar(bar, offset, data);
+        }
+    }
+
+    fn write(&mut self, address: u64, data: &[u8]) {
+        if let Some(offset) = address.checked_sub(self.ecam).filter(|offset| *offset < ECAM_BYTES) {
+            self.write_config(offset, data);
+        } else if let Some((function, bar, offset)) = self.bar_at(address, data.len()) {
+            function.write_bar(bar, offset, data);
+        }
+    }
+
+    fn bar_at(&mut self, address: u64, len: usize) -> Option<(&mut Box<dyn PciFunction>, usize, u64)> {
+        let (placed, offset) = self.placed.iter().find_map(|placed| Some((*placed, placed.offset(address, len)?)))?;
+        Some((self.functions.get_mut(&placed.function)?, placed.bar.index, offset))
+    }
+}
+
+/// Takes `len` bytes, aligned to themselves, from the front of `window`.
+fn take(window: &mut Range<u64>, len: u64) -> Option<u64> {
+    let start = window.start.checked_next_multiple_of(len)?;
+    let end = start.checked_add(len).filter(|end| *end <= window.end)?;
+    window.start = end;
+    Some(start)
+}
+
+fn lock(bus: &Mutex<PciBus>) -> MutexGuard<'_, PciBus> {
+    bus.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bus as seen through the memory that begins at `start`: insert one for ECAM and one for each window.
+#[must_use]
+pub fn memory_range(bus: &Arc<Mutex<PciBus>>, start: u64) -> Arc<Mutex<dyn BusDevice>> {
+    Arc::new(Mutex::new(MemoryRange { bus: Arc::clone(bus), start }))
+}
+
+struct MemoryRange {
+    bus: Arc<Mutex<PciBus>>,
+    start: u64,
+}
+
+impl BusDevice for MemoryRange {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if let Some(address) = self.start.checked_add(offset) {
+            lock(&self.bus).read(address, data);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(address) = self.start.checked_add(offset) {
+            lock(&self.bus).write(address, data);
+        }
+    }
+}
+
+/// The two configuration ports (PCI 3.0, 3.2.2.3.2): insert it at port 0xCF8, 8 long. Slower than ECAM; firmware begins
+/// with it.
+#[must_use]
+pub fn config_ports(bus: &Arc<Mutex<PciBus>>) -> Arc<Mutex<dyn BusDevice>> {
+    Arc::new(Mutex::new(ConfigPorts { bus: Arc::clone(bus) }))
+}
+
+struct ConfigPorts {
+    bus: Arc<Mutex<PciBus>>,
+}
+
+/// Offset of the data port from the address port.
+const DATA_PORT: u64 = 4;
+
+/// Where a data access goes in configuration space; `None` if it is off or for another bus.
+fn port_target(address: u32, offset: u64, len: usize) -> Option<u64> {
+    let enabled = address & 1 << 31 != 0;
+    let bus = address >> 16 & 0xff;
+    let within = offset.checked_sub(DATA_PORT).filter(|within| within + len as u64 <= 4)?;
+    let function = u64::from(address >> 8 & 0xff);
+    (enabled && bus == 0).then_some(function * FUNCTION_BYTES + u64::from(address & 0xfc) + within)
+}
+
+impl BusDevice for ConfigPorts {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let mut bus = lock(&self.bus);
+        if offset == 0 && data.len() == 4 {
+            data.copy_from_slice(&bus.port_address.to_le_bytes());
+        } else if let Some(target) = port_target(bus.port_address, offset, data.len()) {
+            bus.read_config(target, data);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let mut bus = lock(&self.bus);
+        if offset == 0 {
+            if let Ok(address) = data.try_into() {
+                bus.port_address = u32::from_le_bytes(address);
+            }
+        } else if let Some(target) = port_target(bus.port_address, offset, data.len()) {
+            bus.write_config(target, data);
+        }
+    }
+}
