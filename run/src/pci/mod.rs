@@ -13,7 +13,7 @@ mod msix;
 pub use bus::{AddError, NoRoom, PciBus, Windows, config_ports, memory_range};
 pub use chipset::{HostBridge, LpcBridge};
 pub use config_space::{Bar, ConfigSpace, Identity};
-pub use msix::{CAPABILITY_BODY_BYTES as MSIX_CAPABILITY_BYTES, MAX_VECTORS, Msix};
+pub use msix::{CAPABILITY_ID as MSIX_CAPABILITY_ID, MAX_VECTORS, Msix};
 
 /// Where a function is on bus 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

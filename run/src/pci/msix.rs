@@ -8,9 +8,9 @@ use std::{
 use crate::hv::{MsiLine, MsiLines, MsiMessage};
 
 /// Capability id.
-pub(crate) const CAPABILITY_ID: u8 = 0x11;
+pub const CAPABILITY_ID: u8 = 0x11;
 /// Bytes of the capability after identifier and link.
-pub const CAPABILITY_BODY_BYTES: usize = 10;
+const CAPABILITY_BODY_BYTES: usize = 10;
 /// Most vectors of a function: the table then fits one page. The specification allows 2048.
 pub const MAX_VECTORS: u16 = 256;
 
@@ -80,7 +80,7 @@ impl Msix {
     }
 
     /// Bits of the capability's body that the guest may write.
-    pub(crate) const WRITABLE: [u8; 2] = (ENABLE | FUNCTION_MASK).to_le_bytes();
+    pub const WRITABLE: [u8; 2] = (ENABLE | FUNCTION_MASK).to_le_bytes();
 
     /// The guest wrote message control.
     pub fn set_control(&self, control: u16) {

@@ -1,5 +1,7 @@
 //! A queue that is in use: checked descriptor chains out, used buffers back (2.7, split virtqueues).
 
+use std::sync::Arc;
+
 use virtio_queue::{Queue, QueueOwnedT, QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
@@ -92,13 +94,13 @@ impl Chain {
 pub struct Ring {
     number: u16,
     queue: Queue,
-    doorbell: EventFd,
+    doorbell: Arc<EventFd>,
 }
 
 impl Ring {
     /// Wraps a checked queue. `doorbell` is signalled when the driver has made buffers available.
     #[must_use]
-    pub fn new(number: u16, queue: Queue, doorbell: EventFd) -> Self {
+    pub fn new(number: u16, queue: Queue, doorbell: Arc<EventFd>) -> Self {
         Self { number, queue, doorbell }
     }
 

@@ -1,0 +1,58 @@
+//! A queue while the driver sets it up.
+
+use std::sync::Arc;
+
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::{
+    mem::GuestMemory,
+    virtio::{Ring, spec::feature},
+};
+
+/// Registers of one queue, as the driver wrote them. Nothing is checked before [`QueueSetup::ring`].
+#[derive(Debug)]
+pub(super) struct QueueSetup {
+    pub max_size: u16,
+    pub size: u16,
+    pub enabled: bool,
+    pub descriptors: u64,
+    pub driver_area: u64,
+    pub device_area: u64,
+    /// Signalled by a write to the queue's doorbell.
+    pub doorbell: Arc<EventFd>,
+}
+
+impl QueueSetup {
+    pub fn new(max_size: u16, doorbell: EventFd) -> Self {
+        Self {
+            max_size,
+            size: max_size,
+            enabled: false,
+            descriptors: 0,
+            driver_area: 0,
+            device_area: 0,
+            doorbell: Arc::new(doorbell),
+        }
+    }
+
+    pub fn reset(&mut self) {
+        (self.size, self.enabled) = (self.max_size, false);
+        (self.descriptors, self.driver_area, self.device_area) = (0, 0, 0);
+        // Takes the counter down; fails when it is down.
+        let _ = self.doorbell.read();
+    }
+
+    /// The queue ready for use, or `None` if its size, its addresses or their alignment break the rules (2.7).
+    pub fn ring(&self, number: u16, features: u64, memory: &GuestMemory) -> Option<Ring> {
+        let mut queue = Queue::new(self.max_size).ok()?;
+        queue.try_set_size(self.size).ok()?;
+        queue.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
+        queue.try_set_avail_ring_address(GuestAddress(self.driver_area)).ok()?;
+        queue.try_set_used_ring_address(GuestAddress(self.device_area)).ok()?;
+        queue.set_event_idx(features & feature::EVENT_IDX != 0);
+        queue.set_ready(true);
+        queue.is_valid(memory).then(|| Ring::new(number, queue, Arc::clone(&self.doorbell)))
+    }
+}
