@@ -21,7 +21,7 @@ pub use container::{Container, ContainerOptions};
 pub use error::{ConfigError, Fault};
 pub use file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
 pub use kernel::Kernel;
-pub use parse::{MAX_TEXT_BYTES, PackageError, merge, parse, parse_label};
+pub use parse::{MAX_TEXT_BYTES, PackageError, decode, merge, parse, parse_label};
 pub use place::{Place, Source};
 pub use resources::{
     BlockIo, Cpu, DeviceRule, HugepageLimit, Memory, Network, NetworkPriority, Pids, RdmaLimit, Resources,

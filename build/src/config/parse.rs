@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::decode::shown;
 use super::file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
@@ -51,6 +52,15 @@ pub fn parse_label(text: &str, image: &str) -> Result<ContainerOptions, ConfigEr
         }
     }
     Ok(options)
+}
+
+/// Reads YAML of another kind, such as a package's `build.yml`, with the same faults and places. `@pkg:` means nothing
+/// in it.
+///
+/// # Errors
+/// The first fault, with its place: see [`Fault`].
+pub fn decode<T: DeserializeOwned>(source: Source<'_>) -> Result<T, ConfigError> {
+    Document::read(source, MAX_LABEL_BYTES, &mut |folder| Ok(format!("{PACKAGE}{folder}")))?.decode()
 }
 
 /// Joins several configurations: the kernel's fields override one by one, lists are appended.

@@ -1,0 +1,190 @@
+//! What can be wrong with a package.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::program::ProgramError;
+use crate::config::ConfigError;
+use crate::oci::{ReferenceError, StoreError};
+use crate::tree::{PathFault, TreeError};
+
+/// Why a package has no image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackageError {
+    /// The folder is no package.
+    #[error("`{}` is no package: it has no `{file}`", folder.display())]
+    NoRecipe {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that is missing.
+        file: String,
+    },
+    /// `build.yml` cannot be used.
+    #[error(transparent)]
+    Recipe(#[from] ConfigError),
+    /// The tag asks for what is not known.
+    #[error("tag `{tag}` of `{}` can hold `{{{{.Hash}}}}` and no other template", folder.display())]
+    Tag {
+        /// As it is written.
+        tag: String,
+        /// The package's folder.
+        folder: PathBuf,
+    },
+    /// Organisation, image and tag make no reference.
+    #[error("package `{}` has a name that no image can have", folder.display())]
+    Reference {
+        /// The package's folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: ReferenceError,
+    },
+    /// It has a Dockerfile and nothing else.
+    #[error(
+        "package `{}` needs a builder: its `build.yml` has no `source`, and Dockerfiles cannot be built here; push \
+         `{reference}` to a registry with another tool, or describe its files with `source`",
+        folder.display()
+    )]
+    NeedsBuilder {
+        /// The package's folder.
+        folder: PathBuf,
+        /// The reference that it would have.
+        reference: String,
+    },
+    /// It is not for this architecture.
+    #[error("package `{}` is for {}, not for {wanted}", folder.display(), arches.join(", "))]
+    Architecture {
+        /// The package's folder.
+        folder: PathBuf,
+        /// What it is for.
+        arches: Vec<String>,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The host's file system refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// Such as `read`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A program did not do its work.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The content store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The image's tree refused a file.
+    #[error("package `{}` cannot be put together", folder.display())]
+    Tree {
+        /// The package's folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: TreeError,
+    },
+    /// A package with cargo sources that is in no workspace.
+    #[error("`{}` has a `cargo` source, but neither it nor a folder above it has a `Cargo.toml` with `[workspace]`", folder.display())]
+    NoWorkspace {
+        /// The package's folder.
+        folder: PathBuf,
+    },
+    /// The workspace has no such crate.
+    #[error("the workspace in `{}` has no crate `{name}`", root.display())]
+    NoCrate {
+        /// The crate.
+        name: String,
+        /// The workspace's folder.
+        root: PathBuf,
+    },
+    /// A `Cargo.toml` or `Cargo.lock` that cannot be read.
+    #[error("`{}` is not valid TOML", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// Cargo made no such program.
+    #[error("crate `{package}` has no program `{bin}`")]
+    NoBinary {
+        /// The crate.
+        package: String,
+        /// The program.
+        bin: String,
+    },
+    /// A program that needs shared libraries, which the image does not have.
+    #[error(
+        "program `{bin}` is linked dynamically and needs `{interpreter}`; link it statically, or say `dynamic: true`"
+    )]
+    Dynamic {
+        /// The program.
+        bin: String,
+        /// Its dynamic linker.
+        interpreter: String,
+    },
+    /// No ELF program at all.
+    #[error("program `{bin}` is no ELF program")]
+    NotElf {
+        /// The program.
+        bin: String,
+    },
+    /// A damaged Debian package.
+    #[error("`{}` is no sound Debian package: {fault}", path.display())]
+    Deb {
+        /// The package's file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A name in a Debian package that leads elsewhere.
+    #[error("`{}` is no sound Debian package: member `{member}` cannot be unpacked", path.display())]
+    DebMember {
+        /// The package's file.
+        path: PathBuf,
+        /// The member.
+        member: String,
+        /// Why.
+        #[source]
+        source: PathFault,
+    },
+    /// apt did not say what was expected.
+    #[error("apt knows no package `{package}` for {architecture}")]
+    NoDebianPackage {
+        /// The package.
+        package: String,
+        /// Debian's architecture.
+        architecture: String,
+    },
+    /// A Debian package that is no kernel.
+    #[error("Debian package `{package}` has no `{wanted}`, so it is no kernel that can be used")]
+    NoKernel {
+        /// The package.
+        package: String,
+        /// What is missing.
+        wanted: &'static str,
+    },
+    /// A pattern that no module fits.
+    #[error("the kernel has no module `{pattern}`")]
+    NoModule {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern that no path fits.
+    #[error("`include` has `{pattern}`, and no path of the Debian packages fits it")]
+    NothingIncluded {
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+/// An [`PackageError::Io`].
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> PackageError {
+    PackageError::Io { action, path: path.to_owned(), source }
+}
