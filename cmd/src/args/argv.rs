@@ -1,0 +1,127 @@
+//! Lets every long flag be written with one dash too: `-cpus 2`, `-cpus=2`, `-disk size=1G`. Works from the parser's own
+//! description, so that a new flag needs nothing here. Values are never touched, nor is what follows `--`.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{Arg, Command};
+
+/// Rewrites `-name` to `--name` wherever `name` is a long flag of the command that the words have reached by then.
+pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words = words.into_iter();
+    let mut rewritten: Vec<OsString> = words.next().into_iter().collect();
+    let mut reached = vec![root];
+    while let Some(word) = words.next() {
+        if word == "--" {
+            rewritten.push(word);
+            break;
+        }
+        if !word.as_encoded_bytes().starts_with(b"-") || word == "-" {
+            if let Some(below) = reached.last().and_then(|command| command.find_subcommand(&word)) {
+                reached.push(below);
+            }
+            rewritten.push(word);
+            continue;
+        }
+        let takes_next = match long_flag(&reached, &word) {
+            Some(arg) => {
+                let one_dash = !word.as_encoded_bytes().starts_with(b"--");
+                let takes_next = arg.get_action().takes_values() && !word.as_encoded_bytes().contains(&b'=');
+                rewritten.push(if one_dash { prefixed(&word) } else { word });
+                takes_next
+            }
+            None => {
+                let takes_next = short_flag_wants_value(&reached, &word);
+                rewritten.push(word);
+                takes_next
+            }
+        };
+        if takes_next {
+            rewritten.extend(words.next());
+        }
+    }
+    rewritten.extend(words);
+    rewritten
+}
+
+fn prefixed(word: &OsStr) -> OsString {
+    let mut longer = OsString::from("-");
+    longer.push(word);
+    longer
+}
+
+/// The long flag that `word` spells with one dash or two, when it is one.
+fn long_flag<'a>(reached: &[&'a Command], word: &OsStr) -> Option<&'a Arg> {
+    let text = word.to_string_lossy();
+    let dashes = text.len() - text.trim_start_matches('-').len();
+    let name = text.get(dashes..)?.split('=').next()?;
+    // `-q` is the short flag, whatever long flag of one letter there may be.
+    if dashes > 2 || (dashes == 1 && name.chars().count() < 2) {
+        return None;
+    }
+    flags(reached).find(|arg| arg.get_long_and_visible_aliases().is_some_and(|names| names.contains(&name)))
+}
+
+/// Whether the last letter of `-q` or `-vf` is a short flag whose value is the next word.
+fn short_flag_wants_value(reached: &[&Command], word: &OsStr) -> bool {
+    let text = word.to_string_lossy();
+    let Some(letters) = text.strip_prefix('-').filter(|rest| !rest.starts_with('-')) else { return false };
+    for (at, letter) in letters.char_indices() {
+        let known = flags(reached).find(|arg| arg.get_short() == Some(letter));
+        if known.is_some_and(|arg| arg.get_action().takes_values()) {
+            // The rest of the word is the value; only an empty rest leaves it to the next word.
+            return at + letter.len_utf8() == letters.len();
+        }
+    }
+    false
+}
+
+/// Flags of the command that was reached, and the global ones above it.
+fn flags<'a>(reached: &[&'a Command]) -> impl Iterator<Item = &'a Arg> {
+    let (here, above) = reached.split_last().map_or((None, &[][..]), |(here, above)| (Some(*here), above));
+    let own = here.into_iter().flat_map(Command::get_arguments);
+    let global: Vec<&'a Arg> =
+        above.iter().flat_map(|command| command.get_arguments()).filter(|arg| arg.is_global_set()).collect();
+    own.chain(global)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Cli;
+    use super::*;
+
+    #[test]
+    fn one_dash_spells_what_two_dashes_do_and_values_stay() {
+        // (as typed, as clap gets it)
+        let cases = [
+            ("kiln run -cpus 2 minimal", "kiln run --cpus 2 minimal"),
+            ("kiln run -cpus=2 -mem=1G minimal", "kiln run --cpus=2 --mem=1G minimal"),
+            ("kiln run --cpus 2 minimal", "kiln run --cpus 2 minimal"),
+            ("kiln run -disk size=1G minimal", "kiln run --disk size=1G minimal"),
+            ("kiln run -cmdline -disk minimal", "kiln run --cmdline -disk minimal"),
+            ("kiln run -append -cpus -cpus 1 x", "kiln run --append -cpus --cpus 1 x"),
+            ("kiln run -no-reboot minimal", "kiln run --no-reboot minimal"),
+            ("kiln run -- -cpus", "kiln run -- -cpus"),
+            ("kiln build -format tar x.yml", "kiln build --format tar x.yml"),
+            ("kiln build -f tar -q x.yml", "kiln build -f tar -q x.yml"),
+            ("kiln build -ftar x.yml", "kiln build -ftar x.yml"),
+            ("kiln build -qf -name x.yml", "kiln build -qf -name x.yml"),
+            ("kiln build -o - -", "kiln build -o - -"),
+            ("kiln -cache run build -name a x.yml", "kiln --cache run build --name a x.yml"),
+            ("kiln build -cache d x.yml", "kiln build --cache d x.yml"),
+            ("kiln -quiet build x.yml", "kiln --quiet build x.yml"),
+            ("kiln -cpus 2 run x", "kiln -cpus 2 run x"),
+            ("kiln pkg show-tag -hash d", "kiln pkg show-tag -hash d"),
+            ("kiln run ---cpus x", "kiln run ---cpus x"),
+            ("kiln -help", "kiln --help"),
+            ("kiln run -version", "kiln run -version"),
+        ];
+        let mut root = Cli::command();
+        root.build();
+        for (typed, expected) in cases {
+            let words = with_two_dashes(&root, typed.split(' ').map(OsString::from));
+            assert_eq!(words, expected.split(' ').map(OsString::from).collect::<Vec<_>>(), "{typed}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The command line as its user typed it: types and texts of the help, no I/O.
+
+mod argv;
+mod disk;
+mod size;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use disk::DiskSpec;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    version,
+    about = "From a few lines of YAML to a booted machine",
+    after_help = "Every long flag may be written with one dash: -cpus 2 is --cpus 2.",
+    max_term_width = 110,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub struct Cli {
+    /// Flags that every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command understands.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Folder of the image store, an OCI image layout [env: KILN_CACHE, LINUXKIT_CACHE] [default: ~/.kiln/cache]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub cache: Option<PathBuf>,
+    /// Ask URL instead of every registry, or with REGISTRY= instead of that one; repeatable [env: LINUXKIT_MIRROR]
+    #[arg(long, global = true, value_name = "[REGISTRY=]URL", help_heading = "Global options")]
+    pub mirror: Vec<String>,
+    /// Trust this certificate too when a registry is asked; repeatable
+    #[arg(long, global = true, value_name = "PEM", help_heading = "Global options")]
+    pub cert_file: Vec<PathBuf>,
+    /// Say nothing but errors
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// How much to say: 0 errors only, 1 as usual, 2 and 3 details too
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "LEVEL",
+        default_value_t = 1,
+        hide_default_value = true,
+        value_parser = clap::value_parser!(u8).range(0..=3),
+        help_heading = "Global options"
+    )]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build something bootable from YAML files
+    Build(Build),
+    /// Boot what was built, its console on this terminal
+    Run(Run),
+    /// Build guest packages
+    #[command(subcommand, arg_required_else_help = true)]
+    Pkg(Pkg),
+    /// Show what this host can do, and why not
+    Doctor(Doctor),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print this reference as Markdown
+    #[command(hide = true)]
+    HelpMarkdown,
+    /// Run a program that dies when this process's parent does
+    #[command(hide = true, name = kiln_run::qemu::TIED_COMMAND)]
+    Tied {
+        /// Process id of the one to die with
+        parent: i32,
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<OsString>,
+    },
+}
+
+/// `kiln build`.
+#[derive(Debug, Clone, Args)]
+pub struct Build {
+    /// YAML files, merged in this order; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Name that the output files start with [default: the last FILE's, less its extension]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Folder to write to [default: the current one]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Write the one output to this file; `-` is standard output. The format is then `tar` unless one is given
+    #[arg(long = "o", short = 'o', value_name = "FILE", conflicts_with_all = ["name", "dir"])]
+    pub output: Option<PathBuf>,
+    /// What to make: `kernel+initrd` or `tar`; repeatable, or a list with commas [default: kernel+initrd]
+    #[arg(long, short, value_name = "FORMAT", value_delimiter = ',')]
+    pub format: Vec<String>,
+    /// Architecture to build for: amd64, arm64 or riscv64 [default: this machine's]
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Ask the registry even for images that are in the store
+    #[arg(long)]
+    pub pull: bool,
+}
+
+/// `kiln run`.
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "kiln run [OPTIONS] [BACKEND] NAME")]
+pub struct Run {
+    /// What was built: NAME stands for the files NAME-kernel, NAME-initrd.img and NAME-cmdline. BACKEND, `qemu` or
+    /// `kvm`, is short for -accel
+    #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present = "kernel")]
+    pub words: Vec<OsString>,
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub cpus: u32,
+    /// Memory in MiB, or with a unit: 512M, 4G
+    #[arg(long, value_name = "SIZE", default_value = "1024", value_parser = size::memory_mib)]
+    pub mem: u64,
+    /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. Repeatable
+    #[arg(long, value_name = "[file=]PATH[,size=1G][,format=raw][,readonly]")]
+    pub disk: Vec<DiskSpec>,
+    /// Kernel to boot, a bzImage or an uncompressed vmlinux [default: NAME-kernel]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk [default: NAME-initrd.img, when NAME is given]
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line [default: what NAME-cmdline holds]
+    #[arg(long, visible_alias = "append", value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+    /// Folder for what the machine keeps: disks without a file, a lock [default: NAME-state]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// What runs the guest's instructions: kvm, qemu (its software CPU), or kvm with qemu as the way out
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    pub accel: Accel,
+    /// End when the guest resets, instead of starting it again
+    #[arg(long)]
+    pub no_reboot: bool,
+    /// Time that a guest has to power off after SIGTERM or SIGINT, before it is stopped
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub stop_timeout: Duration,
+}
+
+/// What runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM where it works, else QEMU
+    Auto,
+    /// KVM or nothing
+    Kvm,
+    /// QEMU's software CPU
+    Qemu,
+}
+
+/// `kiln pkg`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Pkg {
+    /// Build package folders into the image store
+    Build(PkgBuild),
+    /// Print the reference that a package folder is built as
+    ShowTag(PkgShowTag),
+}
+
+/// `kiln pkg build`.
+#[derive(Debug, Clone, Args)]
+pub struct PkgBuild {
+    /// Folders that hold a build.yml
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// Build even what is in the store already
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub force: bool,
+}
+
+/// `kiln pkg show-tag`.
+#[derive(Debug, Clone, Args)]
+pub struct PkgShowTag {
+    /// Folders that hold a build.yml
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+}
+
+/// `kiln doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads a command line whose first word is the program's name. The error holds the text to print and the status: help
+/// and version are errors of status 0 to the parser.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(argv::with_two_dashes(&command(), words))?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The parser's description of everything above.
+pub fn command() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let whole = text.strip_suffix('s').unwrap_or(text);
+    whole.parse().map(Duration::from_secs).map_err(|_| format!("`{text}` is no whole number of seconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Cli, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_description_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_refused_with_status_2() {
+        let lines = [
+            "kiln",
+            "kiln frobnicate",
+            "kiln build",
+            "kiln build --frobnicate x.yml",
+            "kiln build -o x -name y x.yml",
+            "kiln -v 9 version",
+            "kiln run",
+            "kiln run a b c",
+            "kiln run -cpus x a",
+            "kiln run -mem 1.5G a",
+            "kiln run -accel hvf a",
+            "kiln run -disk format=qcow2 a",
+            "kiln run -stop-timeout soon a",
+            "kiln pkg",
+            "kiln pkg build",
+        ];
+        for line in lines {
+            assert_eq!(parse_line(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_read_as_typed() {
+        let cli = parse_line("kiln run -cpus 2 -mem 1G -append -x=1 -disk size=1G -accel=qemu -no-reboot minimal");
+        let Command::Run(run) = cli.unwrap().command else { panic!("no run") };
+        assert_eq!((run.cpus, run.mem, run.no_reboot, run.accel), (2, 1024, true, Accel::Qemu));
+        assert_eq!(run.cmdline.as_deref(), Some("-x=1"));
+        assert_eq!(run.disk, [DiskSpec { file: None, size_bytes: Some(1 << 30), read_only: false }]);
+        assert_eq!(run.words, ["minimal"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! `kiln run`: a name and flags to a machine, its run, and what its end means.
+
+mod artifacts;
+mod signals;
+mod state;
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
+use kiln_run::console::{AbandonOutput, ConsoleInput, OutputThread};
+use kiln_run::exit::ExitReason;
+use kiln_run::host::{self, Accel, Backend, Facts};
+use kiln_run::qemu;
+
+use crate::args;
+use crate::failure::Failure;
+use crate::printer::Printer;
+
+/// Runs a machine to its end.
+pub fn run(asked: &args::Run, printer: &Printer) -> Result<(), Failure> {
+    let (accel, name) = words(asked)?;
+    let config = machine_config(asked, name)?;
+    let facts = Facts::read();
+    let choice = host::choose(accel, &facts).map_err(|refusal| {
+        let hints = refusal.hints();
+        Failure::new(refusal).hints(hints)
+    })?;
+    let _state = state::take(&config.state_dir)?;
+    if let Some(trouble) = &choice.fell_back {
+        printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
+    }
+    match (choice.backend, facts.qemu) {
+        (Backend::Qemu, Some(found)) => {
+            printer.detail(&format!("QEMU {} at {}", found.version, found.path.display()));
+            run_under_qemu(asked, config, found.path, printer)
+        }
+        _ => Err(Failure::new("running under KVM is not built in yet").hint("`-accel qemu` runs it more slowly")),
+    }
+}
+
+/// The back end and the name out of `[BACKEND] NAME`. A machine called `qemu` is told from the back end by standing alone.
+fn words(asked: &args::Run) -> Result<(Accel, Option<&Path>), Failure> {
+    let flag = match asked.accel {
+        args::Accel::Auto => Accel::Auto,
+        args::Accel::Kvm => Accel::Kvm,
+        args::Accel::Qemu => Accel::Qemu,
+    };
+    let (backend, name) = match asked.words.as_slice() {
+        [] => return Ok((flag, None)),
+        [name] => return Ok((flag, Some(Path::new(name)))),
+        [backend, name, ..] => (backend.as_os_str(), Path::new(name)),
+    };
+    let word = if backend == OsStr::new("qemu") {
+        Accel::Qemu
+    } else if backend == OsStr::new("kvm") {
+        Accel::Kvm
+    } else {
+        let text = format!("no back end is called `{}`; there are `kvm` and `qemu`", backend.display());
+        return Err(Failure::usage(text).hint("one NAME at a time; flags may stand before or after it"));
+    };
+    if flag != Accel::Auto && flag != word {
+        return Err(Failure::usage(format!("`-accel` and the word `{}` contradict each other", backend.display())));
+    }
+    Ok((word, Some(name)))
+}
+
+fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfig, Failure> {
+    let boot = artifacts::find(&artifacts::Asked {
+        name: name.map(Path::to_path_buf),
+        kernel: asked.kernel.clone(),
+        initrd: asked.initrd.clone(),
+        cmdline: asked.cmdline.clone(),
+    })?;
+    let prefix = name.or(asked.kernel.as_deref()).unwrap_or(Path::new("machine"));
+    let state_dir = asked.state.clone().unwrap_or_else(|| artifacts::with_suffix(prefix, "-state"));
+    let disks = asked.disk.iter().enumerate().map(|(at, spec)| disk(at, spec, &state_dir)).collect();
+    Ok(MachineConfig {
+        cpus: asked.cpus,
+        memory_mib: asked.mem,
+        boot,
+        disks,
+        on_reset: if asked.no_reboot { OnReset::Stop } else { OnReset::Reboot },
+        state_dir,
+    })
+}
+
+/// A disk without a file is `disk.img`, `disk1.img`, … in the state folder.
+fn disk(at: usize, spec: &args::DiskSpec, state_dir: &Path) -> Disk {
+    let number = if at == 0 { String::new() } else { at.to_string() };
+    let path = spec.file.clone().unwrap_or_else(|| state_dir.join(format!("disk{number}.img")));
+    Disk { path, size_bytes: spec.size_bytes, format: DiskFormat::Raw, read_only: spec.read_only }
+}
+
+/// QEMU's machine and our output, as signals reach them.
+struct UnderQemu(qemu::Remote, AbandonOutput);
+
+impl signals::Machine for UnderQemu {
+    fn power_button(&self) {
+        self.0.power_button();
+    }
+
+    fn stop(&self) {
+        self.1.abandon();
+        self.0.stop();
+    }
+}
+
+fn run_under_qemu(asked: &args::Run, config: MachineConfig, qemu: PathBuf, printer: &Printer) -> Result<(), Failure> {
+    let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
+    let machine = qemu::Machine::new(config, programs);
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+    let (output, sink) = OutputThread::start(stdout)?;
+    let input = ConsoleInput::new()?;
+    let reach = UnderQemu(machine.remote(), output.abandon_handle());
+    let watch = signals::watch(reach, asked.stop_timeout, printer.clone())?;
+    let ended = machine.run(&sink, &input);
+    drop(sink);
+    let written = output.finish();
+    let reason = ended?;
+    meaning(reason, asked, watch.was_overdue())?;
+    Ok(written?)
+}
+
+/// Whether a run that ended so did what it should.
+fn meaning(reason: ExitReason, asked: &args::Run, overdue: bool) -> Result<(), Failure> {
+    match reason {
+        ExitReason::PowerOff | ExitReason::Reset => Ok(()),
+        ExitReason::Panic => Err(Failure::new("the guest's kernel panicked")),
+        ExitReason::TripleFault => {
+            Err(Failure::new("the guest triple-faulted: a processor met a fault that it could not report"))
+        }
+        ExitReason::Stopped if overdue => {
+            let seconds = asked.stop_timeout.as_secs();
+            Err(Failure::new(format!("stopped: the guest did not power off within {seconds} seconds"))
+                .hint("`-stop-timeout SECONDS` gives it more time"))
+        }
+        ExitReason::Stopped => Err(Failure::new("stopped by request, before the guest powered off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn asked(words: &[&str], accel: args::Accel) -> args::Run {
+        args::Run {
+            words: words.iter().map(Into::into).collect(),
+            cpus: 1,
+            mem: 1024,
+            disk: vec![],
+            kernel: None,
+            initrd: None,
+            cmdline: None,
+            state: None,
+            accel,
+            no_reboot: false,
+            stop_timeout: Duration::from_secs(30),
+        }
+    }
+
+    #[test]
+    fn a_first_word_that_is_no_back_end_is_wrong_usage() {
+        for (typed, accel) in [
+            (["hyperkit", "vm"], args::Accel::Auto),
+            (["qemu", "vm"], args::Accel::Kvm),
+            (["a", "b"], args::Accel::Qemu),
+        ] {
+            assert_eq!(words(&asked(&typed, accel)).unwrap_err().status, 2, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_back_end_may_stand_before_the_name_and_a_machine_may_be_called_like_one() {
+        let cases: [(&[&str], args::Accel, Accel, &str); 4] = [
+            (&["vm"], args::Accel::Auto, Accel::Auto, "vm"),
+            (&["qemu", "vm"], args::Accel::Auto, Accel::Qemu, "vm"),
+            (&["kvm", "vm"], args::Accel::Kvm, Accel::Kvm, "vm"),
+            (&["qemu"], args::Accel::Auto, Accel::Auto, "qemu"),
+        ];
+        for (typed, flag, accel, name) in cases {
+            let asked = asked(typed, flag);
+            let (got_accel, got_name) = words(&asked).unwrap();
+            assert_eq!((got_accel, got_name), (accel, Some(Path::new(name))), "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn disks_without_a_file_live_in_the_state_folder() {
+        let spec = |text: &str| text.parse::<args::DiskSpec>().unwrap();
+        let path = |at, text| disk(at, &spec(text), Path::new("vm-state")).path;
+        assert_eq!(path(0, "size=1G"), Path::new("vm-state/disk.img"));
+        assert_eq!(path(1, "size=1G"), Path::new("vm-state/disk1.img"));
+        assert_eq!(path(2, "data.img,size=1G"), Path::new("data.img"));
+    }
+
+    #[test]
+    fn only_an_end_that_the_guest_chose_is_success() {
+        let asked = asked(&["vm"], args::Accel::Auto);
+        for (reason, good) in [
+            (ExitReason::PowerOff, true),
+            (ExitReason::Reset, true),
+            (ExitReason::Panic, false),
+            (ExitReason::TripleFault, false),
+            (ExitReason::Stopped, false),
+        ] {
+            assert_eq!(meaning(reason, &asked, false).is_ok(), good, "{reason:?}");
+        }
+    }
+}
