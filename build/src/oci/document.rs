@@ -14,6 +14,9 @@ pub(super) const CONFIG_BYTES_MAX: u64 = 8 << 20;
 /// Overlay file systems and Docker stop at 127 or 128 layers.
 const LAYERS_MAX: usize = 1024;
 
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
 /// What a manifest's URL or an index entry leads to.
 pub(super) enum Document {
     /// Entries, one for each platform.
@@ -109,6 +112,19 @@ pub(super) fn parse_document(bytes: &[u8]) -> Result<Document, DocumentError> {
 
 fn layer(descriptor: Descriptor) -> Result<Layer, DocumentError> {
     Ok(Layer { digest: descriptor.digest()?, size_bytes: descriptor.size, media_type: descriptor.media_type })
+}
+
+/// The media type of an index or a manifest: what it says of itself, or what it must be.
+pub(super) fn media_type(bytes: &[u8]) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let Ok(named) = serde_json::from_slice::<Named>(bytes) else { return String::new() };
+    let implied = if named.manifests.is_some() { INDEX_TYPE } else { MANIFEST_TYPE };
+    named.media_type.unwrap_or_else(|| implied.to_owned())
 }
 
 #[derive(Deserialize)]

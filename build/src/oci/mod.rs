@@ -1,5 +1,6 @@
 //! Images: references, digests, the content store and the registry. The last room that touches the network.
 
+mod credentials;
 mod digest;
 mod document;
 mod image;
@@ -7,9 +8,11 @@ mod reference;
 mod registry;
 mod store;
 
+pub use credentials::CredentialsError;
 pub use digest::{Digest, DigestError};
 pub use document::DocumentError;
 pub use image::{Image, ImageConfig, Layer, Platform};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Mirror, MirrorError, RegistryOptions};
+pub use registry::{Fault, FetchError, Mirror, MirrorError, RegistryOptions};
+pub(crate) use registry::{Wanted, fetch};
 pub use store::{BlobFault, BlobKind, BlobWriter, DamagedBlob, Store, StoreError, TagEntry, VerifiedReader};

@@ -2,9 +2,13 @@
 //!
 //! What is in the store intact is never asked for on the network; what is missing or damaged there is fetched again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::oci::{Image, Platform, Reference, ReferenceError, RegistryOptions, Store, StoreError};
+use crate::cancel::{Cancel, Cancelled};
+use crate::oci::{
+    Digest, Fault, FetchError, Image, Platform, Reference, ReferenceError, RegistryOptions, Store, StoreError, Wanted,
+    fetch,
+};
 use crate::progress::Progress;
 
 /// One place of a YAML that uses an image.
@@ -35,6 +39,8 @@ pub struct PullOptions {
     pub pull: Pull,
     /// How they are asked.
     pub registry: RegistryOptions,
+    /// Stops a pull.
+    pub cancel: Cancel,
 }
 
 /// Every image of a build, pinned.
@@ -86,6 +92,20 @@ pub enum PlanError {
         /// The image.
         reference: String,
     },
+    /// The registry does not give it.
+    #[error("{place}: image `{reference}` cannot be pulled")]
+    Pull {
+        /// Where it is used.
+        place: String,
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<FetchError>,
+    },
+    /// The user stopped the build.
+    #[error(transparent)]
+    Cancelled(Cancelled),
 }
 
 /// Pins every image for `platform`. Images that are fetched are fetched at the same time, each only once.
@@ -99,18 +119,125 @@ pub fn pin(
     options: &PullOptions,
     progress: &dyn Progress,
 ) -> Result<Plan, PlanError> {
-    let _ = (options, progress);
     let mut images = BTreeMap::new();
-    for ImageUse { reference: written, place } in uses {
-        let place = || place.clone();
-        let reference: Reference = written.parse().map_err(|source| PlanError::Reference { place: place(), source })?;
-        let found = store.find(&reference, platform).map_err(|source| PlanError::Store {
-            place: place(),
-            reference: reference.to_string(),
-            source: Box::new(source),
-        })?;
-        let image = found.ok_or_else(|| PlanError::Offline { place: place(), reference: reference.to_string() })?;
-        images.insert(written.clone(), image);
+    let mut places = Vec::new();
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let parsed = parse(uses)?;
+    for (reference, place) in unique(&parsed) {
+        match look(reference, place, platform, store, options.pull, progress)? {
+            Found::Here(image) => {
+                images.insert(reference, *image);
+            }
+            Found::Wanted(root) => {
+                places.push(place);
+                wanted.push(Wanted { reference: reference.clone(), root });
+            }
+        }
     }
-    Ok(Plan { images })
+    let fetched = fetch(&wanted, platform, store, &options.registry, &options.cancel, progress);
+    let fetched = fetched.map_err(|(number, error)| match error.fault {
+        Fault::Cancelled => PlanError::Cancelled(Cancelled),
+        _ => PlanError::Pull {
+            place: places.get(number).copied().unwrap_or_default().to_owned(),
+            reference: error.what.clone(),
+            source: error,
+        },
+    })?;
+    images.extend(wanted.iter().map(|want| &want.reference).zip(fetched));
+    let pinned = |(written, reference, _): &(&str, Reference, &str)| {
+        images.get(reference).map(|image| ((*written).to_owned(), image.clone()))
+    };
+    Ok(Plan { images: parsed.iter().filter_map(pinned).collect() })
+}
+
+/// Each reference as written, in full, and the place of its use.
+fn parse(uses: &[ImageUse]) -> Result<Vec<(&str, Reference, &str)>, PlanError> {
+    let parse = |ImageUse { reference, place }: &'_ ImageUse| {
+        reference.parse().map_err(|source| PlanError::Reference { place: place.clone(), source })
+    };
+    uses.iter().map(|used| Ok((used.reference.as_str(), parse(used)?, used.place.as_str()))).collect()
+}
+
+/// Each full reference once, with the first place that uses it.
+fn unique<'a>(parsed: &'a [(&str, Reference, &'a str)]) -> Vec<(&'a Reference, &'a str)> {
+    let mut seen = BTreeSet::new();
+    let pairs = parsed.iter().map(|(_, reference, place)| (reference, *place));
+    pairs.filter(|(reference, _)| seen.insert(*reference)).collect()
+}
+
+enum Found {
+    Here(Box<Image>),
+    /// To be fetched; the digest, if it is known what the name means and only parts are missing.
+    Wanted(Option<Digest>),
+}
+
+fn look(
+    reference: &Reference,
+    place: &str,
+    platform: &Platform,
+    store: &Store,
+    pull: Pull,
+    progress: &dyn Progress,
+) -> Result<Found, PlanError> {
+    if pull == Pull::Always && reference.digest().is_none() {
+        return Ok(Found::Wanted(None));
+    }
+    let fail = |source| PlanError::Store {
+        place: place.to_owned(),
+        reference: reference.to_string(),
+        source: Box::new(source),
+    };
+    match store.find(reference, platform) {
+        Ok(Some(image)) => Ok(Found::Here(Box::new(image))),
+        Ok(None) if pull == Pull::Never => {
+            Err(PlanError::Offline { place: place.to_owned(), reference: reference.to_string() })
+        }
+        Ok(None) => Ok(Found::Wanted(None)),
+        Err(error) if pull == Pull::Never => Err(fail(error)),
+        Err(StoreError::Missing { .. } | StoreError::Damaged { .. }) => {
+            store.root_digest(reference).map(Found::Wanted).map_err(fail)
+        }
+        // What the name means now may be for this platform.
+        Err(error @ StoreError::Platform { .. }) if reference.digest().is_none() => {
+            progress.note(&format!("in the store, {error}; asking the registry"));
+            Ok(Found::Wanted(None))
+        }
+        Err(error) => Err(fail(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+
+    fn pin_in(store: &Store, written: &str, pull: Pull) -> Result<Plan, PlanError> {
+        let uses = [ImageUse { reference: written.into(), place: "x.yml:3:10: services[0]".into() }];
+        pin(&uses, &Platform::linux("amd64"), store, &PullOptions { pull, ..PullOptions::default() }, &Silent)
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for written in ["", "a/../b", "missing:1", "127.0.0.1:1/no/image:1"] {
+            let pull = if written.starts_with("127") { Pull::Missing } else { Pull::Never };
+            let error = pin_in(&store, written, pull).unwrap_err().to_string();
+            assert!(error.starts_with("x.yml:3:10: services[0]: "), "{written}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_store_is_not_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        // Nobody listens on port 1, so whoever asks fails.
+        let reference: Reference = "127.0.0.1:1/a:1".parse().unwrap();
+        let config = br#"{"os":"linux","architecture":"amd64","config":{"Cmd":["/a"]}}"#;
+        let image = store.put_image(&reference, &Platform::linux("amd64"), config, Vec::new()).unwrap();
+        let plan = pin_in(&store, "127.0.0.1:1/a:1", Pull::Missing).unwrap();
+        assert_eq!(plan.image("127.0.0.1:1/a:1"), Some(&image));
+        let refused = pin_in(&store, "127.0.0.1:1/a:1", Pull::Always).unwrap_err();
+        assert!(matches!(refused, PlanError::Pull { .. }), "{refused}");
+    }
 }

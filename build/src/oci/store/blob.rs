@@ -82,7 +82,12 @@ impl Store {
     }
 
     /// The verified bytes of a manifest or a configuration of at most `limit` bytes.
-    pub(super) fn read_document(&self, kind: BlobKind, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
+    pub(in crate::oci) fn read_document(
+        &self,
+        kind: BlobKind,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>, StoreError> {
         let (path, file) = self.open_blob(kind, digest)?;
         let mut bytes = Vec::new();
         let read = file.take(limit + 1).read_to_end(&mut bytes);

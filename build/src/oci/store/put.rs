@@ -5,11 +5,9 @@ use serde_json::{Value, json};
 use super::find::named;
 use super::index::{NAME_ANNOTATION, entries_mut, entry_name};
 use super::{BlobKind, Store, StoreError};
-use crate::oci::document::{DocumentError, MANIFEST_BYTES_MAX};
+use crate::oci::document::{DocumentError, INDEX_TYPE, MANIFEST_BYTES_MAX, MANIFEST_TYPE};
 use crate::oci::{Digest, Image, Layer, Platform, Reference};
 
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
 /// What a name points at.

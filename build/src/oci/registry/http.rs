@@ -1,0 +1,302 @@
+//! One question to a registry and its answer: connections, logging in, limits, asking again.
+//!
+//! The requests are made with reqwest, the client below `oci-client`. That crate's own requests cannot be used for
+//! reading: they keep manifests, error pages and token answers in memory whatever their length, and hide `Retry-After`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use oci_client::errors::OciEnvelope;
+use oci_client::token_cache::RegistryToken;
+use reqwest::header::{ACCEPT, RANGE, RETRY_AFTER};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, redirect};
+
+use super::RegistryOptions;
+use super::endpoint::Endpoint;
+use super::error::{Fault, sort};
+use super::login::{Challenge, Login, challenge};
+use crate::oci::credentials::{self, Credentials};
+use crate::progress::Progress;
+
+/// Content delivery networks redirect once or twice.
+const REDIRECTS_MAX: usize = 5;
+/// Error pages and token answers; the specification's errors have less than a KiB.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// A user who waited for the idle limit twice has waited long enough.
+const HANGING_ATTEMPTS_MAX: u32 = 2;
+/// Shown of an error page.
+const MESSAGE_CHARS: usize = 200;
+const ACCEPTED_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+/// Connections to registries, and what was learnt about them.
+pub(super) struct Http<'a> {
+    options: &'a RegistryOptions,
+    progress: &'a dyn Progress,
+    /// By "reached over http", "on this machine".
+    clients: RefCell<HashMap<(bool, bool), Client>>,
+    /// By host and repository.
+    logins: RefCell<HashMap<(String, String), Login>>,
+    /// By registry; a helper program is asked once.
+    credentials: RefCell<HashMap<String, Option<Credentials>>>,
+}
+
+impl<'a> Http<'a> {
+    pub(super) fn new(options: &'a RegistryOptions, progress: &'a dyn Progress) -> Self {
+        // Fails if a provider is chosen already, which is as good.
+        let _chosen = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            options,
+            progress,
+            clients: RefCell::default(),
+            logins: RefCell::default(),
+            credentials: RefCell::default(),
+        }
+    }
+
+    /// Calls `attempt` until it succeeds, fails for good, or the attempts are used up.
+    pub(super) async fn retry<T, F>(&self, url: &str, mut attempt: impl FnMut() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Asked>>,
+    {
+        let mut pause = self.options.pause;
+        let mut count = 1;
+        loop {
+            let Asked { fault, wait } = match attempt().await {
+                Ok(answer) => return Ok(answer),
+                Err(asked) => asked,
+            };
+            let hangs = matches!(fault, Fault::Hanging { .. }) && count >= HANGING_ATTEMPTS_MAX;
+            if !fault.may_pass() || hangs || count >= self.options.attempts {
+                return Err(fault.after(count));
+            }
+            let pause_now = wait.unwrap_or_else(|| jitter(pause)).min(self.options.pause_max);
+            let fault = fault.after(count);
+            self.progress.note(&format!("{url}: {fault}; again in {:.1} s", pause_now.as_secs_f64()));
+            tokio::time::sleep(pause_now).await;
+            pause = (pause * 2).min(self.options.pause_max);
+            count += 1;
+        }
+    }
+
+    /// Asks for `url` from byte `from` on, logging in if the registry wants it. The answer's status is 200 or 206.
+    pub(super) async fn get(&self, endpoint: &Endpoint, url: &str, from: u64) -> Result<Response, Asked> {
+        let client = self.client(endpoint)?;
+        let request = || {
+            let request = client.get(url).header(ACCEPT, ACCEPTED_MANIFESTS);
+            if from > 0 { request.header(RANGE, format!("bytes={from}-")) } else { request }
+        };
+        let mut response = self.send(self.with_login(request(), endpoint), &endpoint.host).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let wanted = challenge(response.headers(), endpoint);
+            let wanted = match wanted {
+                Ok(wanted) => wanted,
+                // Some registries refuse without saying how to log in.
+                Err(_) if !response.headers().contains_key("www-authenticate") => {
+                    return Err(self.refusal(response, endpoint).await);
+                }
+                Err(fault) => return Err(fault.into()),
+            };
+            let Some(login) = self.log_in(&client, endpoint, wanted).await? else {
+                return Err(self.refusal(response, endpoint).await);
+            };
+            let key = (endpoint.host.clone(), endpoint.repository.clone());
+            self.logins.borrow_mut().insert(key, login);
+            response = self.send(self.with_login(request(), endpoint), &endpoint.host).await?;
+        }
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+            _ => Err(self.refusal(response, endpoint).await),
+        }
+    }
+
+    /// All bytes of an answer of at most `limit` bytes.
+    pub(super) async fn body(&self, mut response: Response, host: &str, limit: u64) -> Result<Vec<u8>, Asked> {
+        let mut bytes = Vec::new();
+        if response.content_length().is_some_and(|length| length > limit) {
+            return Err(Fault::TooLong { limit }.into());
+        }
+        while let Some(chunk) = self.chunk(&mut response, host).await? {
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(Fault::TooLong { limit }.into());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    /// The next bytes of an answer; `None` at its end.
+    pub(super) async fn chunk(
+        &self,
+        response: &mut Response,
+        host: &str,
+    ) -> Result<Option<impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> + use<>>, Asked> {
+        let chunk = self.in_time(response.chunk()).await?;
+        chunk.map_err(|error| sort(error, host).into())
+    }
+
+    async fn send(&self, request: RequestBuilder, host: &str) -> Result<Response, Asked> {
+        let response = self.in_time(request.send()).await?;
+        response.map_err(|error| sort(error, host).into())
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Asked> {
+        let limit = self.options.idle_limit;
+        let late = |_| Fault::Hanging { limit_s: limit.as_secs_f64(), attempts: 1 };
+        tokio::time::timeout(limit, work).await.map_err(|elapsed| late(elapsed).into())
+    }
+
+    fn with_login(&self, request: RequestBuilder, endpoint: &Endpoint) -> RequestBuilder {
+        let key = (endpoint.host.clone(), endpoint.repository.clone());
+        match self.logins.borrow().get(&key) {
+            Some(Login::Basic(credentials)) => request.basic_auth(&credentials.user, Some(&credentials.password)),
+            Some(Login::Token(token)) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// `None` when a password is needed and there is none.
+    async fn log_in(&self, client: &Client, endpoint: &Endpoint, wanted: Challenge) -> Result<Option<Login>, Asked> {
+        let credentials = self.credentials(&endpoint.login).await?;
+        let url = match wanted {
+            Challenge::Basic => return Ok(credentials.map(Login::Basic)),
+            Challenge::Token(url) => url,
+        };
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let request = client.get(url);
+        let request = match credentials {
+            Some(credentials) => request.basic_auth(credentials.user, Some(credentials.password)),
+            None => request,
+        };
+        let response = self.send(request, &host).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refusal(response, endpoint).await);
+        }
+        let bytes = self.body(response, &host, ANSWER_BYTES_MAX).await?;
+        let token: RegistryToken =
+            serde_json::from_slice(&bytes).map_err(|_| Fault::Login("the answer of the `realm` has no token"))?;
+        Ok(Some(Login::Token(token.token().to_owned())))
+    }
+
+    async fn credentials(&self, registry: &str) -> Result<Option<Credentials>, Fault> {
+        let Some(config) = &self.options.docker_config else { return Ok(None) };
+        if let Some(known) = self.credentials.borrow().get(registry) {
+            return Ok(known.clone());
+        }
+        let (config, name) = (config.clone(), registry.to_owned());
+        let found = tokio::task::spawn_blocking(move || credentials::look_up(&config, &name)).await;
+        let found = found.map_err(|error| Fault::Host(error.into()))?.map_err(Fault::Credentials)?;
+        self.credentials.borrow_mut().insert(registry.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    /// The fault that an answer with another status than success tells.
+    async fn refusal(&self, response: Response, endpoint: &Endpoint) -> Asked {
+        let status = response.status().as_u16();
+        let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let host = endpoint.login.clone();
+        let body = self.body(response, &endpoint.host, ANSWER_BYTES_MAX).await.unwrap_or_default();
+        let message = message(&body);
+        let attempts = 1;
+        let fault = match status {
+            401 | 403 => Fault::Unauthorized { status, credentials: self.credentials_place(), host, message },
+            404 => Fault::NotFound { host, message },
+            429 => Fault::RateLimited { attempts, host, message },
+            500..=599 => Fault::Server { status, attempts, message },
+            _ => Fault::Status { status, message },
+        };
+        Asked { fault, wait: wait.map(Duration::from_secs) }
+    }
+
+    fn credentials_place(&self) -> String {
+        match &self.options.docker_config {
+            Some(path) => format!("`{}`", path.display()),
+            None => "Docker's configuration file".to_owned(),
+        }
+    }
+
+    fn client(&self, endpoint: &Endpoint) -> Result<Client, Fault> {
+        let key = (endpoint.tls, endpoint.is_loopback());
+        if let Some(client) = self.clients.borrow().get(&key) {
+            return Ok(client.clone());
+        }
+        let client = self.build_client(endpoint)?;
+        self.clients.borrow_mut().insert(key, client.clone());
+        Ok(client)
+    }
+
+    fn build_client(&self, endpoint: &Endpoint) -> Result<Client, Fault> {
+        let certificates = self.certificates()?;
+        let builder = || {
+            let builder = Client::builder()
+                .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+                .referer(false)
+                .redirect(redirect::Policy::custom(follow));
+            // A proxy has another idea of what this machine is.
+            if endpoint.is_loopback() { builder.no_proxy() } else { builder }
+        };
+        let built = builder().tls_certs_merge(certificates.clone()).build();
+        // A machine without any certificates can still use http.
+        let built =
+            if endpoint.tls { built } else { built.or_else(|_| builder().tls_certs_only(certificates).build()) };
+        built.map_err(|error| Fault::Host(error.into()))
+    }
+
+    fn certificates(&self) -> Result<Vec<Certificate>, Fault> {
+        let mut all = Vec::new();
+        for path in &self.options.certificates {
+            let fail = |source| Fault::Certificate { path: path.clone(), source };
+            let pem = fs::read(path).map_err(|error| fail(error.into()))?;
+            let found = Certificate::from_pem_bundle(&pem).map_err(|error| fail(error.into()))?;
+            if found.is_empty() {
+                return Err(fail("it holds none".into()));
+            }
+            all.extend(found);
+        }
+        Ok(all)
+    }
+}
+
+/// How one attempt failed, and how long the registry wants to be left alone.
+pub(super) struct Asked {
+    pub fault: Fault,
+    pub wait: Option<Duration>,
+}
+
+impl From<Fault> for Asked {
+    fn from(fault: Fault) -> Self {
+        Self { fault, wait: None }
+    }
+}
+
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+    if attempt.previous().len() > REDIRECTS_MAX {
+        attempt.error("too many redirects")
+    } else if was_secure && attempt.url().scheme() != "https" {
+        attempt.error("redirected from https to http")
+    } else {
+        attempt.follow()
+    }
+}
+
+/// What an error page says, as the end of a sentence: `: manifest unknown`. It comes from outside: control characters
+/// could rewrite a terminal.
+fn message(body: &[u8]) -> String {
+    let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(body) else { return String::new() };
+    let Some(first) = envelope.errors.first().filter(|error| !error.message.is_empty()) else { return String::new() };
+    let printable = first.message.chars().filter(|c| !c.is_control());
+    printable.take(MESSAGE_CHARS).fold(": ".to_owned(), |text, c| text + c.encode_utf8(&mut [0; 4]))
+}
+
+/// Between half of `pause` and all of it, so that many builds do not come back at once.
+fn jitter(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    pause.mul_f64(0.5 + 0.5 * (random % 1024) as f64 / 1024.0)
+}
