@@ -15,9 +15,15 @@
 //! well. `lower/tmp/upper` and `tmp/work` are made by the guest's init. A volume `NAME` of the configuration has
 //! `containers/volumes/NAME/{lower,tmp,merged}`, of which `lower` holds the image; containers see `merged`.
 
+mod document;
+mod settle;
+mod spec;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
-use crate::config::{Config, ConfigError, Place, Role};
+use crate::config::{Config, ConfigError, ContainerOptions, LABEL, Place, Role, parse_label};
 use crate::oci::Image;
 
 /// One container, ready to be laid out.
@@ -25,7 +31,7 @@ use crate::oci::Image;
 pub struct Bundle {
     /// What the container is.
     pub role: Role,
-    /// The image's reference as it is written: the key in the map that [`bundles`] was given.
+    /// The image's reference as it is written: what [`bundles`] asked for it by.
     pub image: String,
     /// Directory in the root, without a slash in front: `containers/onboot/000-name`, `containers/services/name`.
     pub dir: String,
@@ -127,12 +133,55 @@ pub enum BundleError {
     },
 }
 
-/// The bundles of all containers, in the order onboot, onshutdown, services. `images` has every image by its reference as
+/// The bundles of all containers, in the order onboot, onshutdown, services. `image` finds an image by its reference as
 /// it is written.
 ///
 /// # Errors
 /// See [`BundleError`].
-pub fn bundles(config: &Config, images: &BTreeMap<String, Image>) -> Result<Vec<Bundle>, BundleError> {
-    let _ = (config, images);
-    Ok(Vec::new())
+pub fn bundles<'i>(config: &Config, image: impl Fn(&str) -> Option<&'i Image>) -> Result<Vec<Bundle>, BundleError> {
+    // By full reference, so that two spellings of one image share as well.
+    let mut trees: BTreeMap<&str, String> = BTreeMap::new();
+    let mut all = Vec::new();
+    for (role, container) in config.containers() {
+        let (written, place) = (&container.image, || container.place.clone());
+        let found = image(written).ok_or_else(|| BundleError::NoImage { image: written.clone(), place: place() })?;
+        let mut options = settle::settled(&container.options, label(written, found)?, &found.config);
+        let access = if options.readonly.unwrap_or_default() { Access::ReadOnly } else { Access::Writable };
+        let dir = dir(role, &container.name);
+        let root = match trees.get(found.reference.as_str()) {
+            Some(tree) => Root::Shared { tree: tree.clone() },
+            None => {
+                let tree = format!("{dir}/{}", if access == Access::ReadOnly { "rootfs" } else { "lower" });
+                trees.insert(&found.reference, tree.clone());
+                Root::Own { tree }
+            }
+        };
+        let runtime = document::runtime(&dir, &root, access, options.runtime.take().unwrap_or_default());
+        let spec = document::Subject { config, container, role }.spec(options, access)?;
+        let json = |source| BundleError::Json { role, source };
+        all.push(Bundle {
+            role,
+            image: written.clone(),
+            config_json: serde_json::to_vec_pretty(&spec).map_err(json)?,
+            runtime_json: serde_json::to_vec_pretty(&runtime).map_err(json)?,
+            dir,
+            root,
+            access,
+        });
+    }
+    Ok(all)
+}
+
+fn label(written: &str, image: &Image) -> Result<ContainerOptions, BundleError> {
+    let Some(text) = image.config.labels.get(LABEL) else { return Ok(ContainerOptions::default()) };
+    parse_label(text, written).map_err(|source| BundleError::Label { image: written.into(), source: Box::new(source) })
+}
+
+/// `containers/onboot/000-name`: the number keeps the order. Services have unique names and no order.
+fn dir(role: Role, name: &str) -> String {
+    match role {
+        Role::Onboot(index) => format!("containers/onboot/{index:03}-{name}"),
+        Role::Onshutdown(index) => format!("containers/onshutdown/{index:03}-{name}"),
+        Role::Service(_) | Role::Kernel | Role::Init(_) | Role::Volume(_) => format!("containers/services/{name}"),
+    }
 }

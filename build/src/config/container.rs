@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bind, Capability, Device, Id, IdMapping, Mount, Place, Resources, Rlimit, Runtime, TmpfsMount};
+use super::{Bind, Capability, Device, Id, IdMapping, Mount, Namespace, Place, Resources, Rlimit, Runtime, TmpfsMount};
 
 /// One container of the system.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,24 +59,24 @@ pub struct ContainerOptions {
     /// Environment, `NAME=VALUE`, in place of the image's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
-    /// Working directory. Empty: not given.
+    /// Working directory. Absolute; empty: not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// Network namespace: `host`, `new`, `none` or a path. Empty: not given.
+    /// Network namespace: `host`, `new`, `none` or a path.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub net: Option<String>,
-    /// Process namespace: `host`, `new` or a path. Empty: not given.
+    pub net: Option<Namespace>,
+    /// Process namespace: `host`, `new` or a path.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<String>,
-    /// IPC namespace: `host`, `new` or a path. Empty: not given.
+    pub pid: Option<Namespace>,
+    /// IPC namespace: `host`, `new` or a path.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipc: Option<String>,
-    /// Host name namespace: `host`, `new` or a path. Empty: not given.
+    pub ipc: Option<Namespace>,
+    /// Host name namespace: `host`, `new` or a path.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub uts: Option<String>,
-    /// User namespace: `host`, `new` or a path. Empty: not given.
+    pub uts: Option<Namespace>,
+    /// User namespace: `host`, `new` or a path.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub userns: Option<String>,
+    pub userns: Option<Namespace>,
     /// Host name. Empty: not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,

@@ -28,7 +28,9 @@ pub use resources::{
     ThrottleDevice, WeightDevice,
 };
 pub use runtime::{Interface, MountFields, NamespacePaths, Runtime};
-pub use value::{Bind, Capability, Device, DeviceKind, FileMode, Id, IdMapping, Mount, Rlimit, TmpfsMount, ValueError};
+pub use value::{
+    Bind, Capability, Device, DeviceKind, FileMode, Id, IdMapping, Mount, Namespace, Rlimit, TmpfsMount, ValueError,
+};
 
 #[cfg(test)]
 mod tests;

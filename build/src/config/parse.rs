@@ -51,6 +51,7 @@ pub fn parse_label(text: &str, image: &str) -> Result<ContainerOptions, ConfigEr
             return Err(document.error(Fault::Invalid { text }, &[Step::Field(field)]));
         }
     }
+    document.options(&options, &[])?;
     Ok(options)
 }
 
@@ -317,7 +318,30 @@ impl Document {
         }
         let image_path = [section, index, Step::Field("image")];
         self.reference(&image, &image_path)?;
+        self.options(&options, &path)?;
         Ok(Container { name, image, options, place: self.place(&image_path) })
+    }
+
+    /// What the types of the fields leave open.
+    fn options(&self, options: &ContainerOptions, path: &[Step<'_>]) -> Result<(), ConfigError> {
+        let invalid = |text: String, field| {
+            let path = [path, &[Step::Field(field)]].concat();
+            Err(self.error(Fault::Invalid { text }, &path))
+        };
+        if let Some(score) = options.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+            return invalid(format!("{score} is out of range; use -1000 to 1000"), "oomScoreAdj");
+        }
+        if let Some(cwd) = options.cwd.as_deref().filter(|cwd| !cwd.is_empty() && !cwd.starts_with('/')) {
+            return invalid(format!("`{}` is no absolute path", shown(cwd)), "cwd");
+        }
+        for (index, variable) in options.env.iter().flatten().enumerate() {
+            if variable.find('=').is_none_or(|name_bytes| name_bytes == 0) {
+                let text = format!("`{}` is no variable; write NAME=VALUE", shown(variable));
+                let path = [path, &[Step::Field("env"), Step::Index(index)]].concat();
+                return Err(self.error(Fault::Invalid { text }, &path));
+            }
+        }
+        Ok(())
     }
 
     /// Only what can be no reference at all; its grammar is the registry client's.

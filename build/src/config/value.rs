@@ -348,7 +348,7 @@ pub struct Mount {
     pub gid_mappings: Vec<IdMapping>,
 }
 
-/// Kinds that need neither source nor destination, with the destination they have then.
+/// Kinds that need no destination, with the one they have then; each is also told from its source or destination.
 const KNOWN_MOUNTS: [(&str, &str); 5] = [
     ("cgroup", "/sys/fs/cgroup"),
     ("devpts", "/dev/pts"),
@@ -357,28 +357,33 @@ const KNOWN_MOUNTS: [(&str, &str); 5] = [
     ("sysfs", "/sys"),
 ];
 
+/// The kind of a mount that does not say it.
+fn implied_kind(source: &str, destination: &str) -> Option<&'static str> {
+    if source.is_empty() && destination == "/dev" {
+        return Some("tmpfs");
+    }
+    let told = |(kind, usual): &&(&str, &str)| *kind == source || (source.is_empty() && *usual == destination);
+    KNOWN_MOUNTS.iter().find(told).map(|(kind, _)| *kind)
+}
+
 impl TryFrom<MountFields> for Mount {
     type Error = ValueError;
 
     fn try_from(fields: MountFields) -> Result<Self, ValueError> {
-        let MountFields { destination, kind, source, options, uid_mappings, gid_mappings } = fields;
-        let kind = if kind.is_empty() && KNOWN_MOUNTS.iter().any(|(known, _)| *known == source) {
-            source.clone()
-        } else {
-            kind
-        };
+        let MountFields { mut destination, mut kind, mut source, options, uid_mappings, gid_mappings } = fields;
         if kind.is_empty() {
-            let shown = if destination.is_empty() { source } else { destination };
-            return Err(ValueError(format!("mount `{shown}` has no `type`")));
+            let shown = if destination.is_empty() { &source } else { &destination };
+            let implied = implied_kind(&source, &destination);
+            kind = implied.ok_or_else(|| ValueError(format!("mount `{shown}` has no `type`")))?.into();
         }
-        let destination = if destination.is_empty() {
+        if destination.is_empty() {
             let known = KNOWN_MOUNTS.iter().find(|(known, _)| *known == kind);
             let (_, usual) = known.ok_or_else(|| ValueError(format!("mount of type `{kind}` has no `destination`")))?;
-            (*usual).to_owned()
-        } else {
-            destination
-        };
-        let source = if source.is_empty() { kind.clone() } else { source };
+            destination = (*usual).into();
+        }
+        if source.is_empty() {
+            source.clone_from(&kind);
+        }
         Ok(Self { destination, kind, source, options, uid_mappings, gid_mappings })
     }
 }
@@ -387,6 +392,46 @@ impl From<Mount> for MountFields {
     fn from(mount: Mount) -> Self {
         let Mount { destination, kind, source, options, uid_mappings, gid_mappings } = mount;
         Self { destination, kind, source, options, uid_mappings, gid_mappings }
+    }
+}
+
+/// One namespace of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Namespace {
+    /// The empty text: as if nothing was written.
+    #[default]
+    Unset,
+    /// The guest's own: `host` or `root`.
+    Host,
+    /// One of its own: `new` or `none`.
+    New,
+    /// The one that is kept on this absolute path.
+    Path(String),
+}
+
+impl TryFrom<String> for Namespace {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<Self, ValueError> {
+        match text.as_str() {
+            "" => Ok(Self::Unset),
+            "host" | "root" => Ok(Self::Host),
+            "new" | "none" => Ok(Self::New),
+            path if path.starts_with('/') => Ok(Self::Path(text)),
+            other => Err(ValueError(format!("`{other}` is no namespace; use host, new or an absolute path"))),
+        }
+    }
+}
+
+impl From<Namespace> for String {
+    fn from(value: Namespace) -> Self {
+        match value {
+            Namespace::Unset => Self::new(),
+            Namespace::Host => "host".into(),
+            Namespace::New => "new".into(),
+            Namespace::Path(path) => path,
+        }
     }
 }
 
