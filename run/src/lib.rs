@@ -1,6 +1,8 @@
 //! The machine: one description ([`config::MachineConfig`]), checked as a whole, assembled in one place and run by one
 //! thread per vCPU until the first reason to stop. Nothing here prints.
 
+#[cfg(target_arch = "x86_64")]
+pub mod boot;
 pub mod bus;
 pub mod config;
 pub mod console;
