@@ -2,8 +2,12 @@
 //! thread per vCPU until the first reason to stop. Nothing here prints.
 
 #[cfg(target_arch = "x86_64")]
+pub mod acpi;
+#[cfg(target_arch = "x86_64")]
 pub mod boot;
 pub mod bus;
+#[cfg(target_arch = "x86_64")]
+pub mod chipset;
 pub mod config;
 pub mod console;
 pub mod event;

@@ -1,0 +1,114 @@
+//! DSDT: what cannot be found by asking buses.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path,
+    ResourceTemplate, ZERO,
+};
+use acpi_tables::sdt::Sdt;
+
+use super::{OEM, OEM_REVISION, OEM_TABLE};
+use crate::layout::{
+    CMOS_PORT, ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, SERIAL_IRQ, SERIAL_PORT,
+};
+use crate::mem::Split;
+
+pub(super) fn table(split: Split) -> Sdt {
+    let mut body = Vec::new();
+    pci_root(split, &mut body);
+    motherboard(&mut body);
+    serial_port(&mut body);
+    clock(&mut body);
+    // Sleep type 0 is power-off, as on Q35: firmware has that number built in.
+    Name::new("_S5_".into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(&mut body);
+    let mut table = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
+    table.append_slice(&body);
+    table
+}
+
+/// A device below the system bus.
+fn device(name: &str, children: Vec<&dyn Aml>, body: &mut Vec<u8>) {
+    Device::new(Path::new(name), children).to_aml_bytes(body);
+}
+
+/// PCI Express root: bus 0 only, with windows for BARs. All its devices signal interrupts by message.
+fn pci_root(split: Split, body: &mut Vec<u8>) {
+    let low = |address: u64| u32::try_from(address).unwrap_or(0);
+    let start64 = split.pci_window64_start();
+    let bus = AddressSpace::<u16>::new_bus_number(0, 0);
+    let window32 = AddressSpace::<u32>::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        low(PCI_WINDOW32_START),
+        low(PCI_WINDOW32_END - 1),
+        None,
+    );
+    let window64 = AddressSpace::<u64>::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        start64,
+        start64 + PCI_WINDOW64_LEN - 1,
+        None,
+    );
+    device(
+        "_SB_.PCI0",
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0A08")),
+            &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
+            &Name::new("_SEG".into(), &ZERO),
+            &Name::new("_BBN".into(), &ZERO),
+            &Name::new("_UID".into(), &ZERO),
+            // Devices see what processors wrote without any cache maintenance.
+            &Name::new("_CCA".into(), &acpi_tables::aml::ONE),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&bus, &window32, &window64])),
+        ],
+        body,
+    );
+}
+
+/// Reserves configuration space, which Linux wants to see before it trusts the MCFG table.
+fn motherboard(body: &mut Vec<u8>) {
+    let start = u32::try_from(ECAM_START).unwrap_or(0);
+    let len = u32::try_from(ECAM_LEN).unwrap_or(0);
+    let config_space = Memory32Fixed::new(true, start, len);
+    device(
+        "_SB_.MBRD",
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0C02")),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&config_space])),
+        ],
+        body,
+    );
+}
+
+fn serial_port(body: &mut Vec<u8>) {
+    let port = u16::try_from(SERIAL_PORT).unwrap_or(0);
+    device(
+        "_SB_.COM1",
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![
+                    &IO::new(port, port, 0, 8),
+                    &Interrupt::new(true, true, false, false, SERIAL_IRQ),
+                ]),
+            ),
+        ],
+        body,
+    );
+}
+
+fn clock(body: &mut Vec<u8>) {
+    let port = u16::try_from(CMOS_PORT).unwrap_or(0);
+    device(
+        "_SB_.RTC0",
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&IO::new(port, port, 0, 2)])),
+        ],
+        body,
+    );
+}
