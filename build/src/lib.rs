@@ -11,6 +11,7 @@ pub mod config;
 pub mod format;
 pub mod layer;
 pub mod oci;
+pub mod output;
 pub mod package;
 pub mod pipeline;
 pub mod plan;
