@@ -5,6 +5,7 @@
 pub mod acpi;
 #[cfg(target_arch = "x86_64")]
 pub mod boot;
+pub mod block;
 pub mod bus;
 #[cfg(target_arch = "x86_64")]
 pub mod chipset;
