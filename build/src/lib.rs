@@ -11,7 +11,6 @@ pub mod config;
 pub mod format;
 pub mod layer;
 pub mod oci;
-pub mod output;
 pub mod package;
 pub mod pipeline;
 pub mod plan;

@@ -1,14 +1,20 @@
 //! The `kiln` program: words to requests, messages, exit codes.
 
 mod args;
+mod build;
+mod crash;
+mod doctor;
 mod failure;
+mod pkg;
 mod printer;
+mod progress;
 mod reference;
 mod run;
+mod surroundings;
 
 use std::process::ExitCode;
 
-use args::Command;
+use args::{Command, Pkg};
 use failure::Failure;
 use printer::{Level, Printer};
 
@@ -22,9 +28,11 @@ fn main() -> ExitCode {
         }
     };
     let printer = Printer::new(level(&cli.global));
-    match obey(&cli, &printer) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+    crash::tell_through(&printer);
+    match crash::caught(|| obey(&cli, &printer)) {
+        None => ExitCode::from(failure::FAILED),
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(failure)) => {
             printer.failure(&failure);
             ExitCode::from(failure.status)
         }
@@ -51,6 +59,9 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
         }
         Command::HelpMarkdown => Ok(printer.data(reference::markdown(&args::command()).as_bytes())?),
         Command::Tied { parent, program } => Err(Failure::new(kiln_run::qemu::exec_tied(*parent, program))),
-        Command::Build(_) | Command::Pkg(_) | Command::Doctor(_) => Err(Failure::new("not built in yet")),
+        Command::Build(asked) => build::build(asked, &cli.global, printer),
+        Command::Doctor(asked) => doctor::doctor(asked, &cli.global, printer),
+        Command::Pkg(Pkg::ShowTag(asked)) => pkg::show_tag(asked, printer),
+        Command::Pkg(Pkg::Build(_)) => Err(Failure::new("`kiln pkg build` is not there yet")),
     }
 }

@@ -45,11 +45,6 @@ impl Printer {
         self.level
     }
 
-    /// Whether colour is used.
-    pub fn color(&self) -> bool {
-        self.color
-    }
-
     /// Where bars can be shown, if they can.
     pub fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
@@ -78,11 +73,9 @@ impl Printer {
         }
     }
 
-    /// Something that will surprise, and a way to avoid it.
-    pub fn warning(&self, text: &str) {
-        if self.level >= Level::Normal {
-            self.talk(&format!("{} {}\n", self.paint("33;1", "warning:"), printable(text)));
-        }
+    /// A mistake of ours: said at every level.
+    pub fn crash(&self, what: &str) {
+        self.talk(&format!("{} {}\n", self.paint("31;1", "error:"), printable(what)));
     }
 
     /// Why the command failed: said at every level.
@@ -109,8 +102,13 @@ impl Printer {
         text
     }
 
+    /// `text` in an SGR style, for [`Printer::data`]: plain unless standard output shows colour too.
+    pub fn paint_data(&self, style: &str, text: &str) -> String {
+        if io::stdout().is_terminal() { self.paint(style, text) } else { text.to_owned() }
+    }
+
     /// `text` in an SGR style.
-    pub fn paint(&self, style: &str, text: &str) -> String {
+    fn paint(&self, style: &str, text: &str) -> String {
         if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 

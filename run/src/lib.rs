@@ -5,7 +5,6 @@
 pub mod acpi;
 #[cfg(target_arch = "x86_64")]
 pub mod boot;
-pub mod block;
 pub mod bus;
 #[cfg(target_arch = "x86_64")]
 pub mod chipset;

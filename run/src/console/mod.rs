@@ -9,8 +9,6 @@
 
 mod input;
 mod sink;
-mod size;
 
 pub use input::ConsoleInput;
 pub use sink::{AbandonOutput, ConsoleSink, OutputThread};
-pub use size::TerminalSize;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::path::find_program;
 use crate::qemu::{self, Qemu};
 
 const KVM_DEVICE: &str = "/dev/kvm";
@@ -46,6 +47,7 @@ pub enum KvmDevice {
 impl Facts {
     /// Reads them all from this host. What cannot be read counts as absent.
     pub fn read() -> Self {
+        let search_path = std::env::var_os("PATH").unwrap_or_default();
         let loaded = |name: &&str| Path::new("/sys/module").join(name).exists();
         Self {
             kvm_device: kvm_device(Path::new(KVM_DEVICE)),
@@ -55,7 +57,7 @@ impl Facts {
                 .map(|n| (*n).into())
                 .collect(),
             cpu_virtualizes: cpu_virtualizes(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
-            qemu: qemu::find(&std::env::var_os("PATH").unwrap_or_default()),
+            qemu: find_program(&qemu::program(), &search_path).and_then(qemu::ask),
         }
     }
 }

@@ -12,6 +12,6 @@ mod qmp;
 mod tied;
 
 pub use command::NotUtf8;
-pub use find::{Qemu, find, program};
+pub use find::{Qemu, ask, program};
 pub use machine::{Machine, Programs, QemuError, Remote};
 pub use tied::{TIED_COMMAND, TiedError, exec_tied};

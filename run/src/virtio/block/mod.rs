@@ -1,8 +1,0 @@
-//! The block device (section 5.2) over any [`BlockBackend`].
-
-mod device;
-mod request;
-mod spec;
-mod worker;
-
-pub use device::VirtioBlock;
