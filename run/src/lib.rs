@@ -7,6 +7,8 @@ pub mod acpi;
 pub mod boot;
 pub mod bus;
 #[cfg(target_arch = "x86_64")]
+pub mod check;
+#[cfg(target_arch = "x86_64")]
 pub mod chipset;
 pub mod config;
 pub mod console;
@@ -15,6 +17,8 @@ pub mod exit;
 pub mod host;
 pub mod hv;
 pub mod layout;
+#[cfg(target_arch = "x86_64")]
+pub mod machine;
 pub mod mem;
 pub mod pci;
 pub mod qemu;

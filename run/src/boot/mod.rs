@@ -227,3 +227,8 @@ fn write_segments(memory: &GuestMemory, code: u64) -> Result<(), Error> {
     let table = segments::table(code).map(u64::to_le_bytes).concat();
     memory.write_slice(&table, GuestAddress(GDT_START)).map_err(Error::Memory)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    pub(crate) use super::image::tests::elf_kernel;
+}

@@ -1,0 +1,397 @@
+//! Checks a machine's description as a whole, before anything is made or opened for use. Every fault is found in one go.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use crate::boot::{self, inspect};
+use crate::config::{Boot, Disk, MachineConfig};
+use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
+
+/// Most vCPUs: a local APIC's number has 8 bits, and the last one means "all".
+pub const MAX_CPUS: u32 = 254;
+/// Least memory that is worth trying, in MiB; the kernel's own size asks for more.
+pub const MIN_MEMORY_MIB: u64 = 16;
+/// Most memory, in MiB: processors with the fewest address lines (39) must still reach the PCI window above it.
+pub const MAX_MEMORY_MIB: u64 = 480 * 1024;
+/// Sizes of disks are multiples of this, in bytes.
+const SECTOR_BYTES: u64 = 512;
+/// What a kernel needs beside itself and its packed RAM disk before it runs the first program, in MiB.
+const WORKING_MIB: u64 = 16;
+
+/// A description without faults. Holds what was asked for, nothing is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedMachine {
+    config: MachineConfig,
+}
+
+impl CheckedMachine {
+    /// The description.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Guest memory in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.config.memory_mib * MIB
+    }
+}
+
+/// All that is wrong with a description, at least one thing.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.lines())]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Each fault, in the order of the description.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.0.iter()
+    }
+
+    fn lines(&self) -> String {
+        let lines: Vec<String> = self.0.iter().map(whole_text).collect();
+        lines.join("\n")
+    }
+}
+
+/// A fault with its causes, on one line.
+fn whole_text(fault: &Fault) -> String {
+    let mut text = fault.to_string();
+    let mut cause = std::error::Error::source(fault);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// One thing that is wrong with a description.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// No or too many vCPUs.
+    #[error("a machine has 1 to {MAX_CPUS} CPUs, not {cpus}")]
+    Cpus {
+        /// Asked for.
+        cpus: u32,
+    },
+    /// Too little or too much memory for any kernel.
+    #[error("a machine has {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB of memory, not {mib}")]
+    Memory {
+        /// Asked for.
+        mib: u64,
+    },
+    /// Too little memory for this kernel and RAM disk.
+    #[error("{mib} MiB of memory are too few for this kernel and initrd: give at least `-mem {needed_mib}`")]
+    MemoryForBoot {
+        /// Asked for.
+        mib: u64,
+        /// Needed at least.
+        needed_mib: u64,
+    },
+    /// A RAM disk that no amount of memory makes room for.
+    #[error("initrd `{}` of {} MiB does not fit below 3 GiB, where a kernel looks for it", path.display(), bytes.div_ceil(MIB))]
+    Initrd {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The kernel cannot be read or is none.
+    #[error(transparent)]
+    Kernel(boot::Error),
+    /// A file of the description cannot be used.
+    #[error("cannot use {role} `{}`", path.display())]
+    File {
+        /// What it is for.
+        role: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that is something else.
+    #[error("{role} `{}` is not {wanted}", path.display())]
+    FileType {
+        /// What it is for.
+        role: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// The command line is too long or has a zero byte in it.
+    #[error("the kernel command line has {bytes} bytes or a zero byte in it; a kernel takes at most {}", COMMAND_LINE_MAX - 1)]
+    CommandLine {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A disk that neither exists nor may be created.
+    #[error("disk `{}` does not exist; give a size to create it, such as `-disk {},size=1G`", path.display(), path.display())]
+    DiskMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A size that disks cannot have.
+    #[error("disk `{}` has {bytes} bytes; a disk has a multiple of {SECTOR_BYTES} and at least one", path.display())]
+    DiskSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size, or the size to create it with.
+        bytes: u64,
+    },
+    /// Two disks are the same file.
+    #[error("disk `{}` is given twice", path.display())]
+    DiskTwice {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Checks everything. Reads files' attributes and the kernel's first bytes, changes nothing.
+pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
+    let mut faults = Vec::new();
+    if !(1..=MAX_CPUS).contains(&config.cpus) {
+        faults.push(Fault::Cpus { cpus: config.cpus });
+    }
+    let has_memory = (MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&config.memory_mib);
+    if !has_memory {
+        faults.push(Fault::Memory { mib: config.memory_mib });
+    }
+    let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
+    if cmdline.len() >= COMMAND_LINE_MAX || cmdline.contains('\0') {
+        faults.push(Fault::CommandLine { bytes: cmdline.len() });
+    }
+    let kernel_end = check_kernel(kernel, &mut faults);
+    let initrd_bytes = initrd.as_deref().map_or(Some(0), |path| check_initrd(path, &mut faults));
+    if let (true, Some(kernel_end), Some(initrd_bytes)) = (has_memory, kernel_end, initrd_bytes) {
+        let needed_mib = kernel_end.saturating_add(initrd_bytes).div_ceil(MIB).saturating_add(WORKING_MIB);
+        if needed_mib * MIB > LOW_RAM_LIMIT {
+            faults.push(Fault::Initrd { path: initrd.clone().unwrap_or_default(), bytes: initrd_bytes });
+        } else if config.memory_mib < needed_mib {
+            faults.push(Fault::MemoryForBoot { mib: config.memory_mib, needed_mib });
+        }
+    }
+    check_disks(&config.disks, &mut faults);
+    check_state_dir(&config.state_dir, &mut faults);
+    if faults.is_empty() { Ok(CheckedMachine { config: config.clone() }) } else { Err(Faults(faults)) }
+}
+
+/// First address behind the kernel, if it is one.
+fn check_kernel(path: &Path, faults: &mut Vec<Fault>) -> Option<u64> {
+    check_regular("kernel", path, faults)?;
+    match inspect(path) {
+        Ok(image) => Some(image.end),
+        Err(error) => {
+            faults.push(Fault::Kernel(error));
+            None
+        }
+    }
+}
+
+fn check_initrd(path: &Path, faults: &mut Vec<Fault>) -> Option<u64> {
+    check_regular("initrd", path, faults).map(|file| file.len())
+}
+
+/// A readable regular file.
+fn check_regular(role: &'static str, path: &Path, faults: &mut Vec<Fault>) -> Option<Metadata> {
+    let file = attributes(role, path, Access::READ_OK, faults)?;
+    if file.is_file() {
+        return Some(file);
+    }
+    faults.push(Fault::FileType { role, path: path.into(), wanted: "a file" });
+    None
+}
+
+fn attributes(role: &'static str, path: &Path, wanted: Access, faults: &mut Vec<Fault>) -> Option<Metadata> {
+    let attributes = fs::metadata(path).and_then(|file| {
+        access(path, wanted)?;
+        Ok(file)
+    });
+    attributes.map_err(|source| faults.push(Fault::File { role, path: path.into(), source })).ok()
+}
+
+fn check_disks(disks: &[Disk], faults: &mut Vec<Fault>) {
+    let mut seen = BTreeSet::new();
+    for disk in disks {
+        if !seen.insert(identity(&disk.path)) {
+            faults.push(Fault::DiskTwice { path: disk.path.clone() });
+        }
+        match fs::symlink_metadata(&disk.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => check_new_disk(disk, faults),
+            _ => check_existing_disk(disk, faults),
+        }
+    }
+}
+
+/// What tells one disk from another: the file itself if it exists, else where it will be.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Identity {
+    File(u64, u64),
+    Name(PathBuf),
+}
+
+fn identity(path: &Path) -> Identity {
+    if let Ok(file) = fs::metadata(path) {
+        return Identity::File(file.dev(), file.ino());
+    }
+    let folder = fs::canonicalize(folder_of(path)).unwrap_or_default();
+    Identity::Name(folder.join(path.file_name().unwrap_or_default()))
+}
+
+/// The folder that holds `path`; a bare name is in the current one.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn check_new_disk(disk: &Disk, faults: &mut Vec<Fault>) {
+    let Some(bytes) = disk.size_bytes else {
+        return faults.push(Fault::DiskMissing { path: disk.path.clone() });
+    };
+    check_disk_size(disk, bytes, faults);
+    attributes("the folder of a new disk", folder_of(&disk.path), Access::WRITE_OK | Access::EXEC_OK, faults);
+}
+
+fn check_existing_disk(disk: &Disk, faults: &mut Vec<Fault>) {
+    let wanted = if disk.read_only { Access::READ_OK } else { Access::READ_OK | Access::WRITE_OK };
+    let Some(file) = attributes("disk", &disk.path, wanted, faults) else { return };
+    if file.is_file() {
+        check_disk_size(disk, file.len(), faults);
+    } else if !file.file_type().is_block_device() {
+        faults.push(Fault::FileType { role: "disk", path: disk.path.clone(), wanted: "a file or a block device" });
+    }
+}
+
+fn check_disk_size(disk: &Disk, bytes: u64, faults: &mut Vec<Fault>) {
+    if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) || i64::try_from(bytes).is_err() {
+        faults.push(Fault::DiskSize { path: disk.path.clone(), bytes });
+    }
+}
+
+fn check_state_dir(path: &Path, faults: &mut Vec<Fault>) {
+    if path.exists() && !path.is_dir() {
+        faults.push(Fault::FileType { role: "state folder", path: path.into(), wanted: "a folder" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::boot::tests::elf_kernel;
+    use crate::config::{DiskFormat, OnReset};
+
+    fn machine(folder: &TempDir) -> MachineConfig {
+        let kernel = folder.path().join("vmlinux");
+        fs::write(&kernel, elf_kernel(&[0xF4; 8])).unwrap();
+        MachineConfig {
+            cpus: 1,
+            memory_mib: 64,
+            boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
+            disks: vec![],
+            on_reset: OnReset::Stop,
+            state_dir: folder.path().join("state"),
+        }
+    }
+
+    fn disk(path: PathBuf, size_bytes: Option<u64>) -> Disk {
+        Disk { path, size_bytes, format: DiskFormat::Raw, read_only: false }
+    }
+
+    fn faults(config: &MachineConfig) -> Vec<String> {
+        check(config).unwrap_err().iter().map(whole_text).collect()
+    }
+
+    #[test]
+    fn every_fault_is_listed_at_once_and_nothing_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = machine(&folder);
+        config.cpus = 0;
+        config.memory_mib = 1;
+        config.boot = Boot::Linux {
+            kernel: "/nowhere/kernel".into(),
+            initrd: Some("/nowhere/initrd".into()),
+            cmdline: "x".repeat(COMMAND_LINE_MAX),
+        };
+        config.disks = vec![disk("/nowhere/disk".into(), None)];
+        let faults = faults(&config);
+        assert_eq!(
+            faults,
+            [
+                "a machine has 1 to 254 CPUs, not 0",
+                "a machine has 16 to 491520 MiB of memory, not 1",
+                "the kernel command line has 2048 bytes or a zero byte in it; a kernel takes at most 2047",
+                "cannot use kernel `/nowhere/kernel`: No such file or directory (os error 2)",
+                "cannot use initrd `/nowhere/initrd`: No such file or directory (os error 2)",
+                "disk `/nowhere/disk` does not exist; give a size to create it, such as `-disk /nowhere/disk,size=1G`",
+            ]
+        );
+        assert!(!config.state_dir.exists());
+    }
+
+    #[test]
+    fn a_kernel_that_is_none_is_named_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = machine(&folder);
+        let Boot::Linux { kernel, .. } = &config.boot;
+        fs::write(kernel, "#!/bin/sh\n").unwrap();
+        let text = format!("`{}` cannot be booted: it is neither a bzImage nor an ELF file", kernel.display());
+        assert_eq!(faults(&config), [text]);
+    }
+
+    #[test]
+    fn an_initrd_larger_than_memory_tells_how_much_is_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = machine(&folder);
+        let initrd = folder.path().join("initrd");
+        fs::File::create(&initrd).unwrap().set_len(100 * MIB).unwrap();
+        let Boot::Linux { initrd: asked, .. } = &mut config.boot;
+        *asked = Some(initrd);
+        assert_eq!(
+            faults(&config),
+            ["64 MiB of memory are too few for this kernel and initrd: give at least `-mem 118`"]
+        );
+        config.memory_mib = 118;
+        assert!(check(&config).is_ok());
+    }
+
+    #[test]
+    fn bad_disks_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = machine(&folder);
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("odd"), [0; 513]).unwrap();
+        fs::write(path("empty"), []).unwrap();
+        fs::write(path("good"), [0; 512]).unwrap();
+        std::os::unix::fs::symlink(path("good"), path("link")).unwrap();
+        config.disks = vec![
+            disk(path("odd"), None),
+            disk(path("empty"), None),
+            disk(path("good"), None),
+            disk(path("link"), None),
+            disk(path("new"), Some(100)),
+            disk(path("new"), Some(512)),
+            disk(path("nowhere/new"), Some(512)),
+            disk(folder.path().into(), None),
+        ];
+        let faults = faults(&config);
+        let expected = [
+            "odd` has 513 bytes",
+            "empty` has 0 bytes",
+            "link` is given twice",
+            "new` has 100 bytes",
+            "new` is given twice",
+            "nowhere`: No such file",
+            "is not a file or a block device",
+        ];
+        assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+        for (fault, expected) in faults.iter().zip(expected) {
+            assert!(fault.contains(expected), "{fault} / {expected}");
+        }
+    }
+}

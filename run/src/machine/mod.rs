@@ -1,0 +1,120 @@
+//! The one place that assembles a machine, and the loop that runs it until the first reason to stop.
+
+mod assemble;
+mod control;
+mod vcpus;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+pub use self::control::Control;
+use crate::boot::{self, KernelCache};
+use crate::check::CheckedMachine;
+use crate::chipset::Wish;
+use crate::config::OnReset;
+use crate::console::{ConsoleInput, ConsoleSink};
+use crate::exit::ExitReason;
+use crate::hv::{self, Hypervisor};
+use crate::mem::{self, GuestRam};
+use crate::{acpi, chipset};
+
+/// The host's side of a machine.
+#[derive(Debug, Clone)]
+pub struct HostSide {
+    /// What the guest prints.
+    pub output: ConsoleSink,
+    /// What the user types.
+    pub input: ConsoleInput,
+    /// Where unpacked kernels are kept.
+    pub kernels: Option<KernelCache>,
+}
+
+/// Why a machine could not run or had to be stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder for its state.
+    #[error("cannot make state folder `{}`", path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] mem::Error),
+    /// The hypervisor.
+    #[error(transparent)]
+    Hypervisor(#[from] hv::Error),
+    /// Kernel, RAM disk or command line.
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    /// ACPI tables.
+    #[error(transparent)]
+    Acpi(#[from] acpi::Error),
+    /// Legacy devices.
+    #[error(transparent)]
+    Chipset(#[from] chipset::Error),
+    /// A thread or an event that the host would not give.
+    #[error("cannot start a thread of the machine")]
+    Thread(#[source] io::Error),
+    /// A thread of the machine ended without a word: a mistake of ours, of which the panic hook has told.
+    #[error("a vCPU's thread broke down")]
+    BrokeDown,
+}
+
+/// What ends a run; the first one counts.
+enum Event {
+    Wish(Wish),
+    TripleFault,
+    Stop,
+    Failed(hv::Error),
+    ThreadEnded,
+}
+
+/// Runs the machine until it stops. Blocks; the guest's processors have threads of their own.
+pub fn run<H: Hypervisor>(
+    hypervisor: &H,
+    machine: &CheckedMachine,
+    host: &HostSide,
+    control: &Control,
+) -> Result<ExitReason, Error> {
+    let config = machine.config();
+    std::fs::create_dir_all(&config.state_dir)
+        .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
+    let mut ram = GuestRam::new(machine.memory_bytes())?;
+    loop {
+        match run_once(hypervisor, machine, host, control, &ram)? {
+            ExitReason::Reset if config.on_reset == OnReset::Reboot => ram.clear(),
+            reason => return Ok(reason),
+        }
+    }
+}
+
+/// From power-on to power-off or reset.
+fn run_once<H: Hypervisor>(
+    hypervisor: &H,
+    machine: &CheckedMachine,
+    host: &HostSide,
+    control: &Control,
+    ram: &GuestRam,
+) -> Result<ExitReason, Error> {
+    let vm = hypervisor.create_vm(ram.memory(), machine.config().cpus)?;
+    let (events, first_event) = mpsc::channel();
+    let assembled = assemble::assemble(&vm, machine, host, ram, &events)?;
+    let _attached = control.attach(events.clone(), assembled.power.clone());
+    let event = vcpus::run_until_event(&vm, machine.config().cpus, &assembled, &events, &first_event)?;
+    match event {
+        Event::Wish(Wish::PowerOff) => Ok(ExitReason::PowerOff),
+        Event::Wish(Wish::Reset) => Ok(ExitReason::Reset),
+        Event::TripleFault => Ok(ExitReason::TripleFault),
+        Event::Stop => Ok(ExitReason::Stopped),
+        Event::Failed(error) => Err(error.into()),
+        Event::ThreadEnded => Err(Error::BrokeDown),
+    }
+}
+
+#[cfg(test)]
+mod tests;

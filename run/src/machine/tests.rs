@@ -1,0 +1,111 @@
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::boot::tests::elf_kernel;
+use crate::check::check;
+use crate::config::{Boot, MachineConfig};
+use crate::console::OutputThread;
+use crate::hv::Entry;
+use crate::hv::scripted::{Scripted, Step};
+
+struct Rig {
+    folder: TempDir,
+    output: OutputThread,
+    host: HostSide,
+    config: MachineConfig,
+}
+
+impl Rig {
+    fn new(cpus: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = folder.path().join("vmlinux");
+        std::fs::write(&kernel, elf_kernel(&[0xF4; 8])).unwrap();
+        let file = File::create(folder.path().join("console")).unwrap();
+        let (output, sink) = OutputThread::start(OwnedFd::from(file)).unwrap();
+        let host = HostSide { output: sink, input: ConsoleInput::new().unwrap(), kernels: None };
+        let config = MachineConfig {
+            cpus,
+            memory_mib: 32,
+            boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
+            disks: vec![],
+            on_reset: OnReset::Stop,
+            state_dir: folder.path().join("state"),
+        };
+        Self { folder, output, host, config }
+    }
+
+    fn run(&self, hypervisor: &Scripted, control: &Control) -> Result<ExitReason, Error> {
+        run(hypervisor, &check(&self.config).unwrap(), &self.host, control)
+    }
+
+    fn printed(self) -> String {
+        self.output.finish().unwrap();
+        let mut text = String::new();
+        File::open(self.folder.path().join("console")).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+fn power_off() -> Step {
+    Step::PortWrite(0x604, 0x2000u16.to_le_bytes().into())
+}
+
+fn reset() -> Step {
+    Step::PortWrite(0xCF9, vec![6])
+}
+
+fn ending(steps: Vec<Step>) -> Result<ExitReason, Error> {
+    Rig::new(1).run(&Scripted::new(vec![steps]), &Control::new())
+}
+
+#[test]
+fn a_failing_hypervisor_ends_the_run_with_its_reason() {
+    assert!(matches!(ending(vec![Step::Fail]), Err(Error::Hypervisor(hv::Error::Stuck { .. }))));
+}
+
+#[test]
+fn every_way_to_end_has_its_own_reason() {
+    assert_eq!(ending(vec![power_off()]).unwrap(), ExitReason::PowerOff);
+    assert_eq!(ending(vec![reset()]).unwrap(), ExitReason::Reset);
+    assert_eq!(ending(vec![Step::PortWrite(0x64, vec![0xFE])]).unwrap(), ExitReason::Reset);
+    assert_eq!(ending(vec![Step::Shutdown]).unwrap(), ExitReason::TripleFault);
+}
+
+#[test]
+fn the_first_reason_wins_and_all_vcpus_stop() {
+    let rig = Rig::new(3);
+    let scripts = vec![vec![power_off(), reset(), Step::Shutdown], vec![], vec![]];
+    assert_eq!(rig.run(&Scripted::new(scripts), &Control::new()).unwrap(), ExitReason::PowerOff);
+}
+
+#[test]
+fn a_stop_before_or_during_the_run_is_obeyed() {
+    let control = Control::new();
+    control.stop();
+    assert_eq!(Rig::new(2).run(&Scripted::new(vec![]), &control).unwrap(), ExitReason::Stopped);
+    let control = Control::new();
+    let stopper = control.clone();
+    let rig = Rig::new(2);
+    let stopper = std::thread::spawn(move || stopper.stop());
+    assert_eq!(rig.run(&Scripted::new(vec![]), &control).unwrap(), ExitReason::Stopped);
+    stopper.join().unwrap();
+}
+
+#[test]
+fn what_nobody_answers_reads_as_ones_and_the_serial_port_prints() {
+    let rig = Rig::new(1);
+    let mut steps = vec![Step::PortRead(0x80, 1), Step::MemoryRead(0xFED4_0000, 4), Step::PortRead(0xCF8, 4)];
+    steps.extend(b"hi\n".iter().map(|byte| Step::PortWrite(0x3F8, vec![*byte])));
+    steps.push(power_off());
+    let hypervisor = Scripted::new(vec![steps]);
+    rig.run(&hypervisor, &Control::new()).unwrap();
+    let record = hypervisor.record.lock().unwrap();
+    assert_eq!(record.reads, [vec![0xFF], vec![0xFF; 4], vec![0xFF; 4]]);
+    assert_eq!(record.entries, [Entry::Protected { address: 0x10_0000, ebx: 0x7000 }]);
+    drop(record);
+    assert_eq!(rig.printed(), "hi\n");
+}
