@@ -4,11 +4,15 @@
 //! here, once: later rooms get values that cannot be wrong in themselves, and a [`Place`] for what only they can find out
 //! (an image that does not exist). This room reads no file and asks no network: `@pkg:` references go to a callback.
 
+mod capability;
+mod check;
 mod container;
 mod decode;
 mod error;
 mod file;
 mod kernel;
+mod metadata;
+mod mount;
 mod nearest;
 mod node;
 mod parse;
@@ -17,10 +21,12 @@ mod resources;
 mod runtime;
 mod value;
 
+pub use capability::Capability;
 pub use container::{Container, ContainerOptions};
 pub use error::{ConfigError, Fault};
 pub use file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
 pub use kernel::Kernel;
+pub use mount::{Bind, Mount, TmpfsMount};
 pub use parse::{MAX_TEXT_BYTES, PackageError, decode, merge, parse, parse_label};
 pub use place::{Place, Source};
 pub use resources::{
@@ -28,9 +34,7 @@ pub use resources::{
     ThrottleDevice, WeightDevice,
 };
 pub use runtime::{Interface, MountFields, NamespacePaths, Runtime};
-pub use value::{
-    Bind, Capability, Device, DeviceKind, FileMode, Id, IdMapping, Mount, Namespace, Rlimit, TmpfsMount, ValueError,
-};
+pub use value::{Device, DeviceKind, FileMode, Id, IdMapping, Namespace, Rlimit, ValueError};
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ const MAX_NODES: usize = 250_000;
 const MAX_BYTES: usize = 32 << 20;
 
 /// Most keys of one mapping; each new one is compared with all others.
-const MAX_KEYS: usize = 1_000;
+const MAX_KEYS: usize = 500;
 
 /// A value and where it stands. What an alias stands for stands where its anchor is.
 #[derive(Debug, Clone)]
@@ -401,4 +401,9 @@ fn float(text: &str) -> Option<Value> {
         && text.contains(|c: char| c.is_ascii_digit())
         && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
     if looks { text.parse().ok().map(Value::Float) } else { None }
+}
+
+/// Whether an unquoted `text` is read as text, not as a number, true, false or nothing.
+pub(super) fn is_text(text: &str) -> bool {
+    matches!(plain(Cow::Borrowed(text)), Value::Text(_))
 }

@@ -1,15 +1,15 @@
-//! Text to [`Config`]: the tree is decoded, then what one field alone cannot tell is checked.
+//! The ways in: text to tree to fields, which `check` makes a [`Config`] of.
 
 use std::error::Error;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
+use super::check::ConfigFields;
 use super::decode::shown;
-use super::file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
 use super::node::{self, Node};
 use super::place::{Mark, Origin};
-use super::{Config, ConfigError, Container, ContainerOptions, Fault, FileMode, Id, InitImage, Kernel, LABEL, Source};
+use super::{Config, ConfigError, ContainerOptions, Fault, LABEL, Place, Source};
 
 /// Longest configuration that is read.
 pub const MAX_TEXT_BYTES: usize = 16 << 20;
@@ -17,8 +17,9 @@ pub const MAX_TEXT_BYTES: usize = 16 << 20;
 const MAX_LABEL_BYTES: usize = 1 << 20;
 /// What a value begins with that stands for the image a package folder builds.
 const PACKAGE: &str = "@pkg:";
-/// Longest name of a container: its directory `000-NAME` must fit a file name of 255 bytes.
-const MAX_NAME_BYTES: usize = 200;
+
+/// The first character of a text.
+const START: Mark = Mark { line: 1, column: 0, width: 1 };
 
 /// Why a package folder has no image.
 pub type PackageError = Box<dyn Error + Send + Sync>;
@@ -85,7 +86,7 @@ pub fn merge(configs: impl IntoIterator<Item = Config>) -> Result<Config, Config
     Ok(all)
 }
 
-fn unique<'a>(what: &'static str, names: impl Iterator<Item = (&'a str, &'a super::Place)>) -> Result<(), ConfigError> {
+fn unique<'a>(what: &'static str, names: impl Iterator<Item = (&'a str, &'a Place)>) -> Result<(), ConfigError> {
     let mut seen = std::collections::BTreeMap::new();
     for (name, place) in names {
         if let Some(first) = seen.insert(name, place) {
@@ -96,74 +97,16 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = (&'a str, &'a supe
     Ok(())
 }
 
-/// The whole file, as serde reads it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
-struct ConfigFields {
-    kernel: KernelFields,
-    init: Vec<String>,
-    onboot: Vec<ContainerOptions>,
-    onshutdown: Vec<ContainerOptions>,
-    services: Vec<ContainerOptions>,
-    files: Vec<FileFields>,
-    volumes: Vec<VolumeFields>,
-    /// Content trust of former days; read over.
-    #[serde(rename = "trust")]
-    _trust: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct KernelFields {
-    image: Option<String>,
-    cmdline: Option<String>,
-    binary: Option<String>,
-    tar: Option<String>,
-    ucode: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileFields {
-    path: String,
-    #[serde(default)]
-    directory: bool,
-    symlink: Option<String>,
-    contents: Option<String>,
-    source: Option<String>,
-    metadata: Option<String>,
-    #[serde(default)]
-    optional: bool,
-    mode: Option<FileMode>,
-    #[serde(default)]
-    uid: Id,
-    #[serde(default)]
-    gid: Id,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VolumeFields {
-    name: String,
-    image: Option<String>,
-    #[serde(default)]
-    readonly: bool,
-    format: Option<String>,
-    #[serde(default)]
-    platforms: Vec<String>,
-}
-
 /// A step from a value to one of its parts.
 #[derive(Debug, Clone, Copy)]
-enum Step<'a> {
+pub(super) enum Step<'a> {
     Field(&'a str),
     Index(usize),
 }
 
 /// The tree together with its source, to make places from.
-struct Document {
-    root: Node,
+pub(super) struct Document {
+    pub root: Node,
     origin: Origin,
 }
 
@@ -173,11 +116,10 @@ impl Document {
         limit: usize,
         packages: &mut dyn FnMut(&str) -> Result<String, PackageError>,
     ) -> Result<Self, ConfigError> {
-        let start = Mark { line: 1, column: 0, width: 1 };
         if source.text.len() > limit {
             let origin = Origin::new(Source { name: source.name, text: "" });
             let fault = Fault::TooLong { bytes: source.text.len(), limit };
-            return Err(ConfigError { fault, place: Box::new(origin.place(start, String::new())) });
+            return Err(ConfigError { fault, place: Box::new(origin.place(START, String::new())) });
         }
         let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
         let origin = Origin::new(Source { name: source.name, text });
@@ -193,7 +135,8 @@ impl Document {
 
     fn decode<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ConfigError> {
         if matches!(self.root.value, node::Value::Null) {
-            return Err(self.error(Fault::Empty, &[]));
+            let place = Box::new(self.origin.place(START, String::new()));
+            return Err(ConfigError { fault: Fault::Empty, place });
         }
         T::deserialize(&self.root).map_err(|error| {
             let place = self.origin.place(error.mark.unwrap_or(self.root.mark), error.field());
@@ -202,7 +145,7 @@ impl Document {
     }
 
     /// The place of the value at `path`; of the last part that exists, if not all does.
-    fn place(&self, path: &[Step<'_>]) -> super::Place {
+    pub fn place(&self, path: &[Step<'_>]) -> Place {
         let mut node = &self.root;
         let mut field = String::new();
         for step in path {
@@ -220,212 +163,7 @@ impl Document {
         self.origin.place(node.mark, field)
     }
 
-    fn error(&self, fault: Fault, path: &[Step<'_>]) -> ConfigError {
+    pub fn error(&self, fault: Fault, path: &[Step<'_>]) -> ConfigError {
         ConfigError { fault, place: Box::new(self.place(path)) }
     }
-
-    fn config(&self, fields: ConfigFields) -> Result<Config, ConfigError> {
-        let ConfigFields { kernel, init, onboot, onshutdown, services, files, volumes, _trust } = fields;
-        let config = Config {
-            kernel: self.kernel(kernel)?,
-            init: self.init(init)?,
-            onboot: self.containers("onboot", onboot)?,
-            onshutdown: self.containers("onshutdown", onshutdown)?,
-            services: self.containers("services", services)?,
-            files: self.each("files", files, Self::file)?,
-            volumes: self.each("volumes", volumes, Self::volume)?,
-        };
-        self.unique("service", "services", config.services.iter().map(|service| service.name.as_str()))?;
-        self.unique("volume", "volumes", config.volumes.iter().map(|volume| volume.name.as_str()))?;
-        Ok(config)
-    }
-
-    fn each<T, U>(
-        &self,
-        section: &str,
-        entries: Vec<T>,
-        make: fn(&Self, T, [Step<'_>; 2]) -> Result<U, ConfigError>,
-    ) -> Result<Vec<U>, ConfigError> {
-        let numbered = entries.into_iter().enumerate();
-        numbered.map(|(index, entry)| make(self, entry, [Step::Field(section), Step::Index(index)])).collect()
-    }
-
-    fn unique<'a>(
-        &self,
-        what: &'static str,
-        section: &str,
-        names: impl Iterator<Item = &'a str>,
-    ) -> Result<(), ConfigError> {
-        let mut seen = std::collections::BTreeMap::new();
-        for (index, name) in names.enumerate() {
-            let path = |index| [Step::Field(section), Step::Index(index), Step::Field("name")];
-            if let Some(first) = seen.insert(name, index) {
-                let first = self.place(&path(first)).line();
-                return Err(self.error(Fault::Duplicate { what, name: name.into(), first }, &path(index)));
-            }
-        }
-        Ok(())
-    }
-
-    fn kernel(&self, fields: KernelFields) -> Result<Kernel, ConfigError> {
-        let KernelFields { image, cmdline, binary, tar, ucode } = fields;
-        let section = Step::Field("kernel");
-        let image = image.filter(|reference| !reference.is_empty());
-        if let Some(reference) = &image {
-            self.reference(reference, &[section, Step::Field("image")])?;
-        }
-        let given = self.root.get("kernel").is_some();
-        let place = match &image {
-            Some(_) => Some(self.place(&[section, Step::Field("image")])),
-            None => given.then(|| self.place(&[section])),
-        };
-        if cmdline.as_deref().is_some_and(|words| words.contains('\0')) {
-            let text = "the command line holds a zero byte".into();
-            return Err(self.error(Fault::Invalid { text }, &[section, Step::Field("cmdline")]));
-        }
-        Ok(Kernel { image, cmdline, binary, tar, ucode, place })
-    }
-
-    fn init(&self, images: Vec<String>) -> Result<Vec<InitImage>, ConfigError> {
-        let check = |(index, image): (usize, String)| {
-            let path = [Step::Field("init"), Step::Index(index)];
-            self.reference(&image, &path)?;
-            Ok(InitImage { image, place: self.place(&path) })
-        };
-        images.into_iter().enumerate().map(check).collect()
-    }
-
-    fn containers(&self, section: &str, entries: Vec<ContainerOptions>) -> Result<Vec<Container>, ConfigError> {
-        self.each(section, entries, Self::container)
-    }
-
-    fn container(&self, mut options: ContainerOptions, path: [Step<'_>; 2]) -> Result<Container, ConfigError> {
-        let missing = |field: &str| self.error(Fault::MissingField { field: field.into() }, &path);
-        let name = options.name.take().ok_or_else(|| missing("name"))?;
-        let image = options.image.take().ok_or_else(|| missing("image"))?;
-        let [section, index] = path;
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '+');
-        if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-            || !name.chars().all(plain)
-            || name.len() > MAX_NAME_BYTES
-        {
-            let text = format!(
-                "`{}` cannot be a container's name; use up to {MAX_NAME_BYTES} letters, digits, `_`, `.`, `-` and `+`, \
-                 beginning with a letter, digit or `_`",
-                shown(&name)
-            );
-            return Err(self.error(Fault::Invalid { text }, &[section, index, Step::Field("name")]));
-        }
-        let image_path = [section, index, Step::Field("image")];
-        self.reference(&image, &image_path)?;
-        self.options(&options, &path)?;
-        Ok(Container { name, image, options, place: self.place(&image_path) })
-    }
-
-    /// What the types of the fields leave open.
-    fn options(&self, options: &ContainerOptions, path: &[Step<'_>]) -> Result<(), ConfigError> {
-        let invalid = |text: String, field| {
-            let path = [path, &[Step::Field(field)]].concat();
-            Err(self.error(Fault::Invalid { text }, &path))
-        };
-        if let Some(score) = options.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
-            return invalid(format!("{score} is out of range; use -1000 to 1000"), "oomScoreAdj");
-        }
-        if let Some(cwd) = options.cwd.as_deref().filter(|cwd| !cwd.is_empty() && !cwd.starts_with('/')) {
-            return invalid(format!("`{}` is no absolute path", shown(cwd)), "cwd");
-        }
-        for (index, variable) in options.env.iter().flatten().enumerate() {
-            if variable.find('=').is_none_or(|name_bytes| name_bytes == 0) {
-                let text = format!("`{}` is no variable; write NAME=VALUE", shown(variable));
-                let path = [path, &[Step::Field("env"), Step::Index(index)]].concat();
-                return Err(self.error(Fault::Invalid { text }, &path));
-            }
-        }
-        Ok(())
-    }
-
-    /// Only what can be no reference at all; its grammar is the registry client's.
-    fn reference(&self, reference: &str, path: &[Step<'_>]) -> Result<(), ConfigError> {
-        let fit = |c: char| c.is_ascii_graphic();
-        if reference.is_empty() || !reference.chars().all(fit) {
-            let text = format!("`{}` is no image reference; write NAME[:TAG][@DIGEST]", shown(reference));
-            return Err(self.error(Fault::Invalid { text }, path));
-        }
-        Ok(())
-    }
-
-    fn file(&self, fields: FileFields, path: [Step<'_>; 2]) -> Result<FileEntry, ConfigError> {
-        let FileFields { path: name, directory, symlink, contents, source, metadata, optional, mode, uid, gid } =
-            fields;
-        let [section, index] = path;
-        let invalid =
-            |text: String, field: &str| self.error(Fault::Invalid { text }, &[section, index, Step::Field(field)]);
-        let metadata = match metadata.as_deref() {
-            None | Some("") => None,
-            Some("yaml") => Some(MetadataFormat::Yaml),
-            Some("json") => Some(MetadataFormat::Json),
-            Some(other) => {
-                return Err(invalid(format!("`{}` is no metadata format; use yaml or json", shown(other)), "metadata"));
-            }
-        };
-        let some = |field: Option<String>| field.filter(|text| !text.is_empty());
-        let mut given = [
-            directory.then_some(("directory", FileContent::Directory)),
-            some(symlink).map(|target| ("symlink", FileContent::Symlink(target))),
-            contents.map(|text| ("contents", FileContent::Contents(text))),
-            some(source).map(|host| ("source", FileContent::Source(host))),
-            metadata.map(|format| ("metadata", FileContent::Metadata(format))),
-        ]
-        .into_iter()
-        .flatten();
-        let Some((first, content)) = given.next() else {
-            let text = "the file has no content; give one of contents, source, symlink, directory or metadata".into();
-            return Err(self.error(Fault::Invalid { text }, &path));
-        };
-        if let Some((second, _)) = given.next() {
-            return Err(invalid(format!("`{first}` and `{second}` exclude each other"), second));
-        }
-        let inside = root_path(&name).ok_or_else(|| {
-            invalid(format!("`{}` is no path in the root; write it without `..`", shown(&name)), "path")
-        })?;
-        let usual = if content == FileContent::Directory { FileMode::new(0o700) } else { FileMode::new(0o600) };
-        let mode = mode.unwrap_or(usual);
-        Ok(FileEntry { path: inside, content, mode, uid, gid, optional, place: self.place(&path) })
-    }
-
-    fn volume(&self, fields: VolumeFields, path: [Step<'_>; 2]) -> Result<Volume, ConfigError> {
-        let VolumeFields { name, image, readonly, format, platforms } = fields;
-        let [section, index] = path;
-        let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
-        if name.is_empty() || !name.chars().all(plain) || name.len() > MAX_NAME_BYTES {
-            let name = shown(&name);
-            let text = format!("`{name}` cannot be a volume's name; use letters a to z, digits, `_` and `-`");
-            return Err(self.error(Fault::Invalid { text }, &[section, index, Step::Field("name")]));
-        }
-        let format = match format.as_deref() {
-            None | Some("" | "filesystem") => VolumeFormat::Filesystem,
-            Some("oci") => VolumeFormat::Oci,
-            Some(other) => {
-                let text = format!("`{}` is no volume format; use filesystem or oci", shown(other));
-                return Err(self.error(Fault::Invalid { text }, &[section, index, Step::Field("format")]));
-            }
-        };
-        let image = image.filter(|reference| !reference.is_empty());
-        let image_path = [section, index, Step::Field("image")];
-        let place = match &image {
-            Some(reference) => {
-                self.reference(reference, &image_path)?;
-                self.place(&image_path)
-            }
-            None => self.place(&path),
-        };
-        Ok(Volume { name, image, readonly, format, platforms, place })
-    }
-}
-
-/// `path` relative to the root, without empty and `.` parts. [`None`] if it has a `..` or zero byte, or names the root.
-fn root_path(path: &str) -> Option<String> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    let fit = !parts.is_empty() && !parts.contains(&"..") && !path.contains('\0');
-    fit.then(|| parts.join("/"))
 }
