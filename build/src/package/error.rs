@@ -176,11 +176,11 @@ pub enum PackageError {
         /// The pattern.
         pattern: String,
     },
-    /// A pattern that no path fits.
-    #[error("`include` has `{pattern}`, and no path of the Debian packages fits it")]
+    /// Nothing of some Debian packages is taken.
+    #[error("nothing in Debian's {} fits `include` and is not in `exclude`", packages.join(", "))]
     NothingIncluded {
-        /// The pattern.
-        pattern: String,
+        /// The packages.
+        packages: Vec<String>,
     },
 }
 

@@ -4,17 +4,26 @@
 //! that it is made from, so that an image that is in the store already is the right one. The only room of a build that
 //! starts other programs: cargo, git, apt-get and depmod. docs/packages.md describes `build.yml`.
 
+mod apt;
+mod build;
+mod cargo;
+mod deb;
 mod error;
 mod hash;
+mod kernel;
+mod lock;
+mod pack;
 mod pattern;
 mod program;
 mod recipe;
+mod stage;
 mod workspace;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use build::{BuildContext, resolve};
 pub use error::PackageError;
 use error::io_error;
 pub use program::ProgramError;

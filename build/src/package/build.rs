@@ -1,0 +1,258 @@
+//! A package's image: its sources one after another, then a layer, then a name in the store.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::apt::{Apt, Closure, debian_architecture};
+use super::deb::{Selection, unpack};
+use super::error::{PackageError, io_error};
+use super::recipe::{Debian, Source};
+use super::stage::Stage;
+use super::{Package, cargo, kernel, lock, pack};
+use crate::oci::{Image, Platform, Store, StoreError};
+use crate::progress::{Progress, Silent};
+
+/// What a package is built with.
+#[derive(Debug, Clone)]
+pub struct BuildContext {
+    /// Downloads and locks are kept here; it is made if it is missing.
+    pub cache_folder: PathBuf,
+    /// What the image is to run on.
+    pub platform: Platform,
+    /// Time of every file in the image, in seconds since 1970.
+    pub source_date_s: i64,
+}
+
+/// The reference of the package in `folder`, whose image is then in `store`: built now if it was missing. This is what
+/// `@pkg:FOLDER` means. A package that only has a Dockerfile is not built: its image may be in a registry.
+///
+/// Errors: as of [`Package::load`] and [`Package::build`].
+pub fn resolve(
+    folder: &Path,
+    store: &Store,
+    context: &BuildContext,
+    progress: &dyn Progress,
+) -> Result<String, PackageError> {
+    let package = Package::load(folder)?;
+    if package.recipe().is_native() {
+        package.ensure(store, context, progress)?;
+    } else if package.find(store, context)?.is_none() {
+        let (short, folder) = (package.reference(), folder.display());
+        progress.note(&format!("package `{folder}` only has a Dockerfile, so `{short}` is looked for in a registry"));
+    }
+    Ok(package.reference().to_owned())
+}
+
+impl Package {
+    /// The image, from the store if it is there intact, else built.
+    ///
+    /// Errors: as of [`build`](Self::build).
+    pub fn ensure(
+        &self,
+        store: &Store,
+        context: &BuildContext,
+        progress: &dyn Progress,
+    ) -> Result<Image, PackageError> {
+        match self.find(store, context)? {
+            Some(image) => Ok(image),
+            None => {
+                let _lock = self.lock(context, progress)?;
+                // Somebody else may have built it while we waited.
+                match self.find(store, context)? {
+                    Some(image) => Ok(image),
+                    None => self.build_locked(store, context, progress),
+                }
+            }
+        }
+    }
+
+    /// Builds the image, whether the store has it or not.
+    ///
+    /// Errors: [`PackageError::NeedsBuilder`] without native sources; everything that a source can meet.
+    pub fn build(&self, store: &Store, context: &BuildContext, progress: &dyn Progress) -> Result<Image, PackageError> {
+        let _lock = self.lock(context, progress)?;
+        self.build_locked(store, context, progress)
+    }
+
+    /// The image, if the store has all of it.
+    ///
+    /// Errors: a store that cannot be read.
+    pub fn find(&self, store: &Store, context: &BuildContext) -> Result<Option<Image>, PackageError> {
+        match store.find(self.full_reference(), &context.platform) {
+            // Known for other platforms, or damaged: to be built.
+            Err(StoreError::Missing { .. } | StoreError::Damaged { .. } | StoreError::Platform { .. }) => Ok(None),
+            other => Ok(other?),
+        }
+    }
+
+    fn lock(&self, context: &BuildContext, progress: &dyn Progress) -> Result<fs::File, PackageError> {
+        let name = self.reference().replace(['/', ':'], "_");
+        lock::wait(&context.cache_folder.join("locks").join(name), self.reference(), progress)
+    }
+
+    fn build_locked(
+        &self,
+        store: &Store,
+        context: &BuildContext,
+        progress: &dyn Progress,
+    ) -> Result<Image, PackageError> {
+        let recipe = self.recipe();
+        if !recipe.is_native() {
+            let (folder, reference) = (self.folder().to_owned(), self.reference().to_owned());
+            return Err(PackageError::NeedsBuilder { folder, reference });
+        }
+        let architecture = &context.platform.architecture;
+        if !recipe.arches.contains(architecture) {
+            let (folder, arches) = (self.folder().to_owned(), recipe.arches.clone());
+            return Err(PackageError::Architecture { folder, arches, wanted: architecture.clone() });
+        }
+        let _meter = progress.begin(&format!("package {}", self.reference()), None);
+        let stage = self.stage(context, progress)?;
+        let (layer, diff_id) = pack::write_layer(&stage.tree, store, &Silent)?;
+        let config = pack::image_config(recipe, &context.platform, diff_id);
+        let config = config.map_err(|error| io_error("describe", self.folder(), error.into()))?;
+        Ok(store.put_image(self.full_reference(), &context.platform, &config, vec![layer])?)
+    }
+
+    /// All sources, put together.
+    fn stage(&self, context: &BuildContext, progress: &dyn Progress) -> Result<Stage, PackageError> {
+        let temporary = context.cache_folder.join("tmp");
+        fs::create_dir_all(&temporary).map_err(|source| io_error("make folder", &temporary, source))?;
+        let mut stage = Stage::new(self.folder(), &temporary, context.source_date_s)?;
+        let architecture = context.platform.architecture.as_str();
+        let apt = || Apt::open(&context.cache_folder, debian_architecture(architecture), progress);
+        for source in &self.recipe().source {
+            match source {
+                Source::Cargo(cargo) => {
+                    let _meter = progress.begin(&format!("cargo build {}", cargo.package), None);
+                    cargo::add(cargo, architecture, &mut stage)?;
+                }
+                Source::Debian(debian) => add_debian(debian, &apt()?, &mut stage)?,
+                Source::Kernel(kernel) => kernel::add(kernel, &apt()?, debian_architecture(architecture), &mut stage)?,
+                Source::Files(files) => stage.add_files(files)?,
+            }
+        }
+        Ok(stage)
+    }
+}
+
+fn add_debian(debian: &Debian, apt: &Apt<'_>, stage: &mut Stage) -> Result<(), PackageError> {
+    let closure = if debian.with_depends { Closure::WithDepends } else { Closure::Alone };
+    let debs = apt.fetch(&debian.packages, closure)?;
+    let selection = Selection { include: &debian.include, exclude: &debian.exclude };
+    let mut taken = 0;
+    for deb in &debs {
+        taken += unpack(deb, selection, stage)?;
+    }
+    match taken {
+        0 => Err(PackageError::NothingIncluded { packages: debian.packages.clone() }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RECIPE_FILE;
+    use super::*;
+    use std::io::Read;
+
+    struct Room {
+        folder: tempfile::TempDir,
+        store: Store,
+        context: BuildContext,
+    }
+
+    fn room(recipe: &str) -> Room {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("a")).unwrap();
+        fs::write(folder.path().join("a").join(RECIPE_FILE), recipe).unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let context = BuildContext {
+            cache_folder: folder.path().join("cache"),
+            platform: Platform::linux("amd64"),
+            source_date_s: 1_000_000,
+        };
+        Room { folder, store, context }
+    }
+
+    impl Room {
+        fn package(&self) -> Package {
+            Package::load(&self.folder.path().join("a")).unwrap()
+        }
+
+        fn build(&self) -> Result<Image, PackageError> {
+            self.package().build(&self.store, &self.context, &Silent)
+        }
+    }
+
+    #[test]
+    fn a_package_with_only_a_dockerfile_needs_a_builder_but_has_a_reference() {
+        let room = room("image: a\n");
+        let error = room.build().unwrap_err().to_string();
+        assert!(error.contains("needs a builder"), "{error}");
+        let found = resolve(&room.folder.path().join("a"), &room.store, &room.context, &Silent).unwrap();
+        assert_eq!(found, room.package().reference());
+    }
+
+    #[test]
+    fn another_architecture_and_missing_files_are_refused() {
+        let other = room("image: a\narches: [arm64]\nsource:\n- files:\n  - {path: a, directory: true}\n");
+        assert!(matches!(other.build(), Err(PackageError::Architecture { .. })));
+        let missing = room("image: a\nsource:\n- files:\n  - {path: a, source: none}\n");
+        assert!(matches!(missing.build(), Err(PackageError::Io { path, .. }) if path.ends_with("a/none")));
+        assert!(missing.package().find(&missing.store, &missing.context).unwrap().is_none());
+    }
+
+    const FILES: &str = "image: a\nconfig: {binds: ['/a:/b'], capabilities: [all]}\n\
+        process: {entrypoint: [/bin/x], cmd: ['1'], env: [A=1], workdir: /w}\n\
+        source:\n- files:\n  - {path: /bin/x, source: build.yml, mode: \"4755\"}\n  - {path: /etc/t, contents: hello}\n\
+        - files:\n  - {path: etc/t, contents: later}\n  - {path: /lnk, symlink: bin/x}\n  - {path: d, directory: true}\n";
+
+    #[test]
+    fn files_become_an_image_with_process_and_label() {
+        let room = room(FILES);
+        let image = room.build().unwrap();
+        assert_eq!(image.config.entrypoint, ["/bin/x"]);
+        assert_eq!((image.config.env[0].as_str(), image.config.working_dir.as_str()), ("A=1", "/w"));
+        let label = &image.config.labels["org.mobyproject.config"];
+        assert!(label.contains(r#""binds":["/a:/b"#), "{label}");
+        let mut archive = Vec::new();
+        let layer = room.store.open_layer(&image.layers[0]).unwrap();
+        flate2::read::GzDecoder::new(layer).read_to_end(&mut archive).unwrap();
+        let mut archive = tar::Archive::new(&archive[..]);
+        let entry = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            let header = entry.header();
+            assert_eq!((header.mtime().unwrap(), header.uid().unwrap()), (1_000_000, 0));
+            let name = entry.path().unwrap().display().to_string();
+            format!("{name} {:o} {}", header.mode().unwrap(), if text == FILES { "build.yml" } else { &text })
+        };
+        let entries: Vec<String> = archive.entries().unwrap().map(entry).collect();
+        let expected = ["bin/ 755 ", "bin/x 4755 build.yml", "d/ 755 ", "etc/ 755 ", "etc/t 644 later", "lnk 777 "];
+        assert_eq!(entries, expected);
+    }
+
+    #[test]
+    fn the_same_package_gives_the_same_image_and_is_built_once() {
+        let (one, two) = (room(FILES), room(FILES));
+        let first = one.package().ensure(&one.store, &one.context, &Silent).unwrap();
+        assert_eq!(first.manifest, two.build().unwrap().manifest);
+        assert!(one.package().find(&one.store, &one.context).unwrap().is_some());
+        fs::remove_file(one.store.blob_path(&first.layers[0].digest)).unwrap();
+        assert!(one.package().find(&one.store, &one.context).unwrap().is_none(), "a damaged image is built again");
+        assert_eq!(one.package().ensure(&one.store, &one.context, &Silent).unwrap(), first);
+    }
+
+    #[test]
+    fn two_builds_at_once_both_get_the_image() {
+        let room = room(FILES);
+        let images: Vec<Image> = std::thread::scope(|scope| {
+            let build = || room.package().ensure(&room.store, &room.context, &Silent).unwrap();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(build)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(images.iter().all(|image| *image == images[0]));
+    }
+}
