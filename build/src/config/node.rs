@@ -97,18 +97,22 @@ fn mark(span: Span) -> Mark {
 }
 
 fn syntax(text: &str, error: &saphyr_parser::ScanError) -> Located {
-    let at = Mark { line: error.marker().line(), column: error.marker().col(), width: 1 };
-    let Some(line) = text.lines().nth(at.line.saturating_sub(1)) else {
-        // The text ended too early: show its end.
-        let (last, line) = text.lines().enumerate().last().unwrap_or_default();
-        let at = Mark { line: last + 1, column: line.chars().count(), width: 1 };
-        return (Fault::Syntax { text: error.info().to_owned() }, at);
-    };
-    let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
-    if let Some(column) = line.get(..indent).and_then(|blank| blank.find('\t')) {
-        return (Fault::Tab, Mark { column, ..at });
+    let (line, column) = (error.marker().line(), error.marker().col());
+    // The reader finds a tab where it stands or at the end of what came before it.
+    for (number, content) in text.lines().enumerate().skip(line.saturating_sub(1)).take(2) {
+        let indent = content.chars().take_while(|c| matches!(c, ' ' | '\t'));
+        let tab = indent.enumerate().find(|(_, c)| *c == '\t');
+        if let Some((column, _)) = tab.filter(|_| number + 1 == line || error.info().contains("tab")) {
+            return (Fault::Tab, Mark { line: number + 1, column, width: 1 });
+        }
     }
-    (Fault::Syntax { text: error.info().to_owned() }, at)
+    let fault = Fault::Syntax { text: error.info().to_owned() };
+    if text.lines().nth(line.saturating_sub(1)).is_some() {
+        return (fault, Mark { line, column, width: 1 });
+    }
+    // The text ended too early: show its end.
+    let (last, content) = text.lines().enumerate().last().unwrap_or_default();
+    (fault, Mark { line: last + 1, column: content.chars().count(), width: 1 })
 }
 
 /// A list or mapping that has not ended yet.

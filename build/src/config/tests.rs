@@ -111,7 +111,7 @@ fn unknown_missing_and_mistyped_fields_are_refused_with_their_path() {
 }
 
 #[test]
-fn values_that_a_field_cannot_hold_are_refused_where_they_stand() {
+fn names_and_references_are_checked_where_they_stand() {
     check_refused(&[
         ("services: [{name: s, image: x}, {name: s, image: y}]\n", "1:40, services[1].name", "duplicate service `s`"),
         ("volumes: [{name: v}, {name: v}]\n", "1:29, volumes[1].name", "duplicate volume `v`"),
@@ -122,6 +122,12 @@ fn values_that_a_field_cannot_hold_are_refused_where_they_stand() {
         ("init: ['']\n", "1:8, init[0]", "`` is no image reference"),
         ("init: ['a b']\n", "1:8, init[0]", "`a b` is no image reference"),
         ("init:\n  - \"@pkg:gone\"\n", "2:5", "cannot resolve package `gone`"),
+    ]);
+}
+
+#[test]
+fn capabilities_and_mounts_that_mean_nothing_are_refused_where_they_stand() {
+    check_refused(&[
         (
             "services: [{name: s, image: x, capabilities: [CAP_FLY]}]\n",
             "1:47, services[0].capabilities[0]",
@@ -158,6 +164,12 @@ fn values_that_a_field_cannot_hold_are_refused_where_they_stand() {
             "1:41, services[0].mounts[0]",
             "mount of type `ext4` has no `destination`",
         ),
+    ]);
+}
+
+#[test]
+fn limits_and_words_that_mean_nothing_are_refused_where_they_stand() {
+    check_refused(&[
         (
             "services: [{name: s, image: x, rlimits: ['nofile,1']}]\n",
             "1:42, services[0].rlimits[0]",
@@ -191,6 +203,12 @@ fn values_that_a_field_cannot_hold_are_refused_where_they_stand() {
             "1:59, services[0].devices[0].type",
             "expected one of a, b, c, p, u, found `x`",
         ),
+    ]);
+}
+
+#[test]
+fn files_that_cannot_be_made_are_refused_where_they_stand() {
+    check_refused(&[
         ("files: [{contents: a}]\n", "1:9, files[0]", "field `path` is missing"),
         ("files: [{path: x}]\n", "1:9, files[0]", "the file has no content"),
         (
@@ -224,7 +242,8 @@ fn what_grows_without_bound_is_refused() {
     });
     let long_words = format!("a: &a {}\ninit: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(100));
     let keys = format!("kernel: {{{}}}", (0..600).map(|n| format!("k{n}: v,")).collect::<String>());
-    let cases: [(&str, String, fn(&Fault) -> bool); 6] = [
+    type IsExpected = fn(&Fault) -> bool;
+    let cases: [(&str, String, IsExpected); 6] = [
         ("aliases of aliases", billion, |fault| matches!(fault, Fault::TooMuch { what: "values", .. })),
         ("aliases of a long text", long_words, |fault| matches!(fault, Fault::TooMuch { what: "bytes", .. })),
         ("keys", keys, |fault| matches!(fault, Fault::TooMuch { .. })),
