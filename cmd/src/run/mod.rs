@@ -120,8 +120,13 @@ fn run_under_qemu(asked: &args::Run, config: MachineConfig, qemu: PathBuf, print
     let written = output.finish();
     let reason = ended?;
     meaning(reason, asked, watch.was_overdue())?;
-    Ok(written?)
+    Ok(written.map_err(LostOutput)?)
 }
+
+/// The guest's output had nowhere to go.
+#[derive(Debug, thiserror::Error)]
+#[error("not all of what the guest printed could be written")]
+struct LostOutput(#[source] std::io::Error);
 
 /// Whether a run that ended so did what it should.
 fn meaning(reason: ExitReason, asked: &args::Run, overdue: bool) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::child::{self, Running};
 use super::command::NotUtf8;
+use super::disks::{self, DiskError};
 use super::pump;
 use super::qmp::{self, Cause, Request};
 use crate::config::{Boot, MachineConfig, OnReset};
@@ -39,6 +40,9 @@ pub enum QemuError {
     /// A disk whose name QEMU cannot be told.
     #[error(transparent)]
     DiskName(#[from] NotUtf8),
+    /// A disk that is missing and cannot be made.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The program does not start.
     #[error("cannot start `{}`", program.to_string_lossy())]
     Start {
@@ -100,7 +104,7 @@ impl Remote {
 }
 
 impl Machine {
-    /// A machine of this description, which has been checked and whose files are all there.
+    /// A machine of this description, which has been checked. Disks that are missing are made when it runs.
     pub fn new(config: MachineConfig, programs: Programs) -> Self {
         let (sender, events) = mpsc::channel();
         Self { config, programs, events, sender }
@@ -113,6 +117,7 @@ impl Machine {
 
     /// Runs the machine to its end, on this thread: QEMU is killed when this thread ends before.
     pub fn run(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
+        disks::make_missing(&self.config.disks)?;
         loop {
             let reason = self.run_once(output, input)?;
             if reason != ExitReason::Reset || self.config.on_reset == OnReset::Stop {
