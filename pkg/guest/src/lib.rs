@@ -1,1 +1,6 @@
-//! The few system calls that the guest programs share.
+//! The few system calls that the guest programs share, each in a form that cannot be held wrongly.
+
+pub mod mount;
+pub mod netlink;
+pub mod power;
+pub mod signals;

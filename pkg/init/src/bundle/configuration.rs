@@ -1,0 +1,75 @@
+//! `config.json`: what PID 1 reads of it, and the copy that the runtime gets.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kiln_abi::ServicePolicy;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Bundle, BundleError, read_json};
+
+#[derive(Deserialize)]
+struct Annotated {
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// The policy that a bundle's annotations ask for.
+pub fn service_policy(bundle: &Path) -> Result<ServicePolicy, BundleError> {
+    let annotated: Annotated = read_json(&bundle.join(kiln_abi::BUNDLE_CONFIG))?;
+    Ok(ServicePolicy::from_annotations(&annotated.annotations.unwrap_or_default())?)
+}
+
+/// Writes the runtime's copy into `state`: the root's path made absolute, a cgroup named after the container unless it
+/// has one. Returns that cgroup.
+pub fn write_for_runtime(bundle: &Bundle, state: &Path) -> Result<Option<PathBuf>, BundleError> {
+    let mut config: Map<String, Value> = read_json(&bundle.folder.join(kiln_abi::BUNDLE_CONFIG))?;
+    let own = adapt(&mut config, &bundle.folder, &bundle.id);
+    let path = state.join(kiln_abi::BUNDLE_CONFIG);
+    let bytes = Value::Object(config).to_string();
+    fs::write(&path, bytes).map_err(|source| BundleError::Write { path, source })?;
+    Ok(own)
+}
+
+fn adapt(config: &mut Map<String, Value>, folder: &Path, id: &str) -> Option<PathBuf> {
+    if let Some(Value::String(path)) = config.get_mut("root").and_then(|root| root.get_mut("path")) {
+        *path = folder.join(path.as_str()).to_string_lossy().into_owned();
+    }
+    let linux = config.entry("linux").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
+    match linux.get("cgroupsPath").and_then(Value::as_str) {
+        Some(path) if !path.is_empty() => None,
+        _ => {
+            let own = format!("/{id}");
+            linux.insert("cgroupsPath".to_owned(), Value::String(own.clone()));
+            Some(PathBuf::from(own))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapted(text: &str) -> (Value, Option<PathBuf>) {
+        let mut config = serde_json::from_str(text).unwrap();
+        let own = adapt(&mut config, Path::new("/containers/services/web"), "web");
+        (Value::Object(config), own)
+    }
+
+    #[test]
+    fn a_configuration_without_a_linux_part_gets_a_cgroup() {
+        let (config, own) = adapted("{}");
+        assert_eq!(config["linux"]["cgroupsPath"], "/web");
+        assert_eq!(own.as_deref(), Some(Path::new("/web")));
+    }
+
+    #[test]
+    fn a_cgroup_that_was_asked_for_may_be_shared_and_stays() {
+        let (config, own) = adapted(r#"{"root":{"path":"rootfs"},"linux":{"cgroupsPath":"/podruntime"}}"#);
+        assert_eq!(config["linux"]["cgroupsPath"], "/podruntime");
+        assert_eq!(config["root"]["path"], "/containers/services/web/rootfs");
+        assert_eq!(own, None);
+    }
+}

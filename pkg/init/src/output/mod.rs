@@ -1,0 +1,7 @@
+//! What containers print: whole lines for the console, every byte for the log files.
+
+mod file;
+mod lines;
+mod stream;
+
+pub use stream::{Drained, Log, Stream, Which};
