@@ -5,12 +5,14 @@
 //! tree) → `format` (tree to bytes) → `output` (temp file, fsync, rename). A later room never reads the YAML, the
 //! registry, the clock or the environment. Nothing in this crate prints; `package` is the one room that starts programs.
 
+pub mod assemble;
 pub mod bundle;
 pub mod cancel;
 pub mod config;
 pub mod format;
 pub mod layer;
 pub mod oci;
+pub mod output;
 pub mod package;
 pub mod pipeline;
 pub mod plan;

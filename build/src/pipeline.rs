@@ -1,11 +1,21 @@
 //! The whole way from YAML to files, joined.
 
 use std::error::Error;
+use std::io::{self, BufWriter};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::cancel::Cancel;
-use crate::format::Format;
+use crate::assemble::{self, AssembleError, Ingredients, Roots, SourceFiles};
+use crate::bundle::{self, Bundle, BundleError};
+use crate::cancel::{Cancel, Cancelled};
+use crate::config::{self, Config, ConfigError, ImageReference};
+use crate::format::{FileSink, Format, FormatError, Part, StreamSink, Threads, Watch};
+use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
+use crate::oci::{Layer, Platform, Store, StoreError};
+use crate::output::{OutputError, Outputs, Stamp};
+use crate::plan::{self, ImageUse, Plan, PlanError, PullOptions};
 use crate::progress::Progress;
+use crate::tree::Tree;
 
 /// 2017-04-18T16:30:00Z: the time that LinuxKit gives to what a build generates.
 pub const DEFAULT_SOURCE_DATE_S: i64 = 1_492_533_000;
@@ -60,6 +70,8 @@ pub struct BuildRequest<'a> {
     pub source_date_s: i64,
     /// Stops the build; nothing is left behind.
     pub cancel: Cancel,
+    /// When and how registries are asked. Its own cancel flag is not looked at.
+    pub pull: PullOptions,
     /// For `@pkg:`; without it such an image is an error.
     pub packages: Option<&'a PackageResolver<'a>>,
 }
@@ -75,9 +87,237 @@ pub struct Built {
 
 /// Why there is no build. Its cause, if it has one, is the source.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {}
+pub enum BuildError {
+    /// The YAML is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An image cannot be had.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A container cannot be made.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A layer cannot be unpacked.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The tree cannot be put together.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// A file does not fit into the format.
+    #[error("cannot make {format}")]
+    Format {
+        /// Which.
+        format: Format,
+        /// Why.
+        #[source]
+        source: FormatError,
+    },
+    /// An output cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    /// No format that is one file was asked for.
+    #[error("one output takes one format that is one file, such as `tar`")]
+    NotOneFile,
+    /// Somebody cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
 
 /// Builds. On an error nothing is left behind, and files of a former build are as they were.
-pub fn build(_request: &BuildRequest<'_>, _progress: &dyn Progress) -> Result<Built, BuildError> {
-    Ok(Built { files: Vec::new(), up_to_date: false })
+pub fn build(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
+    let config = read(request)?;
+    let store = Store::open(&request.store)?;
+    let plan = pin(request, &config, &store, progress)?;
+    let bundles = bundle::bundles(&config, |written| plan.image(written))?;
+    let sources = read_sources(request, &config)?;
+
+    let stamp = stamp(request, &config, &plan, &sources);
+    if let Some(files) = up_to_date(request, &stamp) {
+        return Ok(Built { files, up_to_date: true });
+    }
+    let layers = unpack(request, &plan, &store, progress)?;
+    let tree = assemble(request, &config, &plan, &bundles, &layers, &sources)?;
+    let files = write(request, &tree, progress)?;
+    keep_stamp(request, &stamp, &files, progress);
+    Ok(Built { files, up_to_date: false })
+}
+
+fn read(request: &BuildRequest<'_>) -> Result<Config, ConfigError> {
+    let mut configs = Vec::new();
+    for YamlSource { name, text, folder } in &request.sources {
+        let mut packages = |written: &str| {
+            let folder = folder.as_deref().unwrap_or(&request.working_folder).join(written);
+            match request.packages {
+                Some(resolve) => resolve(&folder),
+                None => Err(Box::from("packages cannot be built here")),
+            }
+        };
+        configs.push(config::parse(config::Source { name, text }, &mut packages)?);
+    }
+    config::merge(configs)
+}
+
+fn pin(
+    request: &BuildRequest<'_>,
+    config: &Config,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<Plan, BuildError> {
+    request.cancel.check()?;
+    let image_use = |used: ImageReference<'_>| ImageUse {
+        reference: used.reference.into(),
+        place: format!("{}: {}", used.place, used.role),
+    };
+    let uses: Vec<_> = config.image_references().into_iter().map(image_use).collect();
+    let options = PullOptions { cancel: request.cancel.clone(), ..request.pull.clone() };
+    Ok(plan::pin(&uses, &Platform::linux(&request.architecture), store, &options, progress)?)
+}
+
+fn read_sources(request: &BuildRequest<'_>, config: &Config) -> Result<SourceFiles, AssembleError> {
+    let roots = Roots { working_folder: &request.working_folder, home_folder: request.home_folder.as_deref() };
+    SourceFiles::read(config, roots, &request.store, &request.cancel)
+}
+
+/// Everything that the outputs depend on.
+fn stamp(request: &BuildRequest<'_>, config: &Config, plan: &Plan, sources: &SourceFiles) -> Stamp {
+    let mut stamp = Stamp::default();
+    stamp.add("kiln", env!("CARGO_PKG_VERSION").as_bytes());
+    stamp.add("destination", format!("{:?}", request.destination).as_bytes());
+    stamp.add("working folder", request.working_folder.as_os_str().as_bytes());
+    stamp.add("formats", format!("{:?}", request.formats).as_bytes());
+    stamp.add("source date", &request.source_date_s.to_le_bytes());
+    stamp.add("config", format!("{config:?}").as_bytes());
+    for (written, image) in plan.images() {
+        stamp.add("image", format!("{written} {} {}", image.reference, image.manifest).as_bytes());
+    }
+    for (index, digest) in sources.digests() {
+        stamp.add("source", format!("{index} {digest}").as_bytes());
+    }
+    stamp
+}
+
+fn up_to_date(request: &BuildRequest<'_>, stamp: &Stamp) -> Option<Vec<PathBuf>> {
+    match request.destination {
+        Destination::Stdout => None,
+        Destination::Folder { .. } | Destination::File(_) => stamp.outputs(&request.store),
+    }
+}
+
+fn unpack(
+    request: &BuildRequest<'_>,
+    plan: &Plan,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<UnpackedLayers, BuildError> {
+    let mut layers: Vec<Layer> = plan.images().flat_map(|(_, image)| image.layers.clone()).collect();
+    layers.sort_by_key(|layer| layer.digest);
+    layers.dedup_by_key(|layer| layer.digest);
+    let packed_bytes = layers.iter().map(|layer| layer.size_bytes).sum();
+    let meter = progress.begin("unpack layers", Some(packed_bytes));
+    let limits = LayerLimits::default();
+    let unpacking =
+        Unpacking { folder: &request.store, limits: &limits, cancel: &request.cancel, meter: meter.as_ref() };
+    let open = |layer: &Layer| store.open_layer(layer).map_err(io::Error::other);
+    UnpackedLayers::unpack(layers, open, &unpacking).map_err(|error| match error.fault {
+        ArchiveFault::Cancelled(cancelled) => cancelled.into(),
+        _ => error.into(),
+    })
+}
+
+fn assemble(
+    request: &BuildRequest<'_>,
+    config: &Config,
+    plan: &Plan,
+    bundles: &[Bundle],
+    layers: &UnpackedLayers,
+    sources: &SourceFiles,
+) -> Result<Tree, AssembleError> {
+    assemble::assemble(&Ingredients {
+        config,
+        plan,
+        bundles,
+        layers,
+        sources,
+        folder: &request.store,
+        limits: &LayerLimits::default(),
+        source_date_s: request.source_date_s,
+        cancel: &request.cancel,
+    })
+}
+
+fn write(request: &BuildRequest<'_>, tree: &Tree, progress: &dyn Progress) -> Result<Vec<PathBuf>, BuildError> {
+    match &request.destination {
+        Destination::Folder { folder, name } => {
+            let mut outputs = Outputs::begin(folder)?;
+            for &format in &request.formats {
+                for part in format.parts(tree) {
+                    write_file(request, tree, (format, part), &part.file_name(name), &mut outputs, progress)?;
+                }
+            }
+            request.cancel.check()?;
+            Ok(outputs.commit()?)
+        }
+        Destination::File(path) => {
+            let (format, part) = only_part(request, tree)?;
+            let name = path.file_name().and_then(|name| name.to_str()).ok_or(BuildError::NotOneFile)?;
+            let mut outputs = Outputs::begin(path.parent().unwrap_or(Path::new("")))?;
+            write_file(request, tree, (format, part), name, &mut outputs, progress)?;
+            request.cancel.check()?;
+            Ok(outputs.commit()?)
+        }
+        Destination::Stdout => {
+            let (format, part) = only_part(request, tree)?;
+            let meter = progress.begin("write standard output", Some(part.content_bytes(tree)));
+            let watch = Watch { cancel: &request.cancel, meter: meter.as_ref() };
+            let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, io::stdout().lock()));
+            part.write(tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
+                FormatError::Io(error) => BuildError::Stdout(error),
+                FormatError::Cancelled(cancelled) => cancelled.into(),
+                source => BuildError::Format { format, source },
+            })?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+fn only_part(request: &BuildRequest<'_>, tree: &Tree) -> Result<(Format, Part), BuildError> {
+    let [format] = request.formats[..] else { return Err(BuildError::NotOneFile) };
+    let [part] = format.parts(tree)[..] else { return Err(BuildError::NotOneFile) };
+    Ok((format, part))
+}
+
+fn write_file(
+    request: &BuildRequest<'_>,
+    tree: &Tree,
+    (format, part): (Format, Part),
+    name: &str,
+    outputs: &mut Outputs,
+    progress: &dyn Progress,
+) -> Result<(), BuildError> {
+    let needed_bytes = part.content_bytes(tree);
+    let meter = progress.begin(&format!("write {name}"), Some(needed_bytes));
+    let watch = Watch { cancel: &request.cancel, meter: meter.as_ref() };
+    let mut sink = FileSink::new(outputs.create(name, needed_bytes)?);
+    part.write(tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
+        FormatError::Io(error) => outputs.failed(error).into(),
+        FormatError::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
+        source => BuildError::Format { format, source },
+    })?;
+    let file = sink.finish().map_err(|error| outputs.failed(error))?;
+    Ok(outputs.complete(&file)?)
+}
+
+fn keep_stamp(request: &BuildRequest<'_>, stamp: &Stamp, files: &[PathBuf], progress: &dyn Progress) {
+    if files.is_empty() {
+        return;
+    }
+    if let Err(error) = stamp.keep(&request.store, files) {
+        progress.note(&format!("the next build will do everything again: no stamp could be written: {error}"));
+    }
 }

@@ -1,7 +1,30 @@
 //! A tree to bytes. Pure: the same tree gives the same bytes, whatever the clock, the folder or the number of cores.
 
+mod cpio;
+mod gzip;
+mod initrd;
+mod sink;
+mod tar;
+
 use std::fmt;
+use std::io;
 use std::str::FromStr;
+
+use crate::cancel::{Cancel, Cancelled};
+use crate::progress::Meter;
+use crate::tree::{Body, Kind, Tree, TreePath};
+
+pub use gzip::Threads;
+pub use sink::{FileSink, Sink, StreamSink};
+
+/// Where the kernel is in a tree.
+pub const KERNEL_PATH: &str = "boot/kernel";
+
+/// Where the kernel's command line is in a tree.
+pub const CMDLINE_PATH: &str = "boot/cmdline";
+
+/// Where the microcode is in a tree, if there is any.
+pub const UCODE_PATH: &str = "boot/ucode.cpio";
 
 /// What a build can write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,3 +79,134 @@ impl FromStr for Format {
         found.ok_or_else(|| UnknownFormat { name: name.into() })
     }
 }
+
+/// One file of a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// All of [`Format::Tar`].
+    Tar,
+    /// The kernel as its image has it.
+    Kernel,
+    /// The root less `boot/`, as a cpio archive packed by gzip, with the microcode in front.
+    Initrd,
+    /// The kernel's command line.
+    Cmdline,
+}
+
+/// Why a part cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The content cannot be read or the output cannot be written.
+    #[error("cannot write all of it")]
+    Io(#[from] io::Error),
+    /// A file does not fit into the format.
+    #[error(
+        "`{path}` is {len_bytes} bytes long, more than the {limit_bytes} that a file in an initrd can be; use another format or leave it out"
+    )]
+    TooLarge {
+        /// The file.
+        path: TreePath,
+        /// Its length.
+        len_bytes: u64,
+        /// What the format can tell.
+        limit_bytes: u64,
+    },
+    /// Somebody cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Who watches while a part is written.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Stops it.
+    pub cancel: &'a Cancel,
+    /// Counts the bytes of content that were written.
+    pub meter: &'a dyn Meter,
+}
+
+impl Format {
+    /// What there is to write for `tree`. Without a kernel there is no kernel file, without a command line no such file.
+    pub fn parts(self, tree: &Tree) -> Vec<Part> {
+        match self {
+            Self::Tar => vec![Part::Tar],
+            Self::KernelInitrd => [Part::Kernel, Part::Initrd, Part::Cmdline]
+                .into_iter()
+                .filter(|part| {
+                    part.copied_path().is_none_or(|path| file(tree, path).is_some_and(|body| !body.is_empty()))
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Part {
+    /// The name of its file in a build called `name`.
+    pub fn file_name(self, name: &str) -> String {
+        match self {
+            Self::Tar => format!("{name}.tar"),
+            Self::Kernel => format!("{name}-kernel"),
+            Self::Initrd => format!("{name}-initrd.img"),
+            Self::Cmdline => format!("{name}-cmdline"),
+        }
+    }
+
+    /// Writes it. The bytes depend on `tree` alone.
+    pub fn write(
+        self,
+        tree: &Tree,
+        sink: &mut dyn Sink,
+        threads: Threads,
+        watch: Watch<'_>,
+    ) -> Result<(), FormatError> {
+        match (self.copied_path(), self) {
+            (Some(path), _) => file(tree, path).map_or(Ok(()), |body| copy(body, sink, watch)),
+            (None, Self::Initrd) => initrd::write(tree, sink, threads, watch),
+            (None, _) => tar::write(tree, sink, watch),
+        }
+    }
+
+    /// The bytes of content that it holds before any packing: for progress, and about what it needs on disk.
+    pub fn content_bytes(self, tree: &Tree) -> u64 {
+        let len = |(_, id)| match &tree.node(id).kind {
+            Kind::File(body) => body.len(),
+            _ => 0,
+        };
+        match self.copied_path() {
+            Some(path) => file(tree, path).map_or(0, Body::len),
+            None => tree.walk().map(len).sum(),
+        }
+    }
+
+    /// The file of the tree that it is a copy of.
+    fn copied_path(self) -> Option<&'static str> {
+        match self {
+            Self::Kernel => Some(KERNEL_PATH),
+            Self::Cmdline => Some(CMDLINE_PATH),
+            Self::Tar | Self::Initrd => None,
+        }
+    }
+}
+
+fn file<'a>(tree: &'a Tree, path: &str) -> Option<&'a Body> {
+    match &tree.get(&TreePath::from_user(path).ok()?)?.kind {
+        Kind::File(body) => Some(body),
+        _ => None,
+    }
+}
+
+/// Appends `body` in pieces, so that a cancel is seen.
+fn copy(body: &Body, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
+    const PIECE_BYTES: u64 = 16 << 20;
+    let mut offset = 0;
+    while let Some(piece) = body.slice(offset, PIECE_BYTES.min(body.len() - offset)).filter(|piece| !piece.is_empty()) {
+        watch.cancel.check()?;
+        sink.append(&piece)?;
+        watch.meter.advance(piece.len());
+        offset += piece.len();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -141,7 +141,9 @@ fn checked_member(
     let device = || {
         let major = header.device_major().ok().flatten().ok_or(bad("device number"))?;
         let minor = header.device_minor().ok().flatten().ok_or(bad("device number"))?;
-        Ok::<_, MemberFault>((major, minor))
+        // What Linux can tell apart: 12 and 20 bits.
+        let fits = major < 1 << 12 && minor < 1 << 20;
+        fits.then_some((major, minor)).ok_or(bad("device number"))
     };
     let target = || extended.link_path.clone().or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
     let (kind, body_bytes) = match header.entry_type() {

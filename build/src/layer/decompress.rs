@@ -9,22 +9,42 @@ const ZSTD_WINDOW_LOG_LIMIT: u32 = 27;
 
 const INPUT_BUFFER_BYTES: usize = 256 * 1024;
 
+enum Packing {
+    Gzip,
+    Zstd,
+    None,
+}
+
 /// Gives the plain bytes of `packed`. Reading to the end also reads `packed` to its end.
 pub fn decompress<'a>(mut packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut start = Vec::with_capacity(4);
-    packed.by_ref().take(4).read_to_end(&mut start)?;
-    let magic = <[u8; 4]>::try_from(&start[..]).unwrap_or_default();
+    let (start, packing) = first_bytes(&mut packed)?;
     let whole = BufReader::with_capacity(INPUT_BUFFER_BYTES, Cursor::new(start).chain(packed));
-    Ok(match magic {
-        [0x1f, 0x8b, _, _] => Box::new(MultiGzDecoder::new(whole)),
-        // A frame, or a skippable frame in front of one (RFC 8878, 3.1).
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+    Ok(match packing {
+        Packing::Gzip => Box::new(MultiGzDecoder::new(whole)),
+        Packing::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_LIMIT)?;
             Box::new(decoder)
         }
-        _ => Box::new(whole),
+        Packing::None => Box::new(whole),
     })
+}
+
+/// Whether [`decompress`] would do anything.
+pub fn is_packed(mut content: impl Read) -> io::Result<bool> {
+    Ok(!matches!(first_bytes(&mut content)?.1, Packing::None))
+}
+
+fn first_bytes(content: &mut impl Read) -> io::Result<(Vec<u8>, Packing)> {
+    let mut start = Vec::with_capacity(4);
+    content.by_ref().take(4).read_to_end(&mut start)?;
+    let packing = match <[u8; 4]>::try_from(&start[..]).unwrap_or_default() {
+        [0x1f, 0x8b, _, _] => Packing::Gzip,
+        // A frame, or a skippable frame in front of one (RFC 8878, 3.1).
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Packing::Zstd,
+        _ => Packing::None,
+    };
+    Ok((start, packing))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod archive;
 mod decompress;
 mod fault;
 mod pax;
+mod unpacked;
 
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,7 @@ use crate::tree::{Body, Spool, Tree};
 
 pub use archive::{ArchiveLimits, Member, MemberKind};
 pub use fault::{ArchiveFault, LayerError, MemberFault};
+pub use unpacked::{UnpackedLayers, Unpacking};
 
 /// What the layers of a build may do to the machine that builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,9 +89,13 @@ impl Archive {
         Ok(Self { members, content: Body::Spooled { spool: Arc::new(spool), start: 0, len } })
     }
 
-    /// Reads a tar that lies, not compressed, in `content`, such as the modules of a kernel image.
-    pub fn open(content: Body, limits: &LayerLimits, cancel: &Cancel) -> Result<Self, ArchiveFault> {
+    /// Reads a tar that lies in `content`, such as the modules of a kernel image. If it is packed, its content goes to
+    /// an unlinked file in `folder`, else it stays where it is.
+    pub fn open(content: Body, folder: &Path, limits: &LayerLimits, cancel: &Cancel) -> Result<Self, ArchiveFault> {
         let limits = limits.for_archive(content.len());
+        if decompress::is_packed(content.reader()).map_err(ArchiveFault::Read)? {
+            return Self::unpack(content.reader(), folder, limits, cancel);
+        }
         let members = archive::read(content.reader(), limits, cancel)?;
         Ok(Self { members, content })
     }

@@ -173,6 +173,14 @@ impl Tree {
         self.origin = Arc::new(origin);
     }
 
+    /// All nodes that are here now come from `origin`.
+    pub fn set_origin_of_all(&mut self, origin: Origin) {
+        self.set_origin(origin);
+        for node in &mut self.nodes {
+            node.origin = self.origin.clone();
+        }
+    }
+
     /// The node with this number, which this tree gave out.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]

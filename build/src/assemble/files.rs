@@ -1,0 +1,125 @@
+//! The `files:` section: what is written in the YAML, and what is taken from the host.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{AssembleError, Ingredients};
+use crate::cancel::Cancel;
+use crate::config::{Config, FileContent, FileEntry, Id};
+use crate::oci::Digest;
+use crate::tree::{Attributes, Body, Kind, Origin, Spool, Tree};
+
+/// What paths of the host are relative to.
+#[derive(Debug, Clone, Copy)]
+pub struct Roots<'a> {
+    /// For relative paths.
+    pub working_folder: &'a Path,
+    /// For `~/`.
+    pub home_folder: Option<&'a Path>,
+}
+
+/// The contents of the host's files that `files:` names: read once, so that what is hashed is what is built.
+#[derive(Debug, Default)]
+pub struct SourceFiles {
+    bodies: BTreeMap<usize, (Digest, Body)>,
+}
+
+impl SourceFiles {
+    /// Reads them. Their contents go to an unlinked file in `folder`.
+    pub fn read(config: &Config, roots: Roots<'_>, folder: &Path, cancel: &Cancel) -> Result<Self, AssembleError> {
+        let mut bodies = BTreeMap::new();
+        for (index, entry) in config.files.iter().enumerate() {
+            if let FileContent::Source(written) = &entry.content
+                && let Some((path, file)) = open(entry, written, roots)?
+            {
+                cancel.check()?;
+                let keep = |source| AssembleError::Spool { path: path.clone(), folder: folder.into(), source };
+                let spool = Spool::create(folder).map_err(keep)?;
+                let copied = copy(file, spool.file());
+                let (digest, len) =
+                    copied.map_err(|source| AssembleError::Source { path, place: entry.place.clone(), source })?;
+                bodies.insert(index, (digest, Body::Spooled { spool: Arc::new(spool), start: 0, len }));
+            }
+        }
+        Ok(Self { bodies })
+    }
+
+    /// The digest of each, with the number of its entry.
+    pub fn digests(&self) -> impl Iterator<Item = (usize, Digest)> {
+        self.bodies.iter().map(|(index, (digest, _))| (*index, *digest))
+    }
+}
+
+/// The file, or `None` if it is missing and may be.
+fn open(entry: &FileEntry, written: &str, roots: Roots<'_>) -> Result<Option<(PathBuf, File)>, AssembleError> {
+    let path = match (written.strip_prefix("~/"), roots.home_folder) {
+        (Some(below), Some(home)) => home.join(below),
+        _ => roots.working_folder.join(written),
+    };
+    match File::open(&path) {
+        Ok(file) => Ok(Some((path, file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && entry.optional => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(AssembleError::SourceMissing {
+            written: written.into(),
+            working_folder: roots.working_folder.into(),
+            place: entry.place.clone(),
+        }),
+        Err(source) => Err(AssembleError::Source { path, place: entry.place.clone(), source }),
+    }
+}
+
+fn copy(mut from: File, mut to: &File) -> io::Result<(Digest, u64)> {
+    let mut hash = Sha256::new();
+    let mut len = 0;
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((Digest::from_bytes(hash.finalize().into()), len));
+        }
+        hash.update(&buffer[..count]);
+        to.write_all(&buffer[..count])?;
+        len += count as u64;
+    }
+}
+
+pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), AssembleError> {
+    for (index, entry) in ingredients.config.files.iter().enumerate() {
+        let what = format!("files[{index}]");
+        tree.set_origin(Origin { source: "linuxkit.files".into(), location: what.clone() });
+        let kind = match &entry.content {
+            FileContent::Directory => Kind::directory(),
+            FileContent::Symlink(target) => Kind::Symlink(target.as_bytes().into()),
+            FileContent::Contents(text) => Kind::file(text),
+            FileContent::Source(_) => match ingredients.sources.bodies.get(&index) {
+                Some((_, body)) => Kind::File(body.clone()),
+                None => continue,
+            },
+            FileContent::Metadata(_) => {
+                let what = "`metadata:`";
+                return Err(AssembleError::Unsupported { what, place: entry.place.clone() });
+            }
+        };
+        let attributes = Attributes {
+            uid: number(ingredients.config, entry, "uid", &entry.uid)?,
+            gid: number(ingredients.config, entry, "gid", &entry.gid)?,
+            ..ingredients.generated(entry.mode.bits())
+        };
+        let path = super::own_path(&entry.path);
+        tree.put(&path, attributes, kind).map_err(|source| AssembleError::Tree { what, source })?;
+    }
+    Ok(())
+}
+
+fn number(config: &Config, entry: &FileEntry, field: &'static str, id: &Id) -> Result<u32, AssembleError> {
+    let name = || match id {
+        Id::Name(name) => name.clone(),
+        Id::Number(number) => number.to_string(),
+    };
+    config.id_number(id).ok_or_else(|| AssembleError::UnknownId { field, name: name(), place: entry.place.clone() })
+}

@@ -1,0 +1,16 @@
+//! The initial RAM disk: microcode as it is, then the root as one gzip stream of a cpio archive.
+
+use super::{FormatError, Sink, Threads, UCODE_PATH, Watch, copy, cpio, file, gzip};
+use crate::tree::Tree;
+
+pub(super) fn write(tree: &Tree, sink: &mut dyn Sink, threads: Threads, watch: Watch<'_>) -> Result<(), FormatError> {
+    if let Some(ucode) = file(tree, UCODE_PATH) {
+        copy(ucode, sink, watch)?;
+        // Linux wants what follows an archive at a multiple of four.
+        let pad = usize::try_from(ucode.len().wrapping_neg() % 4).unwrap_or(0);
+        sink.write_all(&[0; 4][..pad])?;
+    }
+    gzip::compress(sink, threads, |packer| cpio::write(tree, packer, watch))?;
+    sink.flush()?;
+    Ok(())
+}

@@ -1,0 +1,208 @@
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use super::*;
+use crate::progress::Silent;
+use crate::tree::{Attributes, Origin, Spool};
+
+fn path(text: &str) -> TreePath {
+    TreePath::from_user(text).unwrap()
+}
+
+fn put(tree: &mut Tree, name: &str, mode: u32, kind: Kind) {
+    tree.put(&path(name), Attributes::of_root(mode, 1_500_000_000), kind).unwrap();
+}
+
+/// A bit of everything. Contents are partly in a spool.
+fn sample(folder: &std::path::Path) -> Tree {
+    let spool = Spool::create(folder).unwrap();
+    spool.file().write_all(&vec![b'S'; 300_000]).unwrap();
+    let spooled = Body::Spooled { spool: Arc::new(spool), start: 1, len: 299_999 };
+    let mut tree = Tree::new(7);
+    tree.set_origin(Origin { source: "docker.io/library/x:1".into(), location: "init[0]".into() });
+    put(&mut tree, "boot/kernel", 0o644, Kind::file("KERNEL"));
+    put(&mut tree, "boot/cmdline", 0o644, Kind::file("console=ttyS0"));
+    put(&mut tree, "boot/ucode.cpio", 0o644, Kind::file("070701UCODE"));
+    put(&mut tree, "bin/big", 0o4755, Kind::File(spooled));
+    put(&mut tree, "bin/small", 0o755, Kind::file("small"));
+    tree.link(&path("bin/a-link"), &path("bin/small")).unwrap();
+    tree.link(&path("usr/z-link"), &path("bin/small")).unwrap();
+    put(&mut tree, "dev/null", 0o666, Kind::CharDevice { major: 1, minor: 3 });
+    put(&mut tree, "dev/loop0", 0o660, Kind::BlockDevice { major: 7, minor: 0 });
+    put(&mut tree, "run/pipe", 0o600, Kind::Fifo);
+    put(&mut tree, "lib", 0o777, Kind::Symlink(b"usr/lib"[..].into()));
+    put(&mut tree, &format!("{}/{}", "d".repeat(120), "n".repeat(200)), 0o644, Kind::file("long"));
+    put(&mut tree, &format!("{}/{}", "p".repeat(90), "q".repeat(90)), 0o644, Kind::file("prefix"));
+    put(&mut tree, "far", 0o777, Kind::Symlink("t".repeat(150).into_bytes().into()));
+    let mut owned = Attributes { uid: 3_000_000, gid: 4_000_000, mtime_s: -5, mode: 0o600, ..Attributes::default() };
+    owned.xattrs.insert(b"user.k"[..].into(), b"v\n\0w"[..].into());
+    tree.put(&path("owned"), owned, Kind::file("o")).unwrap();
+    tree
+}
+
+fn written(part: Part, tree: &Tree, threads: usize) -> Vec<u8> {
+    let mut out = StreamSink(Vec::new());
+    let watch = Watch { cancel: &Cancel::default(), meter: &Silent };
+    part.write(tree, &mut out, Threads::new(threads), watch).unwrap();
+    out.0
+}
+
+/// What a real tool says to these bytes on its standard input.
+fn told(program: &str, arguments: &[&str], input: Vec<u8>) -> String {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let feed = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{program} refuses it");
+    feed.join().unwrap().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_file_too_large_for_an_initrd_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Arc::new(Spool::create(folder.path()).unwrap());
+    let mut tree = Tree::new(0);
+    put(&mut tree, "var/disk", 0o600, Kind::File(Body::Spooled { spool, start: 0, len: 1 << 32 }));
+    let watch = Watch { cancel: &Cancel::default(), meter: &Silent };
+    let error = Part::Initrd.write(&tree, &mut StreamSink(Vec::new()), Threads::new(1), watch).unwrap_err();
+    assert!(error.to_string().starts_with("`var/disk` is 4294967296 bytes long"), "{error}");
+}
+
+#[test]
+fn a_cancelled_part_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = sample(folder.path());
+    let cancel = Cancel::default();
+    cancel.cancel();
+    for part in [Part::Tar, Part::Kernel, Part::Initrd, Part::Cmdline] {
+        let watch = Watch { cancel: &cancel, meter: &Silent };
+        let error = part.write(&tree, &mut StreamSink(Vec::new()), Threads::new(2), watch).unwrap_err();
+        assert!(matches!(error, FormatError::Cancelled(_)), "{part:?}: {error}");
+    }
+}
+
+#[test]
+fn no_format_has_a_made_up_name() {
+    let error = "iso".parse::<Format>().unwrap_err();
+    assert_eq!(error.to_string(), "no output format is called `iso`; there are `kernel+initrd`, `tar`");
+    assert!(Format::ALL.into_iter().all(|format| format.name().parse() == Ok(format)));
+}
+
+#[test]
+fn the_bytes_do_not_depend_on_folder_sink_or_threads() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for part in [Part::Tar, Part::Initrd] {
+        let expected = written(part, &sample(one.path()), 1);
+        let tree = sample(two.path());
+        assert!(written(part, &tree, 5) == expected, "{part:?}");
+        let file = tempfile::NamedTempFile::new_in(two.path()).unwrap();
+        let mut sink = FileSink::new(file.reopen().unwrap());
+        let watch = Watch { cancel: &Cancel::default(), meter: &Silent };
+        part.write(&tree, &mut sink, Threads::new(2), watch).unwrap();
+        sink.finish().unwrap();
+        assert!(std::fs::read(file.path()).unwrap() == expected, "{part:?}");
+    }
+}
+
+#[test]
+fn a_tar_reads_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = sample(folder.path());
+    let blob = written(Part::Tar, &tree, 1);
+    let mut back = Tree::new(7);
+    let limits = crate::layer::LayerLimits::default();
+    let cancel = Cancel::default();
+    let archive = crate::layer::Archive::open(Body::Inline(blob.into()), folder.path(), &limits, &cancel).unwrap();
+    archive.extract(&mut back).unwrap();
+    let all = |tree: &Tree| {
+        let line = |(path, id)| {
+            let node = tree.node(id);
+            let content = match &node.kind {
+                Kind::File(body) => body.read_up_to(1 << 20).unwrap(),
+                _ => None,
+            };
+            let kind = match &node.kind {
+                Kind::Directory(_) => "folder".into(),
+                Kind::File(_) => "file".into(),
+                other => format!("{other:?}"),
+            };
+            (path, node.attributes.clone(), kind, content, tree.link_counts().of(id))
+        };
+        tree.walk().map(line).collect::<Vec<_>>()
+    };
+    assert!(all(&tree) == all(&back));
+}
+
+#[test]
+fn tar_lists_a_tar() {
+    let folder = tempfile::tempdir().unwrap();
+    let blob = written(Part::Tar, &sample(folder.path()), 1);
+    let list = told("tar", &["-tv", "--numeric-owner", "--warning=no-unknown-keyword", "-f", "-"], blob.clone());
+    for line in [
+        "-rwxr-xr-x 0/0               5 2017-07-14 02:40 bin/a-link",
+        "hrwxr-xr-x 0/0               0 2017-07-14 02:40 bin/small link to bin/a-link",
+        "hrwxr-xr-x 0/0               0 2017-07-14 02:40 usr/z-link link to bin/a-link",
+        "crw-rw-rw- 0/0             1,3 2017-07-14 02:40 dev/null",
+        "lrwxrwxrwx 0/0               0 2017-07-14 02:40 lib -> usr/lib",
+        "-rw------- 3000000/4000000   1 1969-12-31 23:59 owned",
+    ] {
+        assert!(list.lines().any(|listed| listed == line), "`{line}` is not in\n{list}");
+    }
+    assert!(list.contains(&format!("{}/{}", "d".repeat(120), "n".repeat(200))));
+    let records = String::from_utf8_lossy(&blob).matches("LINUXKIT.source=docker.io/library/x:1\n").count();
+    assert_eq!(records, list.lines().count(), "every member tells where it comes from");
+}
+
+#[test]
+fn cpio_lists_an_initrd_without_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let blob = written(Part::Initrd, &sample(folder.path()), 2);
+    let packed = blob.strip_prefix(b"070701UCODE\0").expect("the microcode is in front, padded to four bytes");
+    let mut archive = Vec::new();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut archive).unwrap();
+    assert_eq!(archive.len() % 512, 0);
+    let list = told("cpio", &["-itv", "--quiet", "--numeric-uid-gid"], archive.clone());
+    let listed: Vec<String> = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        "drwxr-xr-x 2 0 0 0 Jan 1 1970 boot",
+        "-rwxr-xr-x 3 0 0 0 Jul 14 2017 bin/a-link",
+        "-rwxr-xr-x 3 0 0 0 Jul 14 2017 bin/small",
+        "-rwxr-xr-x 3 0 0 5 Jul 14 2017 usr/z-link",
+        "-rwsr-xr-x 1 0 0 299999 Jul 14 2017 bin/big",
+        "crw-rw-rw- 1 0 0 1, 3 Jul 14 2017 dev/null",
+        "brw-rw---- 1 0 0 7, 0 Jul 14 2017 dev/loop0",
+        "prw------- 1 0 0 0 Jul 14 2017 run/pipe",
+        "lrwxrwxrwx 1 0 0 7 Jul 14 2017 lib -> usr/lib",
+    ] {
+        assert!(listed.iter().any(|listed| listed == line), "`{line}` is not in\n{list}");
+    }
+    assert!(!list.contains("boot/"), "{list}");
+
+    let out = tempfile::tempdir().unwrap();
+    let target = out.path().to_str().unwrap();
+    told("cpio", &["-id", "--quiet", "-D", target, "bin/*", "usr/*", "lib"], archive);
+    assert_eq!(std::fs::read(out.path().join("bin/a-link")).unwrap(), b"small");
+    assert_eq!(std::fs::read(out.path().join("usr/z-link")).unwrap(), b"small");
+}
+
+#[test]
+fn without_kernel_and_command_line_there_is_only_an_initrd() {
+    let mut tree = Tree::new(0);
+    put(&mut tree, "boot/cmdline", 0o644, Kind::file(""));
+    assert_eq!(Format::KernelInitrd.parts(&tree), [Part::Initrd]);
+    put(&mut tree, "boot/kernel", 0o644, Kind::file("K"));
+    put(&mut tree, "boot/cmdline", 0o644, Kind::file("quiet"));
+    assert_eq!(Format::KernelInitrd.parts(&tree), [Part::Kernel, Part::Initrd, Part::Cmdline]);
+    let names = Format::KernelInitrd.parts(&tree).into_iter().map(|part| part.file_name("x"));
+    assert!(names.eq(["x-kernel", "x-initrd.img", "x-cmdline"]));
+    assert_eq!(written(Part::Cmdline, &tree, 1), b"quiet");
+}
