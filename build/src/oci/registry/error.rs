@@ -42,18 +42,14 @@ pub enum Fault {
     #[error("the registry fails ({status}{message}), asked {attempts} times; try again later or use `--mirror`")]
     Server { status: u16, attempts: u32, message: String },
     /// A status that a registry never gives for a read.
-    #[error("the answer has status {status}{message}; is this a registry?")]
-    Status { status: u16, message: String },
+    #[error("the answer has status {status}{message}; is this a registry, and does it speak {scheme}?")]
+    Status { status: u16, scheme: &'static str, message: String },
     /// The registry keeps the connection and sends nothing.
     #[error("the registry sent nothing for {limit_s} s, asked {attempts} times; check the network or use `--mirror`")]
     Hanging { limit_s: f64, attempts: u32 },
     /// Nobody listens.
     #[error("connection refused; is a registry running at {host}?")]
-    Refused {
-        host: String,
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Refused { host: String },
     /// No address for the name.
     #[error("no address is known for {host}; check its spelling and the network, or use `--mirror`")]
     NoAddress {
@@ -107,7 +103,10 @@ pub enum Fault {
     /// The host cannot make a connection of any kind.
     #[error("the network cannot be used")]
     Host(#[source] Box<dyn Error + Send + Sync>),
-    /// It was fetched and cannot be kept, or the image that it belongs to cannot be used.
+    /// It was fetched, and it is no image for this build.
+    #[error("the image cannot be used")]
+    Unusable(#[source] Box<StoreError>),
+    /// It was fetched and cannot be kept.
     #[error("the store cannot take it")]
     Store(#[source] Box<StoreError>),
     /// The user stopped the build.
@@ -144,7 +143,13 @@ impl Fault {
 
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
-        Self::Store(Box::new(error))
+        match error {
+            StoreError::Platform { .. }
+            | StoreError::Document { .. }
+            | StoreError::TooDeep { .. }
+            | StoreError::TooLarge { .. } => Self::Unusable(Box::new(error)),
+            _ => Self::Store(Box::new(error)),
+        }
     }
 }
 
@@ -153,20 +158,24 @@ pub(super) fn sort(error: reqwest::Error, host: &str) -> Fault {
     let host = host.to_owned();
     let mut refused = false;
     let mut tls = false;
+    let mut innermost = String::new();
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(current) = cause {
-        if let Some(io) = current.downcast_ref::<io::Error>() {
-            refused |= io.kind() == io::ErrorKind::ConnectionRefused;
-            tls |= io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-        }
+        let io = current.downcast_ref::<io::Error>();
+        refused |= io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused);
         tls |= current.is::<rustls::Error>();
-        cause = current.source();
+        innermost = current.to_string();
+        // An I/O error does not count what it wraps as its cause, and these wrap each other.
+        cause = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => current.source(),
+        };
     }
     let (redirect, dns) = (error.is_redirect(), error.is_dns());
-    // The URL stands in the outer error already.
-    let source = error.without_url().into();
+    // What lies between says only that a request failed.
+    let source = innermost.into();
     match () {
-        () if refused => Fault::Refused { host, source },
+        () if refused => Fault::Refused { host },
         () if dns => Fault::NoAddress { host, source },
         () if tls => Fault::Tls { host, source },
         () if redirect => Fault::Redirect(source),

@@ -209,7 +209,7 @@ impl<'a> Http<'a> {
             404 => Fault::NotFound { host, message },
             429 => Fault::RateLimited { attempts, host, message },
             500..=599 => Fault::Server { status, attempts, message },
-            _ => Fault::Status { status, message },
+            _ => Fault::Status { status, scheme: if endpoint.tls { "https" } else { "http" }, message },
         };
         Asked { fault, wait: wait.map(Duration::from_secs) }
     }

@@ -89,8 +89,9 @@ impl Store {
             return Err(StoreError::Index { path: self.index_path(), source });
         };
         let place = entries.iter().position(|entry| entry_name(entry) == Some(&name)).unwrap_or(entries.len());
-        if entries.get(place) == Some(&new) {
-            return Ok(());
+        let digest = |entry: &Value| entry.get("digest").cloned();
+        if entries.get(place).is_some_and(|known| digest(known) == digest(&new)) {
+            return Ok(()); // what others noted beside it stays
         }
         entries.retain(|entry| entry_name(entry) != Some(&name));
         entries.insert(place.min(entries.len()), new);
