@@ -24,6 +24,8 @@ pub const PCI_WINDOW64_LEN: u64 = 16 * GIB;
 
 /// The I/O APIC's registers.
 pub const IOAPIC_START: u64 = 0xFEC0_0000;
+/// Bytes of them.
+pub const IOAPIC_LEN: u64 = 0x1000;
 /// The local APIC's registers.
 pub const LOCAL_APIC_START: u64 = 0xFEE0_0000;
 /// Four pages that KVM needs for itself on old Intel processors; below any firmware that ends at 4 GiB.
@@ -65,7 +67,7 @@ pub const PM_PORTS: u64 = 0x10;
 /// Interrupt of the power management block (SCI).
 pub const SCI_IRQ: u32 = 9;
 
-/// Interrupt lines 0 to 23 are pins of the I/O APIC; message-signalled ones get numbers from here.
+/// Lower interrupt lines may be pins of an I/O APIC; message-signalled ones get numbers from here.
 pub const FIRST_MSI_LINE: u32 = 24;
 
 const _: () = assert!(PCI_WINDOW32_END <= ECAM_START && ECAM_START + ECAM_LEN <= IOAPIC_START);

@@ -9,7 +9,7 @@ use acpi_tables::sdt::Sdt;
 
 use super::{OEM, OEM_REVISION, OEM_TABLE};
 use crate::layout::{
-    CMOS_PORT, ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, SERIAL_IRQ, SERIAL_PORT,
+    ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, SERIAL_IRQ, SERIAL_PORT,
 };
 use crate::mem::Split;
 
@@ -18,7 +18,6 @@ pub(super) fn table(split: Split) -> Sdt {
     pci_root(split, &mut body);
     motherboard(&mut body);
     serial_port(&mut body);
-    clock(&mut body);
     // Sleep type 0 is power-off, as on Q35: firmware has that number built in.
     Name::new("_S5_".into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(&mut body);
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
@@ -96,18 +95,6 @@ fn serial_port(body: &mut Vec<u8>) {
                     &Interrupt::new(true, true, false, false, SERIAL_IRQ),
                 ]),
             ),
-        ],
-        body,
-    );
-}
-
-fn clock(body: &mut Vec<u8>) {
-    let port = u16::try_from(CMOS_PORT).unwrap_or(0);
-    device(
-        "_SB_.RTC0",
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&IO::new(port, port, 0, 2)])),
         ],
         body,
     );

@@ -1,20 +1,24 @@
-//! The few legacy devices that every PC has, on I/O ports: clock memory, power management, reset lines, serial port.
+//! The few legacy devices that every PC has, mostly on I/O ports: clock memory, power management, reset lines, serial port, and the
+//! interrupt controller for them.
 
 mod cmos;
+mod ioapic;
 pub mod pm;
 mod reset;
 mod serial;
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
+use self::ioapic::{IoApic, Pins};
 pub use self::pm::PowerBlock;
 pub use self::reset::RESET_COMMAND;
 pub use self::serial::SerialPort;
 use crate::bus::{Bus, Overlap};
 use crate::console::{ConsoleInput, ConsoleSink};
-use crate::hv::Pins;
-use crate::layout::{CMOS_PORT, KEYBOARD_COMMAND_PORT, PM_PORT, PM_PORTS, RESET_PORT, SERIAL_IRQ, SERIAL_PORT};
+use crate::hv::Messages;
+use crate::layout::{
+    CMOS_PORT, IOAPIC_LEN, IOAPIC_START, KEYBOARD_COMMAND_PORT, PM_PORT, PM_PORTS, RESET_PORT, SERIAL_PORT,
+};
 
 /// What the guest wants of the whole machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,17 +32,6 @@ pub enum Wish {
 /// Called on a vCPU's thread with what its guest wants.
 pub type OnWish = Arc<dyn Fn(Wish) + Send + Sync>;
 
-/// A chipset that could not be assembled.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The serial port's interrupt.
-    #[error("cannot connect the serial port's interrupt")]
-    Interrupt(#[source] io::Error),
-    /// Two devices want the same ports.
-    #[error("chipset devices collide")]
-    Overlap(#[from] Overlap),
-}
-
 /// The parts that others reach for later.
 pub struct Chipset {
     /// For the power button.
@@ -48,17 +41,19 @@ pub struct Chipset {
 }
 
 impl Chipset {
-    /// Makes all devices and puts them on `ports`.
+    /// Makes all devices and puts them on the buses.
     pub fn new(
-        ports: &mut Bus,
-        pins: &Arc<dyn Pins>,
+        buses: &mut Buses<'_>,
+        messages: Arc<dyn Messages>,
         output: ConsoleSink,
         input: ConsoleInput,
         on_wish: &OnWish,
-    ) -> Result<Self, Error> {
-        let interrupt = pins.edge(SERIAL_IRQ).map_err(Error::Interrupt)?;
-        let serial = Arc::new(Mutex::new(SerialPort::new(interrupt, output, input)));
-        let power = Arc::new(Mutex::new(PowerBlock::new(Arc::clone(pins), Arc::clone(on_wish))));
+    ) -> Result<Self, Overlap> {
+        let pins = Arc::new(Pins::new(messages));
+        let serial = Arc::new(Mutex::new(SerialPort::new(Arc::clone(&pins), output, input)));
+        let power = Arc::new(Mutex::new(PowerBlock::new(Arc::clone(&pins), Arc::clone(on_wish))));
+        let Buses { ports, memory } = buses;
+        memory.insert(IOAPIC_START, IOAPIC_LEN, Arc::new(Mutex::new(IoApic::new(pins))))?;
         ports.insert(SERIAL_PORT, 8, Arc::clone(&serial) as _)?;
         ports.insert(PM_PORT, PM_PORTS, Arc::clone(&power) as _)?;
         ports.insert(CMOS_PORT, 2, Arc::new(Mutex::new(cmos::Cmos::new(std::time::SystemTime::now))))?;
@@ -66,4 +61,12 @@ impl Chipset {
         ports.insert(RESET_PORT, 1, Arc::new(Mutex::new(reset::ResetControl::new(on_wish))))?;
         Ok(Self { power, serial })
     }
+}
+
+/// Both address spaces, while they are being filled.
+pub struct Buses<'a> {
+    /// I/O ports.
+    pub ports: &'a mut Bus,
+    /// Memory that is not RAM.
+    pub memory: &'a mut Bus,
 }

@@ -1,23 +1,26 @@
 //! The first serial port, a 16550A: what the guest prints goes to the console at once, what was typed comes in as far
 //! as the port's own buffer has room.
 
-use std::io;
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
-use vmm_sys_util::eventfd::EventFd;
 
+use super::ioapic::Pins;
 use crate::bus::BusDevice;
 use crate::console::{ConsoleInput, ConsoleSink};
+use crate::layout::SERIAL_IRQ;
 
 /// The port's interrupt.
-struct Interrupt(EventFd);
+struct Interrupt(Arc<Pins>);
 
 impl Trigger for Interrupt {
-    type E = io::Error;
+    type E = Infallible;
 
-    fn trigger(&self) -> io::Result<()> {
-        self.0.write(1)
+    fn trigger(&self) -> Result<(), Infallible> {
+        self.0.pulse(SERIAL_IRQ);
+        Ok(())
     }
 }
 
@@ -28,16 +31,16 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    pub(super) fn new(interrupt: EventFd, output: ConsoleSink, input: ConsoleInput) -> Self {
-        Self { port: Serial::new(Interrupt(interrupt), output), input }
+    pub(super) fn new(pins: Arc<Pins>, output: ConsoleSink, input: ConsoleInput) -> Self {
+        Self { port: Serial::new(Interrupt(pins), output), input }
     }
 
     /// Takes typed bytes, as many as there is room for. The rest follows when the guest has read.
     pub fn receive(&mut self) {
         let typed = self.input.take(self.port.fifo_capacity());
         if !typed.is_empty() {
-            // Room was asked for just before; an interrupt that cannot be raised costs a keystroke until the next one.
-            let _delayed = self.port.enqueue_raw_bytes(&typed);
+            // Room was asked for just before, so it cannot be full.
+            let _always_room = self.port.enqueue_raw_bytes(&typed);
         }
     }
 }
@@ -54,8 +57,8 @@ impl BusDevice for SerialPort {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         if let (Ok(offset), [byte]) = (u8::try_from(offset), data) {
-            // The sink never fails, and a lost interrupt only delays the guest's next byte.
-            let _delayed = self.port.write(offset, *byte);
+            // Neither sink nor interrupt can fail.
+            let _always_ok = self.port.write(offset, *byte);
         }
     }
 }

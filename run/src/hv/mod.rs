@@ -1,5 +1,5 @@
 //! The hypervisor boundary: what the machine needs of one (`Hypervisor`, `Vm`, `Vcpu`) and what devices may ask of it
-//! (`MsiLines`, `Doorbells`, `Pins`). Nothing outside this folder knows which hypervisor runs.
+//! (`MsiLines`, `Doorbells`, `Messages`). Nothing outside this folder knows which hypervisor runs.
 
 use std::io;
 use std::sync::Arc;
@@ -53,22 +53,10 @@ pub trait Doorbells: Send + Sync {
     fn detach(&self, address: u64, event: &EventFd) -> io::Result<()>;
 }
 
-/// The pins of the I/O APIC, for the few devices that have no message-signalled interrupts.
-pub trait Pins: Send + Sync {
-    /// An event whose every write is one edge on `pin`.
-    fn edge(&self, pin: u32) -> io::Result<EventFd>;
-
-    /// Sets the level of a level-triggered `pin`.
-    fn set_level(&self, pin: u32, level: Level) -> io::Result<()>;
-}
-
-/// State of a level-triggered interrupt pin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// The device wants service.
-    Asserted,
-    /// It does not.
-    Idle,
+/// Sends single messages to local APICs, for the I/O APIC, whose entries change too often for a [`MsiLine`].
+pub trait Messages: Send + Sync {
+    /// Delivers one.
+    fn send(&self, message: MsiMessage) -> io::Result<()>;
 }
 
 /// What a hypervisor refused.
@@ -100,7 +88,7 @@ pub trait Hypervisor {
     /// Its virtual machines.
     type Vm: Vm;
 
-    /// A new machine for `cpus` vCPUs with this memory and interrupt controllers, and no vCPU yet.
+    /// A new machine for `cpus` vCPUs with this memory and local APICs, and no vCPU yet.
     fn create_vm(&self, memory: &GuestMemory, cpus: u32) -> Result<Self::Vm, Error>;
 }
 
@@ -118,8 +106,8 @@ pub trait Vm: Send + Sync {
     /// Doorbells.
     fn doorbells(&self) -> Arc<dyn Doorbells>;
 
-    /// Pins of the interrupt controller.
-    fn pins(&self) -> Arc<dyn Pins>;
+    /// Single messages.
+    fn messages(&self) -> Arc<dyn Messages>;
 }
 
 /// One virtual processor; it stays on the thread that made it.

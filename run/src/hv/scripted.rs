@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Doorbells, Entry, Error, Exit, Hypervisor, Kick, Level, MsiLine, MsiLines, MsiMessage, Pins, Vcpu, Vm};
+use super::{Doorbells, Entry, Error, Exit, Hypervisor, Kick, Messages, MsiLine, MsiLines, MsiMessage, Vcpu, Vm};
 use crate::mem::GuestMemory;
 
 /// One step of a script.
@@ -35,8 +35,8 @@ pub struct Record {
     pub reads: Vec<Vec<u8>>,
     /// Entries set.
     pub entries: Vec<Entry>,
-    /// Levels set.
-    pub levels: Vec<(u32, Level)>,
+    /// Messages sent.
+    pub messages: Vec<MsiMessage>,
 }
 
 /// Replays one script for each vCPU; a vCPU whose script has ended waits until it is kicked.
@@ -87,8 +87,8 @@ impl Vm for ScriptedVm {
         Arc::clone(&self.lines) as Arc<dyn Doorbells>
     }
 
-    fn pins(&self) -> Arc<dyn Pins> {
-        Arc::clone(&self.lines) as Arc<dyn Pins>
+    fn messages(&self) -> Arc<dyn Messages> {
+        Arc::clone(&self.lines) as Arc<dyn Messages>
     }
 }
 
@@ -118,13 +118,9 @@ impl Doorbells for Lines {
     }
 }
 
-impl Pins for Lines {
-    fn edge(&self, _pin: u32) -> io::Result<EventFd> {
-        EventFd::new(libc::EFD_NONBLOCK)
-    }
-
-    fn set_level(&self, pin: u32, level: Level) -> io::Result<()> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).levels.push((pin, level));
+impl Messages for Lines {
+    fn send(&self, message: MsiMessage) -> io::Result<()> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).messages.push(message);
         Ok(())
     }
 }

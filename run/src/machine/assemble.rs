@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Error, Event, HostSide};
 use crate::bus::Bus;
 use crate::check::CheckedMachine;
-use crate::chipset::{Chipset, OnWish, PowerBlock, SerialPort};
+use crate::chipset::{Buses, Chipset, OnWish, PowerBlock, SerialPort};
 use crate::config::Boot;
 use crate::console::ConsoleInput;
 use crate::event::{EventHandler, EventThread, Interest};
@@ -44,9 +44,10 @@ pub(super) fn assemble<V: Vm>(
     let entry = boot::load(ram, &request)?;
 
     let mut ports = Bus::default();
-    let memory = Bus::default();
-    let chipset =
-        Chipset::new(&mut ports, &vm.pins(), host.output.clone(), host.input.clone(), &wishes_to(events.clone()))?;
+    let mut memory = Bus::default();
+    let mut buses = Buses { ports: &mut ports, memory: &mut memory };
+    let on_wish = wishes_to(events.clone());
+    let chipset = Chipset::new(&mut buses, vm.messages(), host.output.clone(), host.input.clone(), &on_wish)?;
     let thread = EventThread::start("devices").map_err(Error::Thread)?;
     let typed = TypedToSerial { input: host.input.clone(), serial: chipset.serial };
     thread.events().add(Box::new(typed)).map_err(Error::Thread)?;

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 pub use self::control::Control;
+use crate::acpi;
 use crate::boot::{self, KernelCache};
+use crate::bus::Overlap;
 use crate::check::CheckedMachine;
 use crate::chipset::Wish;
 use crate::config::OnReset;
@@ -17,7 +19,6 @@ use crate::console::{ConsoleInput, ConsoleSink};
 use crate::exit::ExitReason;
 use crate::hv::{self, Hypervisor};
 use crate::mem::{self, GuestRam};
-use crate::{acpi, chipset};
 
 /// The host's side of a machine.
 #[derive(Debug, Clone)]
@@ -54,9 +55,9 @@ pub enum Error {
     /// ACPI tables.
     #[error(transparent)]
     Acpi(#[from] acpi::Error),
-    /// Legacy devices.
-    #[error(transparent)]
-    Chipset(#[from] chipset::Error),
+    /// Two devices want the same addresses: a mistake of ours.
+    #[error("devices collide")]
+    Overlap(#[from] Overlap),
     /// A thread or an event that the host would not give.
     #[error("cannot start a thread of the machine")]
     Thread(#[source] io::Error),

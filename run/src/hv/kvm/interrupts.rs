@@ -4,20 +4,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
-};
+use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi, kvm_msi};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::super::{Doorbells, Level, MsiLine, MsiLines, MsiMessage, Pins};
+use super::super::{Doorbells, Messages, MsiLine, MsiLines, MsiMessage};
 use crate::layout::FIRST_MSI_LINE;
 
-/// Pins of each of the two old controllers.
-const PIC_PINS: u32 = 8;
-/// Entries that the kernel's routing table can have (`KVM_MAX_IRQ_ROUTES`); old interrupt pins take 40 of them.
-const MAX_MSI_LINES: u32 = 4096 - 40;
+/// Entries that the kernel's routing table can have (`KVM_MAX_IRQ_ROUTES`).
+const MAX_MSI_LINES: u32 = 4096;
 
 pub(super) struct Interrupts {
     vm: Arc<VmFd>,
@@ -36,10 +31,9 @@ impl Interrupts {
         Self { vm, lines: Mutex::default() }
     }
 
-    /// Hands the kernel a whole new table: the fixed pins, then every connected line.
+    /// Hands the kernel a whole new table: every connected line.
     fn route(&self, connected: &BTreeMap<u32, MsiMessage>) -> io::Result<()> {
-        let mut entries: Vec<_> = fixed_routes().collect();
-        entries.extend(connected.iter().map(|(gsi, message)| msi_route(*gsi, *message)));
+        let entries: Vec<_> = connected.iter().map(|(gsi, message)| msi_route(*gsi, *message)).collect();
         let table = KvmIrqRouting::from_entries(&entries).map_err(|_too_many| io::ErrorKind::QuotaExceeded)?;
         self.vm.set_gsi_routing(&table).map_err(os_error)
     }
@@ -96,15 +90,11 @@ impl Doorbells for Interrupts {
     }
 }
 
-impl Pins for Interrupts {
-    fn edge(&self, pin: u32) -> io::Result<EventFd> {
-        let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        self.vm.register_irqfd(&event, pin).map_err(os_error)?;
-        Ok(event)
-    }
-
-    fn set_level(&self, pin: u32, level: Level) -> io::Result<()> {
-        self.vm.set_irq_line(pin, level == Level::Asserted).map_err(os_error)
+impl Messages for Interrupts {
+    fn send(&self, message: MsiMessage) -> io::Result<()> {
+        let (address_lo, address_hi) = halves(message.address);
+        let message = kvm_msi { address_lo, address_hi, data: message.data, ..Default::default() };
+        self.vm.signal_msi(message).map_err(os_error).map(|_delivered| ())
     }
 }
 
@@ -118,28 +108,15 @@ fn forget_earlier_events(event: &EventFd) {
     let _nothing_pending = event.read();
 }
 
-/// What KVM sets up by itself and a new table would take away: pins 0 to 15 at both old controllers, 0 to 23 at the
-/// I/O APIC.
-fn fixed_routes() -> impl Iterator<Item = kvm_irq_routing_entry> {
-    let old = (0..2 * PIC_PINS).map(|gsi| match gsi.checked_sub(PIC_PINS) {
-        None => pin_route(gsi, KVM_IRQCHIP_PIC_MASTER, gsi),
-        Some(pin) => pin_route(gsi, KVM_IRQCHIP_PIC_SLAVE, pin),
-    });
-    old.chain((0..FIRST_MSI_LINE).map(|gsi| pin_route(gsi, KVM_IRQCHIP_IOAPIC, gsi)))
-}
-
-fn pin_route(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
-    let mut route = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
-    route.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin };
-    route
-}
-
 fn msi_route(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
-    let [a0, a1, a2, a3, a4, a5, a6, a7] = message.address.to_le_bytes();
-    let address_lo = u32::from_le_bytes([a0, a1, a2, a3]);
-    let address_hi = u32::from_le_bytes([a4, a5, a6, a7]);
+    let (address_lo, address_hi) = halves(message.address);
     let msi = kvm_irq_routing_msi { address_lo, address_hi, data: message.data, ..Default::default() };
     let mut route = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
     route.u.msi = msi;
     route
+}
+
+fn halves(address: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
 }

@@ -1,4 +1,4 @@
-//! KVM on x86_64: interrupt controllers in the kernel, doorbells as ioeventfd, interrupts as irqfd.
+//! KVM on x86_64: local APICs in the kernel, doorbells as ioeventfd, interrupts as irqfd.
 #![expect(unsafe_code, reason = "ioctls that take pointers, and the kvm_run page shared with the kernel")]
 
 mod cpuid;
@@ -10,15 +10,15 @@ mod vcpu;
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm as KvmFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use self::interrupts::Interrupts;
 pub use self::probe::{Unusable, probe};
 use self::vcpu::KvmVcpu;
-use super::{Doorbells, Error, Hypervisor, MsiLines, Pins, Vm};
-use crate::layout::KVM_PAGES_START;
+use super::{Doorbells, Error, Hypervisor, Messages, MsiLines, Vm};
+use crate::layout::{FIRST_MSI_LINE, KVM_PAGES_START};
 use crate::mem::GuestMemory;
 
 /// KVM of this host, found usable by [`probe`].
@@ -47,7 +47,7 @@ impl Hypervisor for Kvm {
         fd.set_identity_map_address(KVM_PAGES_START).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
         let tss = usize::try_from(KVM_PAGES_START).map_or(0, |start| start + 0x1000);
         fd.set_tss_address(tss).map_err(failed("KVM_SET_TSS_ADDR"))?;
-        fd.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
+        split_interrupt_controllers(&fd)?;
         for (slot, region) in (0..).zip(memory.iter()) {
             let region = kvm_userspace_memory_region {
                 slot,
@@ -70,6 +70,13 @@ impl Hypervisor for Kvm {
         let features = cpuid::Features { supported, cpus, deadline_timer };
         Ok(KvmVm { fd, interrupts, features })
     }
+}
+
+/// Local APICs in the kernel; no I/O APIC, no old interrupt controllers and no old timer there.
+fn split_interrupt_controllers(fd: &VmFd) -> Result<(), Error> {
+    let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+    split.args[0] = FIRST_MSI_LINE.into();
+    fd.enable_cap(&split).map_err(failed("KVM_ENABLE_CAP(KVM_CAP_SPLIT_IRQCHIP)"))
 }
 
 /// A virtual machine of KVM.
@@ -97,7 +104,7 @@ impl Vm for KvmVm {
         Arc::clone(&self.interrupts) as Arc<dyn Doorbells>
     }
 
-    fn pins(&self) -> Arc<dyn Pins> {
-        Arc::clone(&self.interrupts) as Arc<dyn Pins>
+    fn messages(&self) -> Arc<dyn Messages> {
+        Arc::clone(&self.interrupts) as Arc<dyn Messages>
     }
 }

@@ -12,11 +12,11 @@ const API_VERSION: i32 = 12;
 
 /// What the machine cannot do without.
 const NEEDED: [(Cap, &str); 6] = [
-    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::SplitIrqchip, "KVM_CAP_SPLIT_IRQCHIP"),
     (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
-    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
 ];
 
