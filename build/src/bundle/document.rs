@@ -11,7 +11,7 @@ use super::spec::{
 use super::{Access, BundleError, Root};
 use crate::config::{
     Capability, Config, Container, ContainerOptions, Device, DeviceKind, DeviceRule, Id, Interface, MountFields,
-    Namespace, NamespacePaths, Resources, Role, Runtime,
+    Namespace, NamespacePaths, Resources, Role, Runtime, shown,
 };
 
 /// What is known about a container while its documents are made.
@@ -80,7 +80,7 @@ impl Subject<'_> {
         self.config.id_number(id).ok_or_else(|| BundleError::UnknownId {
             field,
             name: match id {
-                Id::Name(name) => name.clone(),
+                Id::Name(name) => shown(name),
                 Id::Number(number) => number.to_string(),
             },
             role: self.role,
@@ -134,10 +134,10 @@ impl Subject<'_> {
         }
         let (role, place) = (self.role, || self.container.place.clone());
         let Some(volume) = self.config.volumes.iter().find(|volume| volume.name == source) else {
-            return Err(BundleError::UnknownVolume { volume: source.into(), role, place: place() });
+            return Err(BundleError::UnknownVolume { volume: shown(source), role, place: place() });
         };
         if volume.readonly && !options.iter().any(|option| option == "ro") {
-            return Err(BundleError::ReadOnlyVolume { volume: source.into(), role, place: place() });
+            return Err(BundleError::ReadOnlyVolume { volume: shown(source), role, place: place() });
         }
         Ok(format!("/{}/merged", volume.dir()))
     }

@@ -59,7 +59,7 @@ impl DecodeError {
 }
 
 /// `text` as a message repeats it: cut, and without characters that a terminal would act on.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let mut shown: String =
         text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(SHOWN_CHARS).is_some() {
@@ -103,7 +103,10 @@ impl de::Error for DecodeError {
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
         let nearest = nearest(field, known).map(str::to_owned);
-        let known = known.iter().map(|&name| name.to_owned()).collect();
+        // Of two spellings of one field, the one with capitals is shown.
+        let spelled_better =
+            |name: &str| known.iter().any(|other| *other != name && other.to_ascii_lowercase() == name);
+        let known = known.iter().filter(|name| !spelled_better(name)).map(|&name| name.to_owned()).collect();
         Self::new(Fault::UnknownField { field: shown(field), nearest, known })
     }
 

@@ -5,6 +5,9 @@ use std::fmt;
 
 use super::Place;
 
+/// Longest fault that is shown, in characters. The longest list of known fields has about 600.
+const SHOWN_CHARS: usize = 1_000;
+
 /// Why a configuration cannot be used. Shows the fault, then the line it stands in.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -119,7 +122,12 @@ fn quoting(quote: bool) -> &'static str {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}\n{}", self.fault, self.place.excerpt())
+        // A registry's label may be at fault: no message of it is endless or moves the terminal's cursor.
+        let text = self.fault.to_string();
+        let clean: String =
+            text.chars().take(SHOWN_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
+        write!(out, "{clean}{more}\n{}", self.place.excerpt())
     }
 }
 

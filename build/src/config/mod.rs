@@ -23,6 +23,7 @@ mod value;
 
 pub use capability::Capability;
 pub use container::{Container, ContainerOptions};
+pub(crate) use decode::shown;
 pub use error::{ConfigError, Fault};
 pub use file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
 pub use kernel::Kernel;

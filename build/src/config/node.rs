@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::Fault;
+use super::decode::shown;
 use super::place::Mark;
 
 /// Deepest nesting: LinuxKit's fields need 7 levels.
@@ -284,7 +285,9 @@ fn new_key(node: Node, entries: &[(Key, Node)]) -> Result<Key, Located> {
         return Err((Fault::TooMuch { limit: MAX_KEYS, what: "keys in a mapping" }, node.mark));
     }
     match entries.iter().find(|(key, _)| key.text == text) {
-        Some((first, _)) => Err((Fault::Duplicate { what: "field", name: text, first: first.mark.line }, node.mark)),
+        Some((first, _)) => {
+            Err((Fault::Duplicate { what: "field", name: shown(&text), first: first.mark.line }, node.mark))
+        }
         None => Ok(Key { mark: node.mark, text }),
     }
 }
@@ -343,7 +346,7 @@ fn typed(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>, mark: Mark) 
         return Err(unknown_tag(tag, mark));
     }
     let misfit = |text: &str| {
-        let text = format!("`{text}` is no `!!{}`", tag.suffix);
+        let text = format!("`{}` is no `!!{}`", shown(text), tag.suffix);
         (Fault::Invalid { text }, mark)
     };
     let value = match tag.suffix.as_str() {

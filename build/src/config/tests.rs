@@ -278,6 +278,11 @@ fn a_fault_is_shown_with_its_line_and_carets() {
     ] {
         assert_eq!(read(text).unwrap_err().to_string(), expected);
     }
+    for hostile in ["\u{1b}[2J", &"z".repeat(100_000)] {
+        let text = serde_json::json!({ "binds": [hostile], hostile: 1 }).to_string();
+        let error = parse_label(&text, "x").unwrap_err().to_string();
+        assert!(error.len() < 3_000 && !error.contains('\u{1b}'), "{error}");
+    }
     let long = format!("kernel: {{cmdline: {}, imag: q}}", "y".repeat(5_000));
     let shown = read(&long).unwrap_err().to_string();
     assert!(shown.lines().all(|line| line.len() < 120), "{shown}");
@@ -461,5 +466,33 @@ fn damaged_texts_never_panic() {
         let text: String = (0..random(60)).map(|_| pieces[random(pieces.len())]).collect();
         drop(read(&text));
         drop(parse_label(&text, "x"));
+    }
+}
+
+#[test]
+fn the_reference_has_every_field_and_its_first_example_is_right() {
+    let docs = include_str!("../../../docs/yaml.md");
+    let example = docs.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(good(example).services[0].name, "web");
+    let section = |heading: &str| docs.split(heading).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    for (text, heading) in [
+        ("?: 1", "\n## Top level\n"),
+        ("kernel: {?: 1}", "\n## kernel\n"),
+        ("services: [{?: 1}]", "\n## Containers\n"),
+        ("services: [{name: s, image: x, mounts: [{?: 1}]}]", "\n## Containers\n"),
+        ("services: [{name: s, image: x, devices: [{?: 1}]}]", "\n## Containers\n"),
+        ("services: [{name: s, image: x, runtime: {?: 1}}]", "\n## Containers\n"),
+        ("services: [{name: s, image: x, runtime: {bindNS: {?: 1}}}]", "\n## Containers\n"),
+        ("services: [{name: s, image: x, runtime: {interfaces: [{?: 1}]}}]", "\n## Containers\n"),
+        ("services: [{name: s, image: x, uidMappings: [{?: 1}]}]", "\n## Containers\n"),
+        ("files: [{?: 1}]", "\n## files\n"),
+        ("volumes: [{?: 1}]", "\n## volumes\n"),
+    ] {
+        let error = read(&text.replace('?', "no-such-field-at-all")).unwrap_err();
+        let Fault::UnknownField { known, .. } = error.fault else { panic!("{error}") };
+        assert!(!known.is_empty(), "{text}");
+        for field in known.iter().filter(|field| !["uidMappings", "containerid", "hostid"].contains(&field.as_str())) {
+            assert!(section(heading).contains(field.as_str()), "{heading} has nothing about `{field}`");
+        }
     }
 }
