@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod acpi;
+pub mod block;
 #[cfg(target_arch = "x86_64")]
 pub mod boot;
 pub mod bus;

@@ -9,6 +9,8 @@
 
 mod input;
 mod sink;
+mod size;
 
 pub use input::ConsoleInput;
 pub use sink::{AbandonOutput, ConsoleSink, OutputThread};
+pub use size::TerminalSize;

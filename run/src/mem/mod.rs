@@ -2,6 +2,8 @@
 //! through `vm-memory`. Nothing outside this module and the hypervisor's touches it by pointer.
 #![expect(unsafe_code, reason = "maps guest memory and hands the mapping to vm-memory")]
 
+pub mod transfer;
+
 use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::{self, NonNull};

@@ -4,12 +4,15 @@
 //! Before [`VirtioDevice::activate`] a device owns no queue and no guest memory; [`VirtioDevice::reset`] gives all back.
 //! A driver that breaks the rules stops its device, which then asks for a reset: nothing it does can end this process.
 
+pub mod block;
+pub mod console;
+pub mod rng;
 pub mod spec;
 pub mod transport;
 
 mod queue;
 
-pub use queue::{Chain, Misuse, Ring, Span};
+pub use queue::{Chain, Misuse, Ring};
 
 use std::{io, sync::Arc};
 

@@ -6,10 +6,14 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::mem::GuestMemory;
+use crate::mem::{GuestMemory, transfer::Span};
 
 /// The available ring's flag by which the driver asks for no interrupt (2.7.6, `VIRTQ_AVAIL_F_NO_INTERRUPT`).
 const NO_INTERRUPT: u16 = 1;
+
+/// Most buffers of one chain. A chain of the queue's own descriptors cannot exceed the queue; drivers let a table of
+/// descriptors be longer than that, but none needs more than this.
+const MAX_BUFFERS: usize = 1024;
 
 /// How a driver broke the rules of queues. The device stops.
 #[derive(Debug, thiserror::Error)]
@@ -51,17 +55,8 @@ pub enum Misuse {
     },
 }
 
-/// A piece of guest memory, known to be inside of it. Never empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// Where it starts.
-    pub address: GuestAddress,
-    /// Its length in bytes.
-    pub len: u32,
-}
-
 /// One request of the driver: buffers for the device to read, then buffers for it to fill. All lie in guest memory;
-/// together they are shorter than 4 GiB, and no more than the queue has descriptors.
+/// none is empty; together they are shorter than 4 GiB, and no more than [`MAX_BUFFERS`].
 #[derive(Debug, Default)]
 pub struct Chain {
     head: u16,
@@ -116,10 +111,15 @@ impl Ring {
         &self.doorbell
     }
 
+    /// Rings the doorbell by hand: the device stopped before all was served.
+    pub fn ring_again(&self) {
+        // The one failure is a full counter, and then the doorbell rings already.
+        let _ = self.doorbell.write(1);
+    }
+
     /// Puts the next chain into `chain` and returns true, or returns false if there is none now.
     pub fn pop(&mut self, memory: &GuestMemory, chain: &mut Chain) -> Result<bool, Misuse> {
         let number = self.number;
-        let limit = usize::from(self.queue.size());
         let next = self.queue.iter(memory).map_err(|source| Misuse::Ring { queue: number, source })?.next();
         let Some(descriptors) = next else { return Ok(false) };
         chain.head = descriptors.head_index();
@@ -136,7 +136,7 @@ impl Ring {
             if span.len == 0 {
                 continue;
             }
-            if chain.spans.len() == limit {
+            if chain.spans.len() == MAX_BUFFERS {
                 return Err(broken);
             }
             let bytes = usize::try_from(span.len).unwrap_or(usize::MAX);

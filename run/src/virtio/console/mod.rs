@@ -1,0 +1,6 @@
+//! The console device (section 5.3) with one port and no control queues.
+
+mod device;
+mod worker;
+
+pub use device::VirtioConsole;
