@@ -22,7 +22,7 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
 
 /// Where a program may be started.
 const STARTERS: &[&str] =
-    &["build/src/package", "build/src/oci/credentials", "run/src/qemu", "pkg/", "tests/", "bench/"];
+    &["build/src/package", "build/src/oci/credentials", "run/src/qemu", "run/src/console/watch.rs", "pkg/", "tests/", "bench/"];
 
 fn rust_files(below: &str) -> Vec<PathBuf> {
     let mut found = vec![];

@@ -285,3 +285,94 @@ fn tell_room(shared: &Shared, state: &mut State) {
         shared.room.raise();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, thread};
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    fn pipe() -> (File, OwnedFd) {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        (File::from(read), write)
+    }
+
+    /// More than the buffer and the pipe hold together.
+    fn much() -> Vec<u8> {
+        (0..1_000_000_u32).flat_map(|n| n.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_reader_that_went_away_loses_output_but_stops_nobody() {
+        let (read, write) = pipe();
+        let (output, sink) = OutputThread::start(write).unwrap();
+        drop(read);
+        sink.write(&much());
+        assert_eq!(sink.write_some(b"more"), 4);
+        assert_eq!(output.finish().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        sink.write(&much());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_of() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (output, sink) = OutputThread::start(full.into()).unwrap();
+        sink.write(b"lost");
+        assert_eq!(output.finish().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn nothing_is_lost_to_a_slow_reader() {
+        let (mut read, write) = pipe();
+        let (output, sink) = OutputThread::start(write).unwrap();
+        let reader = thread::spawn(move || {
+            let (mut all, mut piece) = (Vec::<u8>::new(), [0; 777]);
+            while let Ok(len @ 1..) = read.read(&mut piece) {
+                all.extend(&piece[..len]);
+                thread::yield_now();
+            }
+            all
+        });
+        for piece in much().chunks(1000) {
+            sink.write(piece);
+        }
+        output.finish().unwrap();
+        assert_eq!(reader.join().unwrap(), much());
+    }
+
+    #[test]
+    fn a_full_sink_refuses_and_tells_when_there_is_room() {
+        let (mut read, write) = pipe();
+        let (output, sink) = OutputThread::start(write).unwrap();
+        let much = much();
+        let mut sent = 0;
+        loop {
+            sink.room().take();
+            let taken = sink.write_some(&much[sent..]);
+            sent += taken;
+            if taken == 0 {
+                break;
+            }
+        }
+        read.read_exact(&mut vec![0; sent]).unwrap();
+        let mut ready = [PollFd::new(sink.room(), PollFlags::IN)];
+        poll(&mut ready, None).unwrap();
+        assert!(sink.write_some(&much[sent..]) > 0);
+        drop(read);
+        assert!(output.finish().is_err());
+    }
+
+    #[test]
+    fn abandoned_output_ends_all_waits() {
+        let (_read, write) = pipe();
+        let (output, sink) = OutputThread::start(write).unwrap();
+        let abandon = output.abandon_handle();
+        let writer = thread::spawn(move || sink.write(&much()));
+        let finisher = thread::spawn(move || output.finish());
+        abandon.abandon();
+        writer.join().unwrap();
+        assert_eq!(finisher.join().unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}
