@@ -130,6 +130,11 @@ impl Package {
                 Source::Debian(debian) => add_debian(debian, &apt()?, &mut stage)?,
                 Source::Kernel(kernel) => kernel::add(kernel, &apt()?, debian_architecture(architecture), &mut stage)?,
                 Source::Files(files) => stage.add_files(files)?,
+                Source::Links(links) => {
+                    for name in &links.names {
+                        stage.symlink(&links.folder.0.append(&name.0), links.to.as_bytes())?;
+                    }
+                }
             }
         }
         Ok(stage)

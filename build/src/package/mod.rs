@@ -28,7 +28,8 @@ pub use error::PackageError;
 use error::io_error;
 pub use program::ProgramError;
 pub use recipe::{
-    Bin, Cargo, Debian, Depends, DockerImages, FileContent, FileEntry, ImagePath, Kernel, Process, Recipe, Source,
+    Bin, Cargo, Debian, Depends, DockerImages, FileContent, FileEntry, ImagePath, Kernel, Links, Process, Recipe,
+    Source,
 };
 
 use crate::config;

@@ -101,6 +101,8 @@ pub enum Source {
     Kernel(Kernel),
     /// Files of the package, folders and links.
     Files(Vec<FileEntry>),
+    /// Many names for one program.
+    Links(Links),
 }
 
 #[derive(Deserialize, Default)]
@@ -110,19 +112,25 @@ struct SourceFields {
     debian: Option<Debian>,
     kernel: Option<Kernel>,
     files: Option<Vec<FileEntry>>,
+    links: Option<Links>,
 }
 
 impl TryFrom<SourceFields> for Source {
     type Error = &'static str;
 
     fn try_from(fields: SourceFields) -> Result<Self, Self::Error> {
-        let SourceFields { cargo, debian, kernel, files } = fields;
-        let given =
-            [cargo.map(Self::Cargo), debian.map(Self::Debian), kernel.map(Self::Kernel), files.map(Self::Files)];
+        let SourceFields { cargo, debian, kernel, files, links } = fields;
+        let given = [
+            cargo.map(Self::Cargo),
+            debian.map(Self::Debian),
+            kernel.map(Self::Kernel),
+            files.map(Self::Files),
+            links.map(Self::Links),
+        ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(source), None) => Ok(source),
-            _ => Err("a source has exactly one of `cargo`, `debian`, `kernel` and `files`"),
+            _ => Err("a source has exactly one of `cargo`, `debian`, `kernel`, `files` and `links`"),
         }
     }
 }
@@ -197,6 +205,18 @@ pub struct Kernel {
     /// Names or patterns of the modules to take; what they need comes along.
     #[serde(default)]
     pub modules: Vec<String>,
+}
+
+/// Symbolic links of one folder to one program, such as busybox.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Links {
+    /// Where they lead, as the links hold it.
+    pub to: String,
+    /// The folder that they are in.
+    pub folder: ImagePath,
+    /// Their names.
+    pub names: Vec<ImagePath>,
 }
 
 /// One entry of `files`, written as in the YAML of a system.
