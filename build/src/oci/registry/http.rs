@@ -1,7 +1,8 @@
 //! One question to a registry and its answer: connections, logging in, limits, asking again.
 //!
 //! The requests are made with reqwest, the client below `oci-client`. That crate's own requests cannot be used for
-//! reading: they keep manifests, error pages and token answers in memory whatever their length, and hide `Retry-After`.
+//! reading: they keep manifests, error pages and token answers in memory whatever their length (a manifest without end
+//! took 2.8 GB in two seconds), and hide `Retry-After`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -8,8 +8,6 @@ mod error;
 mod http;
 mod login;
 mod options;
-#[cfg(test)]
-mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -300,3 +298,6 @@ fn continues_at(response: &reqwest::Response, from: u64) -> bool {
     let start = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok());
     start == Some(from)
 }
+
+#[cfg(test)]
+mod tests;

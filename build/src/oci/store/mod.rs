@@ -10,8 +10,6 @@ mod blob;
 mod find;
 mod index;
 mod put;
-#[cfg(test)]
-mod tests;
 
 use std::fs;
 use std::io;
@@ -195,3 +193,6 @@ impl std::fmt::Display for BlobKind {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
