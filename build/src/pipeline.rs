@@ -131,6 +131,7 @@ pub enum BuildError {
 
 /// Builds. On an error nothing is left behind, and files of a former build are as they were.
 pub fn build(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
+    check_destination(request)?;
     let config = read(request)?;
     let store = Store::open(&request.store)?;
     let plan = pin(request, &config, &store, progress)?;
@@ -146,6 +147,14 @@ pub fn build(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Buil
     let files = write(request, &tree, progress)?;
     keep_stamp(request, &stamp, &files, progress);
     Ok(Built { files, up_to_date: false })
+}
+
+fn check_destination(request: &BuildRequest<'_>) -> Result<(), BuildError> {
+    match (&request.destination, &request.formats[..]) {
+        (Destination::Folder { .. }, _) => Ok(()),
+        (_, [format]) if format.is_stream() => Ok(()),
+        _ => Err(BuildError::NotOneFile),
+    }
 }
 
 fn read(request: &BuildRequest<'_>) -> Result<Config, ConfigError> {
@@ -321,3 +330,6 @@ fn keep_stamp(request: &BuildRequest<'_>, stamp: &Stamp, files: &[PathBuf], prog
         progress.note(&format!("the next build will do everything again: no stamp could be written: {error}"));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,6 +100,15 @@ pub enum AssembleError {
         #[source]
         source: io::Error,
     },
+    /// The configuration cannot be written out.
+    #[error("cannot write out the configuration for `metadata:`\n{}", place.excerpt())]
+    Metadata {
+        /// Where it is asked for.
+        place: Place,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// An owner or group that is no container's name.
     #[error("{field} `{name}` is no container's name; for a number write it without quotes\n{}", place.excerpt())]
     UnknownId {

@@ -100,9 +100,12 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
                 Some((_, body)) => Kind::File(body.clone()),
                 None => continue,
             },
-            FileContent::Metadata(_) => {
-                let what = "`metadata:`";
-                return Err(AssembleError::Unsupported { what, place: entry.place.clone() });
+            &FileContent::Metadata(format) => {
+                let full = |written: &str| {
+                    ingredients.plan.image(written).map_or_else(|| written.into(), |image| image.reference.clone())
+                };
+                let text = ingredients.config.metadata(format, full);
+                Kind::file(text.map_err(|source| AssembleError::Metadata { place: entry.place.clone(), source })?)
             }
         };
         let attributes = Attributes {

@@ -112,6 +112,3 @@ fn own_path(path: &str) -> TreePath {
     debug_assert!(path.is_ok(), "names were checked when the configuration was read");
     path.unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

@@ -136,8 +136,13 @@ fn checked_member(
         return Err(MemberFault::Sparse { claimed_bytes });
     }
     let bad = |field| MemberFault::Field { field };
-    let number = |value: std::io::Result<u64>, field| value.map_err(|_| bad(field));
-    let size = extended.size.map_or_else(|| number(header.entry_size(), "size"), Ok)?;
+    // A field that holds nothing is 0: some archivers leave owners empty.
+    let number = |bytes: &[u8], value: std::io::Result<u64>, field| match value {
+        Err(_) if bytes.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
+        value => value.map_err(|_| bad(field)),
+    };
+    let old = header.as_old();
+    let size = extended.size.map_or_else(|| number(&old.size, header.entry_size(), "size"), Ok)?;
     let device = || {
         let major = header.device_major().ok().flatten().ok_or(bad("device number"))?;
         let minor = header.device_minor().ok().flatten().ok_or(bad("device number"))?;
@@ -165,14 +170,13 @@ fn checked_member(
     if start.checked_add(body_bytes).is_none_or(|end| end > limits.content_bytes) {
         return Err(MemberFault::TooLarge { claimed_bytes: body_bytes, limit_bytes: limits.content_bytes });
     }
-    let id = |value: Option<u64>, from_header: std::io::Result<u64>, field| {
-        let value = value.map_or_else(|| number(from_header, field), Ok)?;
-        u32::try_from(value).map_err(|_| bad(field))
-    };
+    let narrow = |value: Result<u64, MemberFault>, field| u32::try_from(value?).map_err(|_| bad(field));
+    let uid = extended.uid.map_or_else(|| number(&old.uid, header.uid(), "owner"), Ok);
+    let gid = extended.gid.map_or_else(|| number(&old.gid, header.gid(), "group"), Ok);
     let attributes = Attributes {
-        mode: header.mode().map_err(|_| bad("mode"))? & 0o7777,
-        uid: id(extended.uid, header.uid(), "owner")?,
-        gid: id(extended.gid, header.gid(), "group")?,
+        mode: narrow(number(&old.mode, header.mode().map(u64::from), "mode"), "mode")? & 0o7777,
+        uid: narrow(uid, "owner")?,
+        gid: narrow(gid, "group")?,
         // Times outside of what can be told are harmless; archives with a time before 1970 exist.
         mtime_s: extended.mtime_s.unwrap_or_else(|| header.mtime().map_or(0, |time| i64::try_from(time).unwrap_or(0))),
         xattrs: extended.xattrs,
