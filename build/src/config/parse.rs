@@ -140,7 +140,12 @@ impl Document {
         }
         T::deserialize(&self.root).map_err(|error| {
             let place = self.origin.place(error.mark.unwrap_or(self.root.mark), error.field());
-            ConfigError { fault: error.fault, place: Box::new(place) }
+            let mut fault = error.fault;
+            if let (Fault::WrongType { found, quote: true, .. }, Some(written)) = (&mut fault, place.text()) {
+                // As it is written: `0644` and not its value.
+                *found = format!("`{}`", shown(&written));
+            }
+            ConfigError { fault, place: Box::new(place) }
         })
     }
 

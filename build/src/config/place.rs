@@ -72,6 +72,12 @@ impl Place {
         &self.field
     }
 
+    /// The text that the carets stand under.
+    pub(super) fn text(&self) -> Option<String> {
+        let line = self.kept.text.lines().nth(self.span.line.saturating_sub(1))?;
+        Some(line.chars().skip(self.span.column).take(self.span.width).collect())
+    }
+
     /// Four lines that show the place: position, the line itself, carets below it. No newline at the end.
     pub fn excerpt(&self) -> String {
         let number = self.line().to_string();

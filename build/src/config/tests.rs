@@ -68,7 +68,7 @@ fn unknown_missing_and_mistyped_fields_are_refused_with_their_path() {
         ("services:\n  -\n", "2:4, services[0]", "field `name` is missing"),
         ("init: 5\n", "1:7, init", "expected a list, found the number 5"),
         ("init: [{image: x}]\n", "1:8, init[0]", "expected text, found a mapping"),
-        ("init: [5]\n", "1:8, init[0]", "expected text, found the number 5; put it in quotes"),
+        ("init: [5]\n", "1:8, init[0]", "expected text, found `5`; put it in quotes"),
         ("init: [true]\n", "1:8, init[0]", "expected text, found `true`; put it in quotes"),
         ("init:\n  - \n", "2:5, init[0]", "expected text, found nothing"),
         ("kernel: [x]\n", "1:9, kernel", "expected a mapping, found a list"),
@@ -80,7 +80,7 @@ fn unknown_missing_and_mistyped_fields_are_refused_with_their_path() {
         (
             "services: [{name: s, image: x, sysctl: {a: 1}}]\n",
             "1:44, services[0].sysctl.a",
-            "expected text, found the number 1; put it in",
+            "expected text, found `1`; put it in",
         ),
         (
             "services: [{name: s, image: x, uid: -1}]\n",
@@ -229,7 +229,7 @@ fn files_that_cannot_be_made_are_refused_where_they_stand() {
         (
             "files: [{path: x, contents: a, mode: 0644}]\n",
             "1:38, files[0].mode",
-            "expected text, found the number 420; put it in quotes",
+            "expected text, found `0644`; put it in quotes",
         ),
     ]);
 }
@@ -269,7 +269,7 @@ fn a_fault_is_shown_with_its_line_and_carets() {
         ),
         (
             "\n\n\n\n\n\n\n\n\ninit: [ü, 5]\r\n",
-            "expected text, found the number 5; put it in quotes\n  --> x.yml:10:11, init[1]\n   |\n10 | init: [ü, 5]\n   |           ^",
+            "expected text, found `5`; put it in quotes\n  --> x.yml:10:11, init[1]\n   |\n10 | init: [ü, 5]\n   |           ^",
         ),
         (
             "kernel: {cmdline: \"a\tb\u{1b}[0m\", imag: q}",
