@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use kiln_run::boot::KernelCache;
 use kiln_run::config::{Boot, Disk, DiskFormat, MachineConfig, OnReset};
 use kiln_run::console::{ConsoleInput, OutputThread};
+use kiln_run::event::EventThread;
 use kiln_run::machine::{Control, HostSide};
 
 fn main() {
@@ -33,7 +34,7 @@ fn main() {
             "--on-reset" => config.on_reset = if value == "reboot" { OnReset::Reboot } else { OnReset::Stop },
             "--disk" => config.disks.push(Disk {
                 path: value.into(),
-                size_bytes: None,
+                size_bytes: Some(64 << 20),
                 format: DiskFormat::Raw,
                 read_only: false,
             }),
@@ -47,7 +48,9 @@ fn main() {
     });
     let stdout = std::io::stdout().as_fd().try_clone_to_owned().unwrap();
     let (thread, output) = OutputThread::start(stdout).unwrap();
-    let host = HostSide { output, input: ConsoleInput::new().unwrap(), kernels };
+    let events = EventThread::start("devices").unwrap();
+    let input = ConsoleInput::new().unwrap();
+    let host = HostSide { output, input, size: None, events: events.events(), kernels };
     let reason = kiln_run::machine::run(&hypervisor, &checked, &host, &Control::new());
     thread.finish().unwrap();
     eprintln!("EXIT {reason:?}");

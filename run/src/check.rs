@@ -18,6 +18,8 @@ pub const MAX_CPUS: u32 = 254;
 pub const MIN_MEMORY_MIB: u64 = 16;
 /// Most memory, in MiB: processors with the fewest address lines (39) must still reach the PCI window above it.
 pub const MAX_MEMORY_MIB: u64 = 480 * 1024;
+/// Most disks: the places that are left on the PCI bus.
+pub const MAX_DISKS: usize = 28;
 /// Sizes of disks are multiples of this, in bytes.
 const SECTOR_BYTES: u64 = 512;
 /// What a kernel needs beside itself and its packed RAM disk before it runs the first program, in MiB.
@@ -144,6 +146,12 @@ pub enum Fault {
         /// Its size, or the size to create it with.
         bytes: u64,
     },
+    /// More disks than places for them.
+    #[error("a machine has at most {MAX_DISKS} disks, not {disks}")]
+    Disks {
+        /// Asked for.
+        disks: usize,
+    },
     /// Two disks are the same file.
     #[error("disk `{}` is given twice", path.display())]
     DiskTwice {
@@ -216,6 +224,9 @@ fn attributes(role: &'static str, path: &Path, wanted: Access, faults: &mut Vec<
 }
 
 fn check_disks(disks: &[Disk], faults: &mut Vec<Fault>) {
+    if disks.len() > MAX_DISKS {
+        faults.push(Fault::Disks { disks: disks.len() });
+    }
     let mut seen = BTreeSet::new();
     for disk in disks {
         if !seen.insert(identity(&disk.path)) {

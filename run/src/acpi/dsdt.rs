@@ -35,6 +35,9 @@ fn pci_root(split: Split, body: &mut Vec<u8>) {
     let low = |address: u64| u32::try_from(address).unwrap_or(0);
     let start64 = split.pci_window64_start();
     let bus = AddressSpace::<u16>::new_bus_number(0, 0);
+    // All ports but those of the other way into configuration space. The LPC bridge's own ports are among them.
+    let ports_below = AddressSpace::<u16>::new_io(0, 0xCF7, None);
+    let ports_above = AddressSpace::<u16>::new_io(0xD00, 0xFFFF, None);
     let window32 = AddressSpace::<u32>::new_memory(
         AddressSpaceCacheable::NotCacheable,
         true,
@@ -59,7 +62,10 @@ fn pci_root(split: Split, body: &mut Vec<u8>) {
             &Name::new("_UID".into(), &ZERO),
             // Devices see what processors wrote without any cache maintenance.
             &Name::new("_CCA".into(), &acpi_tables::aml::ONE),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&bus, &window32, &window64])),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![&bus, &ports_below, &ports_above, &window32, &window64]),
+            ),
         ],
         body,
     );

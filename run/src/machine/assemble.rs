@@ -4,15 +4,15 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Error, Event, HostSide};
+use super::{Error, Event, HostSide, Kept, pci};
 use crate::bus::Bus;
 use crate::check::CheckedMachine;
 use crate::chipset::{Buses, Chipset, OnWish, PowerBlock, SerialPort};
 use crate::config::Boot;
 use crate::console::ConsoleInput;
-use crate::event::{EventHandler, EventThread, Interest};
+use crate::event::{EventHandler, Events, HandlerId, Interest};
 use crate::hv::{Entry, Vm};
-use crate::mem::GuestRam;
+use crate::virtio::transport::Resources;
 use crate::{acpi, boot};
 
 /// A machine ready to run.
@@ -25,8 +25,8 @@ pub(super) struct Assembled {
     pub(super) entry: Entry,
     /// The power button's block.
     pub(super) power: Arc<Mutex<PowerBlock>>,
-    /// Serves typed bytes; ends when the machine is dropped.
-    _events: EventThread,
+    /// Carries typed bytes to the serial port, if it gets them.
+    _typed: Option<Served>,
 }
 
 /// Assembles the machine in memory that is all zeros.
@@ -34,10 +34,11 @@ pub(super) fn assemble<V: Vm>(
     vm: &V,
     machine: &CheckedMachine,
     host: &HostSide,
-    ram: &GuestRam,
+    kept: Kept<'_>,
     events: &Sender<Event>,
 ) -> Result<Assembled, Error> {
     let config = machine.config();
+    let Kept { ram, disks } = kept;
     let rsdp = acpi::write(ram.memory(), ram.split(), config.cpus)?;
     let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
     let request = boot::Request { kernel, initrd: initrd.as_deref(), cmdline, rsdp, cache: host.kernels.as_ref() };
@@ -48,10 +49,43 @@ pub(super) fn assemble<V: Vm>(
     let mut buses = Buses { ports: &mut ports, memory: &mut memory };
     let on_wish = wishes_to(events.clone());
     let chipset = Chipset::new(&mut buses, vm.messages(), host.output.clone(), host.input.clone(), &on_wish)?;
-    let thread = EventThread::start("devices").map_err(Error::Thread)?;
+    let virtio_console_is_typed_to = has_virtio_console(cmdline);
+    let parts = pci::Parts {
+        host,
+        disks,
+        input: virtio_console_is_typed_to.then(|| host.input.clone()),
+        resources: Resources { memory: ram.memory().clone(), lines: vm.msi_lines(), doorbells: vm.doorbells() },
+        split: ram.split(),
+    };
+    pci::attach(&mut memory, parts)?;
     let typed = TypedToSerial { input: host.input.clone(), serial: chipset.serial };
-    thread.events().add(Box::new(typed)).map_err(Error::Thread)?;
-    Ok(Assembled { ports, memory, entry, power: chipset.power, _events: thread })
+    let typed = if virtio_console_is_typed_to { None } else { Some(Served::new(&host.events, Box::new(typed))?) };
+    Ok(Assembled { ports, memory, entry, power: chipset.power, _typed: typed })
+}
+
+/// Whether the kernel's own console, which is the last one named, is the virtio console.
+fn has_virtio_console(cmdline: &str) -> bool {
+    let last = cmdline.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("console="));
+    last.is_some_and(|console| console.starts_with("hvc"))
+}
+
+/// A handler that is served while this lives.
+struct Served {
+    events: Events,
+    id: HandlerId,
+}
+
+impl Served {
+    fn new(events: &Events, handler: Box<dyn EventHandler>) -> Result<Self, Error> {
+        let id = events.add(handler).map_err(Error::Thread)?;
+        Ok(Self { events: events.clone(), id })
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.events.remove(self.id);
+    }
 }
 
 /// Turns the chipset's wishes into events of the run.
@@ -76,5 +110,23 @@ impl EventHandler for TypedToSerial {
     fn ready(&mut self, _token: u32, _interest: &mut Interest<'_>) {
         let _was_raised = self.input.ready().take();
         self.serial.lock().unwrap_or_else(PoisonError::into_inner).receive();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_bytes_go_to_the_last_console_named() {
+        for (cmdline, expected) in [
+            ("", false),
+            ("quiet", false),
+            ("console=hvc0 console=ttyS0", false),
+            ("console=ttyS0 console=hvc0 quiet", true),
+            ("xconsole=hvc0", false),
+        ] {
+            assert_eq!(has_virtio_console(cmdline), expected, "{cmdline}");
+        }
     }
 }

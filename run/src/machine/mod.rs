@@ -2,6 +2,8 @@
 
 mod assemble;
 mod control;
+mod disks;
+mod pci;
 mod vcpus;
 
 use std::io;
@@ -9,24 +11,32 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 pub use self::control::Control;
+pub use self::disks::DiskError;
+use self::disks::OpenDisk;
 use crate::acpi;
 use crate::boot::{self, KernelCache};
 use crate::bus::Overlap;
 use crate::check::CheckedMachine;
 use crate::chipset::Wish;
 use crate::config::OnReset;
-use crate::console::{ConsoleInput, ConsoleSink};
+use crate::console::{ConsoleInput, ConsoleSink, TerminalSize};
+use crate::event::Events;
 use crate::exit::ExitReason;
 use crate::hv::{self, Hypervisor};
 use crate::mem::{self, GuestRam};
+use crate::pci::{AddError, NoRoom};
 
 /// The host's side of a machine.
 #[derive(Debug, Clone)]
 pub struct HostSide {
     /// What the guest prints.
     pub output: ConsoleSink,
-    /// What the user types.
+    /// What the user types. It goes to the serial port, or to the virtio console if the kernel's last `console=` says so.
     pub input: ConsoleInput,
+    /// The size of the user's terminal, if there is one.
+    pub size: Option<TerminalSize>,
+    /// Serves the devices that have little to do. Its thread must outlive the run.
+    pub events: Events,
     /// Where unpacked kernels are kept.
     pub kernels: Option<KernelCache>,
 }
@@ -58,6 +68,18 @@ pub enum Error {
     /// Two devices want the same addresses: a mistake of ours.
     #[error("devices collide")]
     Overlap(#[from] Overlap),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A device for which the host has no more descriptors, threads or interrupt lines.
+    #[error("cannot set up a device of the machine")]
+    Device(#[source] io::Error),
+    /// Two PCI devices want the same place: a mistake of ours.
+    #[error(transparent)]
+    PciAddress(#[from] AddError),
+    /// No room for a device's registers.
+    #[error(transparent)]
+    PciRoom(#[from] NoRoom),
     /// A thread or an event that the host would not give.
     #[error("cannot start a thread of the machine")]
     Thread(#[source] io::Error),
@@ -85,13 +107,21 @@ pub fn run<H: Hypervisor>(
     let config = machine.config();
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
+    let disks = disks::open_all(&config.disks)?;
     let mut ram = GuestRam::new(machine.memory_bytes())?;
     loop {
-        match run_once(hypervisor, machine, host, control, &ram)? {
+        match run_once(hypervisor, machine, host, control, Kept { ram: &ram, disks: &disks })? {
             ExitReason::Reset if config.on_reset == OnReset::Reboot => ram.clear(),
             reason => return Ok(reason),
         }
     }
+}
+
+/// What lasts from one start of the machine to the next.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    ram: &'a GuestRam,
+    disks: &'a [OpenDisk],
 }
 
 /// From power-on to power-off or reset.
@@ -100,11 +130,11 @@ fn run_once<H: Hypervisor>(
     machine: &CheckedMachine,
     host: &HostSide,
     control: &Control,
-    ram: &GuestRam,
+    kept: Kept<'_>,
 ) -> Result<ExitReason, Error> {
-    let vm = hypervisor.create_vm(ram.memory(), machine.config().cpus)?;
+    let vm = hypervisor.create_vm(kept.ram.memory(), machine.config().cpus)?;
     let (events, first_event) = mpsc::channel();
-    let assembled = assemble::assemble(&vm, machine, host, ram, &events)?;
+    let assembled = assemble::assemble(&vm, machine, host, kept, &events)?;
     let _attached = control.attach(events.clone(), assembled.power.clone());
     let event = vcpus::run_until_event(&vm, machine.config().cpus, &assembled, &events, &first_event)?;
     match event {

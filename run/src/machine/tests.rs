@@ -9,12 +9,14 @@ use crate::boot::tests::elf_kernel;
 use crate::check::check;
 use crate::config::{Boot, MachineConfig};
 use crate::console::OutputThread;
+use crate::event::EventThread;
 use crate::hv::Entry;
 use crate::hv::scripted::{Scripted, Step};
 
 struct Rig {
     folder: TempDir,
     output: OutputThread,
+    _events: EventThread,
     host: HostSide,
     config: MachineConfig,
 }
@@ -26,7 +28,14 @@ impl Rig {
         std::fs::write(&kernel, elf_kernel(&[0xF4; 8])).unwrap();
         let file = File::create(folder.path().join("console")).unwrap();
         let (output, sink) = OutputThread::start(OwnedFd::from(file)).unwrap();
-        let host = HostSide { output: sink, input: ConsoleInput::new().unwrap(), kernels: None };
+        let events = EventThread::start("devices").unwrap();
+        let host = HostSide {
+            output: sink,
+            input: ConsoleInput::new().unwrap(),
+            size: None,
+            events: events.events(),
+            kernels: None,
+        };
         let config = MachineConfig {
             cpus,
             memory_mib: 32,
@@ -35,7 +44,7 @@ impl Rig {
             on_reset: OnReset::Stop,
             state_dir: folder.path().join("state"),
         };
-        Self { folder, output, host, config }
+        Self { folder, output, _events: events, host, config }
     }
 
     fn run(&self, hypervisor: &Scripted, control: &Control) -> Result<ExitReason, Error> {

@@ -1,0 +1,71 @@
+//! The PCI bus of a machine: bridges, entropy, console, disks.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::disks::OpenDisk;
+use super::{Error, HostSide};
+use crate::block::RawDisk;
+use crate::bus::Bus;
+use crate::check::MAX_DISKS;
+use crate::console::ConsoleInput;
+use crate::layout::{ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT};
+use crate::mem::Split;
+use crate::pci::{HostBridge, LpcBridge, PciAddress, PciBus, Windows, memory_range};
+use crate::virtio::VirtioDevice;
+use crate::virtio::block::VirtioBlock;
+use crate::virtio::console::VirtioConsole;
+use crate::virtio::rng::VirtioRng;
+use crate::virtio::transport::{Resources, VirtioPci};
+
+/// Device number of the entropy source.
+const RNG_SLOT: u8 = 1;
+/// Device number of the console.
+const CONSOLE_SLOT: u8 = 2;
+/// Device number of the first disk; the others follow.
+const FIRST_DISK_SLOT: u8 = 3;
+/// The LPC bridge has the last one.
+const END_SLOT: u8 = 31;
+const _: () = assert!(FIRST_DISK_SLOT as usize + MAX_DISKS == END_SLOT as usize);
+
+/// What the devices need.
+pub(super) struct Parts<'a> {
+    pub(super) host: &'a HostSide,
+    pub(super) disks: &'a [OpenDisk],
+    /// Typed bytes, if the virtio console is the one that gets them.
+    pub(super) input: Option<ConsoleInput>,
+    pub(super) resources: Resources,
+    pub(super) split: Split,
+}
+
+/// Makes the bus with all its devices and puts it on `memory`.
+pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
+    let Parts { host, disks, input, resources, split } = parts;
+    let start64 = split.pci_window64_start();
+    let windows = Windows { low: PCI_WINDOW32_START..PCI_WINDOW32_END, high: start64..start64 + PCI_WINDOW64_LEN };
+    let (low, high) = (windows.low.clone(), windows.high.clone());
+    let mut bus = PciBus::new(windows, ECAM_START);
+    bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM_START)))?;
+    bus.add(PciAddress::LPC_BRIDGE, Box::new(LpcBridge::new(u16::try_from(PM_PORT).unwrap_or(0))))?;
+    let mut add = |slot: u8, device: Box<dyn VirtioDevice>| -> Result<(), Error> {
+        let function = VirtioPci::new(device, resources.clone()).map_err(Error::Device)?;
+        let address = PciAddress::new(slot, 0).ok_or(Error::Device(io::ErrorKind::QuotaExceeded.into()))?;
+        Ok(bus.add(address, Box::new(function))?)
+    };
+    add(RNG_SLOT, Box::new(VirtioRng::new(host.events.clone())))?;
+    let console = VirtioConsole::new(host.output.clone(), input, host.size.clone(), host.events.clone());
+    add(CONSOLE_SLOT, Box::new(console))?;
+    for (index, (slot, disk)) in (FIRST_DISK_SLOT..END_SLOT).zip(disks).enumerate() {
+        let file = disk.file.try_clone().map_err(Error::Device)?;
+        let backend = RawDisk::new(file, disk.read_only).map_err(Error::Device)?;
+        let name = format!("disk{index}");
+        add(slot, Box::new(VirtioBlock::new(Box::new(backend), &name, &name)))?;
+    }
+    bus.assign_bars()?;
+    let bus = Arc::new(Mutex::new(bus));
+    memory.insert(ECAM_START, ECAM_LEN, memory_range(&bus, ECAM_START))?;
+    for window in [low, high] {
+        memory.insert(window.start, window.end - window.start, memory_range(&bus, window.start))?;
+    }
+    Ok(())
+}
