@@ -238,3 +238,156 @@ impl BusDevice for ConfigPorts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::{Bar, ConfigSpace, HostBridge, Identity, LpcBridge};
+
+    const ECAM: u64 = 0xE000_0000;
+    const LOW: Range<u64> = 0xC000_0000..0xC010_0000;
+    const LEN: u64 = 0x1_0000;
+
+    /// Answers with its number, and remembers where it was put last.
+    struct Function {
+        config: ConfigSpace,
+        number: u8,
+        places: Arc<Mutex<Vec<Option<u64>>>>,
+    }
+
+    impl PciFunction for Function {
+        fn config(&mut self) -> &mut ConfigSpace {
+            &mut self.config
+        }
+
+        fn read_bar(&mut self, _bar: usize, _offset: u64, data: &mut [u8]) {
+            data.fill(self.number);
+        }
+
+        fn place_bar(&mut self, _bar: usize, address: Option<u64>) {
+            self.places.lock().unwrap().push(address);
+        }
+    }
+
+    struct Machine {
+        memory: Arc<Mutex<dyn BusDevice>>,
+        ports: Arc<Mutex<dyn BusDevice>>,
+        places: Vec<Arc<Mutex<Vec<Option<u64>>>>>,
+    }
+
+    impl Machine {
+        /// Bridges, and two functions with a BAR each at 00:01.0 and 00:02.0.
+        fn new() -> Self {
+            let mut bus = PciBus::new(Windows { low: LOW, high: 1 << 33..1 << 34 }, ECAM);
+            bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM))).unwrap();
+            bus.add(PciAddress::LPC_BRIDGE, Box::new(LpcBridge::new(0x600))).unwrap();
+            let mut places = Vec::new();
+            for number in [1, 2] {
+                let mut config = ConfigSpace::new(Identity {
+                    vendor: 0x1234,
+                    device: number.into(),
+                    revision: 0,
+                    class: 0xFF_00_00,
+                    subsystem: (0, 0),
+                });
+                config.add_bar(Bar { index: 0, len: LEN });
+                let seen = Arc::new(Mutex::new(Vec::new()));
+                places.push(Arc::clone(&seen));
+                let function = Function { config, number, places: seen };
+                let address = PciAddress::new(number, 0).unwrap();
+                bus.add(address, Box::new(function)).unwrap();
+            }
+            bus.assign_bars().unwrap();
+            let bus = Arc::new(Mutex::new(bus));
+            Self { memory: memory_range(&bus, 0), ports: config_ports(&bus), places }
+        }
+
+        fn read(&self, address: u64) -> u32 {
+            let mut data = [0xff; 4];
+            self.memory.lock().unwrap().read(address, &mut data);
+            u32::from_le_bytes(data)
+        }
+
+        fn write(&self, address: u64, value: u32) {
+            self.memory.lock().unwrap().write(address, &value.to_le_bytes());
+        }
+
+        fn config(number: u64, register: u64) -> u64 {
+            ECAM + (number << 15) + register
+        }
+    }
+
+    #[test]
+    fn an_address_holds_one_function() {
+        let mut bus = PciBus::new(Windows { low: LOW, high: 0..0 }, ECAM);
+        bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM))).unwrap();
+        let error = bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM))).unwrap_err();
+        assert_eq!(error.to_string(), "PCI address 00:00.0 is taken");
+        assert_eq!((PciAddress::new(32, 0), PciAddress::new(0, 8)), (None, None));
+    }
+
+    #[test]
+    fn bars_that_lie_over_each_other_leave_one_that_answers() {
+        let machine = Machine::new();
+        assert_eq!(machine.read(LOW.start), !0, "memory is off");
+        for number in [1, 2] {
+            machine.write(Machine::config(number, 4), 2);
+        }
+        assert_eq!((machine.read(LOW.start), machine.read(LOW.start + LEN)), (0x0101_0101, 0x0202_0202));
+        machine.write(Machine::config(2, 0x10), 0xC000_0000);
+        assert_eq!((machine.read(LOW.start), machine.read(LOW.start + LEN)), (0x0101_0101, !0));
+        assert_eq!(*machine.places[1].lock().unwrap(), [Some(LOW.start + LEN), None]);
+        machine.write(Machine::config(1, 0x10), 0xC008_0000);
+        assert_eq!((machine.read(LOW.start), machine.read(0xC008_0000)), (0x0202_0202, 0x0101_0101));
+        machine.write(Machine::config(1, 4), 0);
+        assert_eq!(machine.read(0xC008_0000), !0);
+    }
+
+    #[test]
+    fn an_access_that_leaves_its_bar_meets_nothing() {
+        let machine = Machine::new();
+        machine.write(Machine::config(1, 4), 2);
+        assert_eq!(machine.read(LOW.start + LEN - 4), 0x0101_0101);
+        assert_eq!(machine.read(LOW.start + LEN - 3), !0);
+    }
+
+    #[test]
+    fn ports_and_ecam_show_the_same_registers() {
+        let machine = Machine::new();
+        let mut ports = machine.ports.lock().unwrap();
+        let select = |ports: &mut dyn BusDevice, address: u32| ports.write(0, &address.to_le_bytes());
+        let data = |ports: &mut dyn BusDevice, offset: u64, len: usize| {
+            let mut data = [0xff; 4];
+            ports.read(4 + offset, &mut data[..len]);
+            u32::from_le_bytes(data)
+        };
+        select(&mut *ports, 0x8000_0000);
+        assert_eq!(data(&mut *ports, 0, 4), 0x29C0_8086);
+        assert_eq!(data(&mut *ports, 2, 2), 0xFFFF_29C0);
+        assert_eq!(data(&mut *ports, 2, 4), !0, "past the port");
+        select(&mut *ports, 0x8000_F800);
+        assert_eq!(data(&mut *ports, 0, 4), 0x2918_8086);
+        select(&mut *ports, 0x8000_F840);
+        assert_eq!(data(&mut *ports, 0, 4), 0x601);
+        ports.write(4, &0x0B01_u32.to_le_bytes());
+        assert_eq!(machine.read(ECAM + (31 << 15) + 0x40), 0xB01);
+        for absent in [0x0000_0000, 0x8001_0000, 0x8000_1800, 0x80FF_0000] {
+            select(&mut *ports, absent);
+            assert_eq!(data(&mut *ports, 0, 4), !0, "{absent:#x}");
+        }
+        assert_eq!(machine.read(ECAM + 0x60), 0xE000_0005, "the host bridge tells where ECAM is");
+    }
+
+    #[test]
+    fn bars_that_do_not_fit_are_an_error() {
+        let mut bus = PciBus::new(Windows { low: LOW, high: 0..0 }, ECAM);
+        let mut config = ConfigSpace::new(Identity { vendor: 1, device: 1, revision: 0, class: 0, subsystem: (0, 0) });
+        config.add_bar(Bar { index: 0, len: 1 << 30 });
+        let function = Function { config, number: 1, places: Arc::default() };
+        bus.add(PciAddress::new(3, 0).unwrap(), Box::new(function)).unwrap();
+        assert_eq!(
+            bus.assign_bars().unwrap_err().to_string(),
+            "no room for 1073741824 bytes of device memory of 00:03.0"
+        );
+    }
+}

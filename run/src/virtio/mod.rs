@@ -10,6 +10,8 @@ pub mod rng;
 pub mod spec;
 pub mod transport;
 
+#[cfg(test)]
+mod mock;
 mod queue;
 
 pub use queue::{Chain, Misuse, Ring};

@@ -107,3 +107,62 @@ impl EventHandler for Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::EventThread,
+        virtio::mock::{Buffer, Driver, NEXT},
+    };
+
+    fn setup() -> (Driver, EventThread) {
+        let thread = EventThread::start("test").unwrap();
+        let mut driver = Driver::find(Box::new(VirtioRng::new(thread.events())));
+        driver.start();
+        (driver, thread)
+    }
+
+    #[test]
+    fn a_broken_chain_stops_it_and_a_reset_brings_it_back() {
+        let (mut driver, _thread) = setup();
+        let (table, ..) = Driver::ring_addresses(0);
+        driver.describe(table, 0, 0x9_0000, 16, NEXT, 0);
+        driver.offer(0, 0);
+        driver.notify(0);
+        driver.wait_for_break_down();
+        driver.reset();
+        driver.start();
+        assert_eq!(driver.request(0, &[Buffer::In(8)]).written, 8);
+    }
+
+    #[test]
+    fn a_request_is_filled_up_to_its_limit() {
+        let (mut driver, _thread) = setup();
+        for (len, written) in [(1, 1), (64, 64), (1024, 1024), (100_000, 1024)] {
+            assert_eq!(driver.request(0, &[Buffer::In(len)]).written, written);
+        }
+        assert_eq!(driver.request(0, &[Buffer::Out(vec![1; 10])]).written, 0);
+    }
+
+    #[test]
+    fn no_two_answers_are_alike() {
+        let (mut driver, _thread) = setup();
+        let first = driver.request(0, &[Buffer::In(20), Buffer::In(12)]).filled;
+        let second = driver.request(0, &[Buffer::In(32)]).filled;
+        assert!(first != second && first != [0; 32] && second != [0; 32]);
+    }
+
+    #[test]
+    fn more_requests_than_a_turn_serves_are_all_served() {
+        let (mut driver, _thread) = setup();
+        for _ in 0..16 {
+            driver.put(0, &[Buffer::In(1)]);
+        }
+        driver.notify(0);
+        for _ in 0..16 {
+            assert_eq!(driver.finished(0).written, 1);
+        }
+        driver.request(0, &[Buffer::In(1)]);
+    }
+}

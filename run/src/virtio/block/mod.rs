@@ -6,3 +6,6 @@ mod spec;
 mod worker;
 
 pub use device::VirtioBlock;
+
+#[cfg(test)]
+mod tests;

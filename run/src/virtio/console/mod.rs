@@ -4,3 +4,6 @@ mod device;
 mod worker;
 
 pub use device::VirtioConsole;
+
+#[cfg(test)]
+mod tests;

@@ -5,5 +5,7 @@ mod pci;
 mod queue_setup;
 mod registers;
 mod signal;
+#[cfg(test)]
+mod tests;
 
 pub use pci::{Resources, VirtioPci};
