@@ -77,12 +77,13 @@ pub struct Machine {
     boot: Vec<Step>,
     shutdown: Vec<Index>,
     mode: Mode,
+    told_up: bool,
 }
 
 impl Machine {
     /// A machine that has not begun. `shutdown` runs in order before the services are stopped.
     pub fn new(tasks: Vec<Task>, boot: Vec<Step>, shutdown: Vec<Index>) -> Self {
-        Self { tasks, boot, shutdown, mode: Mode::Boot { next: 0 } }
+        Self { tasks, boot, shutdown, mode: Mode::Boot { next: 0 }, told_up: false }
     }
 
     /// The tasks by index.
@@ -229,17 +230,15 @@ impl Machine {
                         return;
                     }
                     match self.boot.get(next).copied() {
-                        None => {
-                            self.mode = Mode::Up;
-                            self.say_up(now, commands);
-                        }
+                        None => self.mode = Mode::Up,
                         Some(step) => {
                             self.mode = Mode::Boot { next: next + 1 };
                             self.begin(now, step, commands);
                         }
                     }
                 }
-                Mode::Up | Mode::Over => return,
+                Mode::Up => return self.say_up(now, commands),
+                Mode::Over => return,
                 Mode::Shutdown { next, power } => {
                     let before = next.checked_sub(1).and_then(|last| self.shutdown.get(last)).copied();
                     if before.is_some_and(|index| self.is_live(index)) {
@@ -292,7 +291,12 @@ impl Machine {
         }
     }
 
-    fn say_up(&self, now: Duration, commands: &mut Vec<Command>) {
+    /// Once, when every service was started or has failed.
+    fn say_up(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        if self.told_up || self.tasks.iter().any(|task| matches!(task.phase, Phase::Starting { .. })) {
+            return;
+        }
+        self.told_up = true;
         let containers = self.tasks.iter().filter(|task| matches!(task.kind, Kind::Container { .. })).count();
         let (at, text) = if containers == 0 {
             let text = format!("nothing to run: `{}` has no onboot and no services", kiln_abi::CONTAINERS_DIR);

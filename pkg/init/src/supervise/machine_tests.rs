@@ -168,3 +168,18 @@ fn a_machine_without_containers_says_so() {
     assert!(said(&commands)[0].starts_with("nothing to run"), "{commands:?}");
     assert_eq!(acts(machine.take(at(1), Event::Stop(Power::Off))), [Command::End(Power::Off)]);
 }
+
+#[test]
+fn the_machine_is_up_once_every_service_was_started_or_has_failed() {
+    let mut machine = machine(POLICY);
+    for (ms, event) in [(0, Event::Ready), (1, Event::NotStarted(0, "a".into())), (2, Event::NotStarted(1, "b".into()))]
+    {
+        machine.take(at(ms), event);
+    }
+    let first = machine.take(at(3), Event::NotStarted(2, "c".into()));
+    assert!(!said(&first).iter().any(|text| text.starts_with("up ")), "{first:?}");
+    assert!(said(&machine.take(at(40), Event::Started(3, 9))).contains(&"up after 40 ms"));
+    machine.take(at(50), Event::Exited(3, 1));
+    let later = machine.take(at(200), Event::Tick);
+    assert!(!said(&later).iter().any(|text| text.starts_with("up ")), "{later:?}");
+}
