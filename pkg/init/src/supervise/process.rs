@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const CGROUPS: &str = "/sys/fs/cgroup";
 const SIGTERM_BIT: u32 = 15 - 1;
 
 /// PID 1's own program under another name, with a clean environment.
@@ -60,12 +61,16 @@ pub fn kill(pid: u32, cgroup: Option<&Path>) {
     signal(pid, Signal::KILL);
 }
 
+/// The group's folder in version 2's hierarchy.
 fn v2(cgroup: &Path) -> PathBuf {
-    Path::new("/sys/fs/cgroup").join(cgroup.strip_prefix("/").unwrap_or(cgroup))
+    Path::new(CGROUPS).join(cgroup.strip_prefix("/").unwrap_or(cgroup))
 }
 
+/// Processes of a group; in version 1 any hierarchy that has them all will do.
 fn members(cgroup: &Path) -> Option<Vec<u32>> {
-    let text = fs::read_to_string(v2(cgroup).join("cgroup.procs")).ok()?;
+    let v1 = Path::new(CGROUPS).join("pids").join(cgroup.strip_prefix("/").unwrap_or(cgroup));
+    let read = |folder: PathBuf| fs::read_to_string(folder.join("cgroup.procs"));
+    let text = read(v2(cgroup)).or_else(|_| read(v1)).ok()?;
     Some(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
