@@ -21,8 +21,15 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Where a program may be started.
-const STARTERS: &[&str] =
-    &["build/src/package", "build/src/oci/credentials", "run/src/qemu", "run/src/console/watch.rs", "pkg/", "tests/", "bench/"];
+const STARTERS: &[&str] = &[
+    "build/src/package",
+    "build/src/oci/credentials",
+    "run/src/qemu",
+    "run/src/console/watch.rs",
+    "pkg/",
+    "tests/",
+    "bench/",
+];
 
 fn rust_files(below: &str) -> Vec<PathBuf> {
     let mut found = vec![];

@@ -10,10 +10,12 @@ use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
 use kiln_build::format::Format;
 use kiln_build::pipeline::{self, BuildRequest, Built, Destination, YamlSource};
+use kiln_build::plan::{Pull, PullOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args;
 use crate::failure::{Failure, INTERRUPTED};
+use crate::pkg;
 use crate::printer::Printer;
 use crate::progress::Shown;
 use crate::surroundings::{self, variable};
@@ -56,20 +58,28 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     let sources = asked.files.iter().map(|file| source(file)).collect::<Result<Vec<_>, _>>()?;
     let cancel = cancel_on_signals()?;
     printer.detail(&format!("image store: {}", store.display()));
-    let _ = registries;
+    let progress = Shown::new(printer);
+    let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
+    let packages = pkg::Workbench::open(&store, &architecture, source_date_s)?;
+    let resolve = |folder: &Path| Ok(packages.resolve(folder, &progress)?);
     let request = BuildRequest {
         sources,
         destination,
         formats,
-        architecture: asked.arch.clone().unwrap_or_else(|| own_architecture().into()),
+        architecture,
         store,
         working_folder: std::env::current_dir()?,
         home_folder: surroundings::home(&variable),
         source_date_s,
         cancel: cancel.clone(),
-        packages: None,
+        pull: PullOptions {
+            pull: if asked.pull { Pull::Always } else { Pull::Missing },
+            registry: registries,
+            ..PullOptions::default()
+        },
+        packages: Some(&resolve),
     };
-    match pipeline::build(&request, &Shown::new(printer)) {
+    match pipeline::build(&request, &progress) {
         Ok(built) => {
             tell(&built, printer);
             Ok(())
@@ -167,7 +177,8 @@ fn tell(built: &Built, printer: &Printer) {
     for file in &built.files {
         let size = file.metadata().map(|metadata| format!(" ({})", HumanBytes(metadata.len()))).unwrap_or_default();
         let how = if built.up_to_date { ", unchanged" } else { "" };
-        printer.note(&format!("{}{size}{how}", file.display()));
+        let shown = file.strip_prefix(".").unwrap_or(file);
+        printer.note(&format!("{}{size}{how}", shown.display()));
     }
 }
 

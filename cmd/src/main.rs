@@ -19,6 +19,9 @@ use failure::Failure;
 use printer::{Level, Printer};
 
 fn main() -> ExitCode {
+    if kiln_run::console::watch_if_asked() {
+        return ExitCode::SUCCESS;
+    }
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(refusal) => {
@@ -62,6 +65,6 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
         Command::Build(asked) => build::build(asked, &cli.global, printer),
         Command::Doctor(asked) => doctor::doctor(asked, &cli.global, printer),
         Command::Pkg(Pkg::ShowTag(asked)) => pkg::show_tag(asked, printer),
-        Command::Pkg(Pkg::Build(_)) => Err(Failure::new("`kiln pkg build` is not there yet")),
+        Command::Pkg(Pkg::Build(asked)) => pkg::build(asked, &cli.global, printer),
     }
 }

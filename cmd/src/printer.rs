@@ -52,8 +52,11 @@ impl Printer {
 
     /// Data: to standard output, all of it. A reader that has gone away has got what it wanted.
     pub fn data(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        let write = || {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(bytes).and_then(|()| stdout.flush())
+        };
+        match self.bars.as_ref().map_or_else(write, |bars| bars.suspend(write)) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result,
         }

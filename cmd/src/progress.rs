@@ -13,6 +13,13 @@ const SHORT: Duration = Duration::from_secs(1);
 /// How often a bar without news turns its spinner.
 const TICK: Duration = Duration::from_millis(120);
 
+/// A bar for work of known size.
+const MEASURED: &str = "{spinner} {msg:50} [{bar:25}] {bytes}/{total_bytes} {bytes_per_sec}";
+/// A line for work that counts bytes and does not know how many there are.
+const COUNTED: &str = "{spinner} {msg:50} {bytes} {elapsed}";
+/// A line for work that counts nothing.
+const TIMED: &str = "{spinner} {msg:50} {elapsed}";
+
 /// A build's progress, told through the printer.
 pub struct Shown {
     printer: Printer,
@@ -30,8 +37,9 @@ impl Progress for Shown {
         if self.printer.level() == Level::Quiet {
             return Box::new(Silent);
         }
+        let first_style = if total_bytes.is_some() { MEASURED } else { TIMED };
         let bar = self.printer.bars().map(|bars| {
-            let bar = bars.add(ProgressBar::new(total_bytes.unwrap_or(0)).with_style(style(total_bytes.is_some())));
+            let bar = bars.add(ProgressBar::new(total_bytes.unwrap_or(0)).with_style(style(first_style)));
             bar.set_message(shortened(what));
             bar.enable_steady_tick(TICK);
             bar
@@ -40,7 +48,8 @@ impl Progress for Shown {
             self.printer.note(what);
         }
         let (printer, what) = (self.printer.clone(), what.to_owned());
-        Box::new(Piece { printer, what, bar, bytes: AtomicU64::new(0), began: Instant::now() })
+        let has_total = total_bytes.is_some();
+        Box::new(Piece { printer, what, bar, has_total, bytes: AtomicU64::new(0), began: Instant::now() })
     }
 
     fn note(&self, line: &str) {
@@ -53,14 +62,18 @@ struct Piece {
     printer: Printer,
     what: String,
     bar: Option<ProgressBar>,
+    has_total: bool,
     bytes: AtomicU64,
     began: Instant,
 }
 
 impl Meter for Piece {
     fn advance(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
+            if before == 0 && !self.has_total {
+                bar.set_style(style(COUNTED));
+            }
             bar.inc(bytes);
         }
     }
@@ -84,12 +97,7 @@ fn done_line(what: &str, bytes: u64, took: Duration) -> String {
 }
 
 /// The templates are constants: a mistake in one shows the plain bar.
-fn style(has_total: bool) -> ProgressStyle {
-    let template = if has_total {
-        "{spinner} {msg:50} [{bar:25}] {bytes}/{total_bytes} {bytes_per_sec}"
-    } else {
-        "{spinner} {msg:50} {bytes} {elapsed}"
-    };
+fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 

@@ -51,6 +51,11 @@ pub fn store(global: &Global, variables: Variables) -> Result<PathBuf, Failure> 
         .ok_or_else(|| Failure::new(SurroundingsError::NoHome).hint("`-cache DIR` or KILN_CACHE names one"))
 }
 
+/// `~/.kiln/NAME`: a folder of what can be made again.
+pub fn kept(name: &str, variables: Variables) -> Option<PathBuf> {
+    home(variables).map(|home| home.join(".kiln").join(name))
+}
+
 /// How registries are reached: mirrors from the flags, else from `LINUXKIT_MIRROR`; Docker's file with credentials.
 pub fn registries(global: &Global, variables: Variables) -> Result<RegistryOptions, Failure> {
     let listed = variables("LINUXKIT_MIRROR").unwrap_or_default().to_string_lossy().into_owned();

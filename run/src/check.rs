@@ -184,7 +184,7 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
             faults.push(Fault::MemoryForBoot { mib: config.memory_mib, needed_mib });
         }
     }
-    check_disks(&config.disks, &mut faults);
+    check_disks(&config.disks, &config.state_dir, &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone() }) } else { Err(Faults(faults)) }
 }
@@ -223,7 +223,7 @@ fn attributes(role: &'static str, path: &Path, wanted: Access, faults: &mut Vec<
     attributes.map_err(|source| faults.push(Fault::File { role, path: path.into(), source })).ok()
 }
 
-fn check_disks(disks: &[Disk], faults: &mut Vec<Fault>) {
+fn check_disks(disks: &[Disk], state_dir: &Path, faults: &mut Vec<Fault>) {
     if disks.len() > MAX_DISKS {
         faults.push(Fault::Disks { disks: disks.len() });
     }
@@ -233,7 +233,7 @@ fn check_disks(disks: &[Disk], faults: &mut Vec<Fault>) {
             faults.push(Fault::DiskTwice { path: disk.path.clone() });
         }
         match fs::symlink_metadata(&disk.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => check_new_disk(disk, faults),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => check_new_disk(disk, state_dir, faults),
             _ => check_existing_disk(disk, faults),
         }
     }
@@ -259,12 +259,16 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn check_new_disk(disk: &Disk, faults: &mut Vec<Fault>) {
+fn check_new_disk(disk: &Disk, state_dir: &Path, faults: &mut Vec<Fault>) {
     let Some(bytes) = disk.size_bytes else {
         return faults.push(Fault::DiskMissing { path: disk.path.clone() });
     };
     check_disk_size(disk, bytes, faults);
-    attributes("the folder of a new disk", folder_of(&disk.path), Access::WRITE_OK | Access::EXEC_OK, faults);
+    let folder = folder_of(&disk.path);
+    // The state folder is made with the machine.
+    if folder != state_dir || folder.exists() {
+        attributes("the folder of a new disk", folder, Access::WRITE_OK | Access::EXEC_OK, faults);
+    }
 }
 
 fn check_existing_disk(disk: &Disk, faults: &mut Vec<Fault>) {
@@ -369,6 +373,17 @@ mod tests {
         );
         config.memory_mib = 118;
         assert!(check(&config).is_ok());
+    }
+
+    #[test]
+    fn a_new_disk_may_lie_in_the_state_folder_that_is_not_there_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = machine(&folder);
+        config.disks = vec![disk(config.state_dir.join("disk.img"), Some(MIB))];
+        check(&config).unwrap();
+        assert!(!config.state_dir.exists());
+        config.disks = vec![disk(folder.path().join("other/disk.img"), Some(MIB))];
+        assert_eq!(faults(&config).len(), 1);
     }
 
     #[test]

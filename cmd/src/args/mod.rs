@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use disk::DiskSpec;
 
@@ -124,7 +124,13 @@ pub struct Build {
 
 /// `kiln run`.
 #[derive(Debug, Clone, Args)]
-#[command(override_usage = "kiln run [OPTIONS] [BACKEND] NAME")]
+#[command(
+    override_usage = "kiln run [OPTIONS] [BACKEND] NAME",
+    after_help = "On a terminal, Ctrl-A x ends the machine at once, and Ctrl-A Ctrl-A sends the guest one Ctrl-A; every \
+                  other key is the guest's. Elsewhere SIGTERM, SIGINT and SIGHUP press its power button.\n\n\
+                  Exit status: 0 the guest powered off (or reset, with -no-reboot), 1 it panicked, triple-faulted or \
+                  was stopped."
+)]
 pub struct Run {
     /// What was built: NAME stands for the files NAME-kernel, NAME-initrd.img and NAME-cmdline. BACKEND, `qemu` or
     /// `kvm`, is short for -accel
@@ -189,8 +195,11 @@ pub struct PkgBuild {
     #[arg(required = true, value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
     /// Build even what is in the store already
-    #[arg(long, action = ArgAction::SetTrue)]
+    #[arg(long)]
     pub force: bool,
+    /// Architecture to build for: amd64 or arm64 [default: this machine's]
+    #[arg(long)]
+    pub arch: Option<String>,
 }
 
 /// `kiln pkg show-tag`.

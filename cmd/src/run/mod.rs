@@ -2,18 +2,18 @@
 
 mod artifacts;
 mod signals;
+mod start;
 mod state;
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use kiln_run::check::{self, CheckedMachine};
 use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
-use kiln_run::console::{AbandonOutput, ConsoleInput, OutputThread};
 use kiln_run::exit::ExitReason;
 use kiln_run::host::{self, Accel, Backend, Facts};
-use kiln_run::qemu;
 
+use self::start::{End, Surface};
 use crate::args;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -21,23 +21,36 @@ use crate::printer::Printer;
 /// Runs a machine to its end.
 pub fn run(asked: &args::Run, printer: &Printer) -> Result<(), Failure> {
     let (accel, name) = words(asked)?;
-    let config = machine_config(asked, name)?;
+    let machine = checked(&machine_config(asked, name)?)?;
     let facts = Facts::read();
     let choice = host::choose(accel, &facts).map_err(|refusal| {
         let hints = refusal.hints();
         Failure::new(refusal).hints(hints)
     })?;
-    let _state = state::take(&config.state_dir)?;
+    let _state = state::take(&machine.config().state_dir)?;
     if let Some(trouble) = &choice.fell_back {
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
-    match (choice.backend, facts.qemu) {
+    let surface = Surface { patience: asked.stop_timeout, printer };
+    let end = match (choice.backend, facts.qemu) {
         (Backend::Qemu, Some(found)) => {
             printer.detail(&format!("QEMU {} at {}", found.version, found.path.display()));
-            run_under_qemu(asked, config, found.path, printer)
+            start::under_qemu(&machine, found.path, &surface)?
         }
-        _ => Err(Failure::new("running under KVM is not built in yet").hint("`-accel qemu` runs it more slowly")),
-    }
+        _ => start::under_kvm(&machine, &surface)?,
+    };
+    meaning(end, asked)
+}
+
+/// Checks the machine as a whole. Several faults make one failure that lists them.
+fn checked(config: &MachineConfig) -> Result<CheckedMachine, Failure> {
+    check::check(config).map_err(|faults| match faults.iter().count() {
+        0 | 1 => Failure::new(faults),
+        count => {
+            let lines = faults.to_string().replace('\n', "\n  - ");
+            Failure::new(format!("this machine has {count} faults:\n  - {lines}"))
+        }
+    })
 }
 
 /// The back end and the name out of `[BACKEND] NAME`. A machine called `qemu` is told from the back end by standing alone.
@@ -93,50 +106,15 @@ fn disk(at: usize, spec: &args::DiskSpec, state_dir: &Path) -> Disk {
     Disk { path, size_bytes: spec.size_bytes, format: DiskFormat::Raw, read_only: spec.read_only }
 }
 
-/// QEMU's machine and our output, as signals reach them.
-struct UnderQemu(qemu::Remote, AbandonOutput);
-
-impl signals::Machine for UnderQemu {
-    fn power_button(&self) {
-        self.0.power_button();
-    }
-
-    fn stop(&self) {
-        self.1.abandon();
-        self.0.stop();
-    }
-}
-
-fn run_under_qemu(asked: &args::Run, config: MachineConfig, qemu: PathBuf, printer: &Printer) -> Result<(), Failure> {
-    let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
-    let machine = qemu::Machine::new(config, programs);
-    let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
-    let (output, sink) = OutputThread::start(stdout)?;
-    let input = ConsoleInput::new()?;
-    let reach = UnderQemu(machine.remote(), output.abandon_handle());
-    let watch = signals::watch(reach, asked.stop_timeout, printer.clone())?;
-    let ended = machine.run(&sink, &input);
-    drop(sink);
-    let written = output.finish();
-    let reason = ended?;
-    meaning(reason, asked, watch.was_overdue())?;
-    Ok(written.map_err(LostOutput)?)
-}
-
-/// The guest's output had nowhere to go.
-#[derive(Debug, thiserror::Error)]
-#[error("not all of what the guest printed could be written")]
-struct LostOutput(#[source] std::io::Error);
-
 /// Whether a run that ended so did what it should.
-fn meaning(reason: ExitReason, asked: &args::Run, overdue: bool) -> Result<(), Failure> {
-    match reason {
+fn meaning(end: End, asked: &args::Run) -> Result<(), Failure> {
+    match end.reason {
         ExitReason::PowerOff | ExitReason::Reset => Ok(()),
         ExitReason::Panic => Err(Failure::new("the guest's kernel panicked")),
         ExitReason::TripleFault => {
             Err(Failure::new("the guest triple-faulted: a processor met a fault that it could not report"))
         }
-        ExitReason::Stopped if overdue => {
+        ExitReason::Stopped if end.overdue => {
             let seconds = asked.stop_timeout.as_secs();
             Err(Failure::new(format!("stopped: the guest did not power off within {seconds} seconds"))
                 .hint("`-stop-timeout SECONDS` gives it more time"))
@@ -212,7 +190,7 @@ mod tests {
             (ExitReason::TripleFault, false),
             (ExitReason::Stopped, false),
         ] {
-            assert_eq!(meaning(reason, &asked, false).is_ok(), good, "{reason:?}");
+            assert_eq!(meaning(End { reason, overdue: false }, &asked).is_ok(), good, "{reason:?}");
         }
     }
 }

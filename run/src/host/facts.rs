@@ -42,6 +42,11 @@ pub enum KvmDevice {
         /// What the system said.
         reason: String,
     },
+    /// It opens and lacks what a machine needs.
+    Unfit {
+        /// What it lacks.
+        reason: String,
+    },
 }
 
 impl Facts {
@@ -50,7 +55,10 @@ impl Facts {
         let search_path = std::env::var_os("PATH").unwrap_or_default();
         let loaded = |name: &&str| Path::new("/sys/module").join(name).exists();
         Self {
-            kvm_device: kvm_device(Path::new(KVM_DEVICE)),
+            kvm_device: match kvm_device(Path::new(KVM_DEVICE)) {
+                KvmDevice::Opens => fitness(),
+                other => other,
+            },
             kvm_modules: ["kvm_intel", "kvm_amd", "kvm_pvm"]
                 .iter()
                 .filter(|n| loaded(n))
@@ -69,6 +77,22 @@ fn kvm_device(path: &Path) -> KvmDevice {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => forbidden(path),
         Err(error) => KvmDevice::Broken { reason: error.to_string() },
     }
+}
+
+/// What the hypervisor's own probe says of a device that opens.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn fitness() -> KvmDevice {
+    use crate::hv::kvm::{Unusable, probe};
+    match probe() {
+        // That it is KVM without hardware is told from the modules.
+        Ok(_) | Err(Unusable::Software { .. }) => KvmDevice::Opens,
+        Err(unusable) => KvmDevice::Unfit { reason: unusable.to_string() },
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn fitness() -> KvmDevice {
+    KvmDevice::Unfit { reason: format!("kiln runs no {} machines over KVM yet", std::env::consts::ARCH) }
 }
 
 fn forbidden(path: &Path) -> KvmDevice {

@@ -58,6 +58,12 @@ pub enum KvmTrouble {
         /// What the system said.
         reason: String,
     },
+    /// The device opens and lacks something.
+    #[error("/dev/kvm cannot serve: {reason}")]
+    Unfit {
+        /// What it lacks.
+        reason: String,
+    },
     /// KVM without hardware behind it.
     #[error("this host's KVM (kvm_pvm) works without hardware virtualization and cannot run stock kernels")]
     NoStockKernels,
@@ -76,7 +82,7 @@ impl KvmTrouble {
             }
             Self::Forbidden => Some("`sudo setfacl -m u:$USER:rw /dev/kvm` lets you in until the next boot".into()),
             Self::NoHardware => Some("look for virtualization (VT-x, SVM, nested) in the settings around it".into()),
-            Self::Broken { .. } | Self::NoStockKernels => None,
+            Self::Broken { .. } | Self::Unfit { .. } | Self::NoStockKernels => None,
         }
     }
 }
@@ -121,6 +127,7 @@ pub fn kvm_trouble(facts: &Facts) -> Option<KvmTrouble> {
         }
         KvmDevice::Forbidden { group: None, .. } => Some(KvmTrouble::Forbidden),
         KvmDevice::Broken { reason } => Some(KvmTrouble::Broken { reason: reason.clone() }),
+        KvmDevice::Unfit { reason } => Some(KvmTrouble::Unfit { reason: reason.clone() }),
         KvmDevice::Opens if facts.kvm_modules == ["kvm_pvm"] => Some(KvmTrouble::NoStockKernels),
         KvmDevice::Opens => None,
     }
@@ -167,6 +174,10 @@ mod tests {
             (
                 facts(KvmDevice::Forbidden { group: None, group_is_given: false }, &["kvm_amd"], true),
                 Some(KvmTrouble::Forbidden),
+            ),
+            (
+                facts(KvmDevice::Unfit { reason: "old".into() }, &["kvm_amd"], true),
+                Some(KvmTrouble::Unfit { reason: "old".into() }),
             ),
             (facts(KvmDevice::Opens, &["kvm_pvm"], true), Some(KvmTrouble::NoStockKernels)),
             (facts(KvmDevice::Opens, &["kvm_intel"], true), None),

@@ -1,0 +1,119 @@
+//! A checked machine on one of the two back ends: console, signals, and the run itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kiln_run::boot::KernelCache;
+use kiln_run::check::CheckedMachine;
+use kiln_run::console::{AbandonOutput, Console};
+use kiln_run::event::{EventThread, Events};
+use kiln_run::exit::ExitReason;
+use kiln_run::hv;
+use kiln_run::machine::{self, Control, HostSide};
+use kiln_run::qemu;
+
+use super::signals::{self, Watch};
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::surroundings::{self, variable};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// What the machine said.
+    pub reason: ExitReason,
+    /// It was stopped because the guest did not power off in time.
+    pub overdue: bool,
+}
+
+/// What both back ends need beside the machine.
+pub struct Surface<'a> {
+    /// How long a guest may take to power off after a signal.
+    pub patience: Duration,
+    /// Says what the user should know meanwhile.
+    pub printer: &'a Printer,
+}
+
+/// A machine, whichever back end has it, and its output, as signals and keys reach them.
+#[derive(Clone)]
+struct Reach<M> {
+    machine: M,
+    output: AbandonOutput,
+}
+
+impl signals::Machine for Reach<qemu::Remote> {
+    fn power_button(&self) {
+        self.machine.power_button();
+    }
+
+    fn stop(&self) {
+        self.machine.stop();
+    }
+
+    fn abandon_output(&self) {
+        self.output.abandon();
+    }
+}
+
+impl signals::Machine for Reach<Control> {
+    fn power_button(&self) {
+        self.machine.press_power_button();
+    }
+
+    fn stop(&self) {
+        self.machine.stop();
+    }
+
+    fn abandon_output(&self) {
+        self.output.abandon();
+    }
+}
+
+/// Runs the machine under QEMU.
+pub fn under_qemu(machine: &CheckedMachine, qemu: PathBuf, surface: &Surface<'_>) -> Result<End, Failure> {
+    let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
+    let machine = qemu::Machine::new(machine.config().clone(), programs);
+    with_console(machine.remote(), surface, |console, _| Ok(machine.run(&console.sink(), &console.input())?))
+}
+
+/// Runs the machine in this process, over KVM.
+pub fn under_kvm(machine: &CheckedMachine, surface: &Surface<'_>) -> Result<End, Failure> {
+    let kvm = hv::kvm::probe()?;
+    let control = Control::new();
+    let kernels = surroundings::kept("kernels", &variable).map(KernelCache::new);
+    with_console(control.clone(), surface, |console, events| {
+        let host = HostSide {
+            output: console.sink(),
+            input: console.input(),
+            size: console.size(),
+            events: events.clone(),
+            kernels,
+        };
+        Ok(machine::run(&kvm, machine, &host, &control)?)
+    })
+}
+
+/// Runs `work` with the console open and signals watched, and writes out what the guest printed, whatever the end.
+fn with_console<M>(
+    machine: M,
+    surface: &Surface<'_>,
+    work: impl FnOnce(&Console, &Events) -> Result<ExitReason, Failure>,
+) -> Result<End, Failure>
+where
+    Reach<M>: signals::Machine + Clone + Sync + 'static,
+{
+    let mut console = Console::stdio()?;
+    let thread = EventThread::start("console")?;
+    let reach = Reach { machine, output: console.abandon_handle() };
+    let watch = signals::watch(reach.clone(), console.quit().try_clone()?, surface.patience, surface.printer.clone())?;
+    let events = thread.events();
+    console.start(&events)?;
+    let reason = work(&console, &events);
+    let written = console.finish();
+    let end = End { reason: reason?, overdue: Watch::was_overdue(&watch) };
+    // What was thrown away on purpose is no loss to tell of.
+    if end.reason != ExitReason::Stopped {
+        written?;
+    }
+    Ok(end)
+}
