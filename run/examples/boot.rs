@@ -19,6 +19,7 @@ fn main() {
         on_reset: OnReset::Stop,
         state_dir: "/tmp/state".into(),
     };
+    let control = Control::new();
     let mut kernels = None;
     let mut args = std::env::args().skip(1).filter(|arg| arg != "lab-boot");
     while let Some(option) = args.next() {
@@ -31,6 +32,13 @@ fn main() {
             "--initrd" => *initrd = Some(value.into()),
             "--cmdline" => *cmdline = value,
             "--cache" => kernels = Some(KernelCache::new(value)),
+            "--press-after" => {
+                let (control, wait) = (control.clone(), value.parse().unwrap());
+                std::thread::spawn(move || {
+                    std::thread::sleep(std::time::Duration::from_secs(wait));
+                    control.press_power_button();
+                });
+            }
             "--on-reset" => config.on_reset = if value == "reboot" { OnReset::Reboot } else { OnReset::Stop },
             "--disk" => config.disks.push(Disk {
                 path: value.into(),
@@ -51,7 +59,7 @@ fn main() {
     let events = EventThread::start("devices").unwrap();
     let input = ConsoleInput::new().unwrap();
     let host = HostSide { output, input, size: None, events: events.events(), kernels };
-    let reason = kiln_run::machine::run(&hypervisor, &checked, &host, &Control::new());
+    let reason = kiln_run::machine::run(&hypervisor, &checked, &host, &control);
     thread.finish().unwrap();
     eprintln!("EXIT {reason:?}");
 }

@@ -8,6 +8,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM, OEM_REVISION, OEM_TABLE};
+use crate::chipset::panic_port;
 use crate::layout::{
     ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, SERIAL_IRQ, SERIAL_PORT,
 };
@@ -18,6 +19,7 @@ pub(super) fn table(split: Split) -> Sdt {
     pci_root(split, &mut body);
     motherboard(&mut body);
     serial_port(&mut body);
+    panic_port(&mut body);
     // Sleep type 0 is power-off, as on Q35: firmware has that number built in.
     Name::new("_S5_".into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(&mut body);
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
@@ -101,6 +103,19 @@ fn serial_port(body: &mut Vec<u8>) {
                     &Interrupt::new(true, true, false, false, SERIAL_IRQ),
                 ]),
             ),
+        ],
+        body,
+    );
+}
+
+/// The name is the one by which Linux's driver knows the device.
+fn panic_port(body: &mut Vec<u8>) {
+    let port = u16::try_from(panic_port::PORT).unwrap_or(0);
+    device(
+        "_SB_.PEVT",
+        vec![
+            &Name::new("_HID".into(), &"QEMU0001"),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&IO::new(port, port, 1, 1)])),
         ],
         body,
     );

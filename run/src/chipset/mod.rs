@@ -3,6 +3,7 @@
 
 mod cmos;
 mod ioapic;
+pub mod panic_port;
 pub mod pm;
 mod reset;
 mod serial;
@@ -27,6 +28,8 @@ pub enum Wish {
     PowerOff,
     /// Start again.
     Reset,
+    /// Its kernel panicked and waits for nothing any more.
+    EndAfterPanic,
 }
 
 /// Called on a vCPU's thread with what its guest wants.
@@ -58,6 +61,7 @@ impl Chipset {
         ports.insert(PM_PORT, PM_PORTS, Arc::clone(&power) as _)?;
         ports.insert(CMOS_PORT, 2, Arc::new(Mutex::new(cmos::Cmos::new(std::time::SystemTime::now))))?;
         ports.insert(KEYBOARD_COMMAND_PORT, 1, Arc::new(Mutex::new(reset::KeyboardController::new(on_wish))))?;
+        ports.insert(panic_port::PORT, 1, Arc::new(Mutex::new(panic_port::PanicPort::new(on_wish))))?;
         ports.insert(RESET_PORT, 1, Arc::new(Mutex::new(reset::ResetControl::new(on_wish))))?;
         Ok(Self { power, serial })
     }

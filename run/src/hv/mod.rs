@@ -71,6 +71,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// More vCPUs than it makes for one machine.
+    #[error("this host makes machines of at most {most} CPUs, not {cpus}")]
+    TooManyCpus {
+        /// Asked for.
+        cpus: u32,
+        /// Its limit.
+        most: usize,
+    },
     /// A vCPU could not enter the guest, or the hypervisor could not go on with it.
     #[error("vCPU {vcpu} stopped at {address:#x}: {reason}")]
     Stuck {
@@ -123,7 +131,7 @@ pub trait Vcpu {
     fn kick(&self) -> Arc<dyn Kick>;
 }
 
-/// Makes a vCPU return from `run`, now or at its next call; harmless when the vCPU is gone.
+/// Makes a vCPU return from `run`, now and at every later call; harmless when the vCPU is gone.
 pub trait Kick: Send + Sync {
     /// Does it.
     fn kick(&self);

@@ -140,6 +140,7 @@ fn run_once<H: Hypervisor>(
     match event {
         Event::Wish(Wish::PowerOff) => Ok(ExitReason::PowerOff),
         Event::Wish(Wish::Reset) => Ok(ExitReason::Reset),
+        Event::Wish(Wish::EndAfterPanic) => Ok(ExitReason::Panic),
         Event::TripleFault => Ok(ExitReason::TripleFault),
         Event::Stop => Ok(ExitReason::Stopped),
         Event::Failed(error) => Err(error.into()),

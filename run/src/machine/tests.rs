@@ -81,6 +81,7 @@ fn every_way_to_end_has_its_own_reason() {
     assert_eq!(ending(vec![power_off()]).unwrap(), ExitReason::PowerOff);
     assert_eq!(ending(vec![reset()]).unwrap(), ExitReason::Reset);
     assert_eq!(ending(vec![Step::PortWrite(0x64, vec![0xFE])]).unwrap(), ExitReason::Reset);
+    assert_eq!(ending(vec![Step::PortWrite(0x505, vec![1])]).unwrap(), ExitReason::Panic);
     assert_eq!(ending(vec![Step::Shutdown]).unwrap(), ExitReason::TripleFault);
 }
 

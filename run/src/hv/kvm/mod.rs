@@ -27,12 +27,8 @@ pub struct Kvm {
     fd: KvmFd,
 }
 
-impl Kvm {
-    /// The largest number of vCPUs that this host's kernel will make in one machine.
-    pub fn max_vcpus(&self) -> usize {
-        self.fd.get_max_vcpus()
-    }
-}
+#[cfg(test)]
+mod tests;
 
 /// Names the KVM call that failed.
 fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
@@ -43,6 +39,10 @@ impl Hypervisor for Kvm {
     type Vm = KvmVm;
 
     fn create_vm(&self, memory: &GuestMemory, cpus: u32) -> Result<KvmVm, Error> {
+        let most = self.fd.get_max_vcpus();
+        if usize::try_from(cpus).is_ok_and(|cpus| cpus > most) {
+            return Err(Error::TooManyCpus { cpus, most });
+        }
         let fd = self.fd.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         fd.set_identity_map_address(KVM_PAGES_START).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
         let tss = usize::try_from(KVM_PAGES_START).map_or(0, |start| start + 0x1000);

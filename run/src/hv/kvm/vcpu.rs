@@ -28,6 +28,11 @@ impl KvmVcpu {
         Ok(Self { fd, index, target: Arc::new(KvmKick(Mutex::new(Some(target)))), stays: PhantomData })
     }
 
+    #[cfg(test)]
+    pub(super) fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
     fn stuck(&self, reason: String) -> Error {
         let address = self.fd.get_regs().map_or(0, |regs| regs.rip);
         Error::Stuck { vcpu: self.index, address, reason }
