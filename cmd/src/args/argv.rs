@@ -31,7 +31,8 @@ pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>
             }
             None => {
                 let takes_next = short_flag_wants_value(&reached, &word);
-                rewritten.push(word);
+                // Named whole in the parser's message, which then knows what is near it.
+                rewritten.push(if is_unknown_word(&reached, &word) { prefixed(&word) } else { word });
                 takes_next
             }
         };
@@ -59,6 +60,15 @@ fn long_flag<'a>(reached: &[&'a Command], word: &OsStr) -> Option<&'a Arg> {
         return None;
     }
     flags(reached).find(|arg| arg.get_long_and_visible_aliases().is_some_and(|names| names.contains(&name)))
+}
+
+/// Whether `-docker` is neither a long flag nor begins with a short one.
+fn is_unknown_word(reached: &[&Command], word: &OsStr) -> bool {
+    let text = word.to_string_lossy();
+    let mut letters = text.strip_prefix('-').unwrap_or_default().chars();
+    let first = letters.next();
+    first.is_some_and(|first| first != '-' && flags(reached).all(|arg| arg.get_short() != Some(first)))
+        && letters.next().is_some()
 }
 
 /// Whether the last letter of `-q` or `-vf` is a short flag whose value is the next word.
@@ -111,7 +121,9 @@ mod tests {
             ("kiln -cache run build -name a x.yml", "kiln --cache run build --name a x.yml"),
             ("kiln build -cache d x.yml", "kiln build --cache d x.yml"),
             ("kiln -quiet build x.yml", "kiln --quiet build x.yml"),
-            ("kiln -cpus 2 run x", "kiln -cpus 2 run x"),
+            ("kiln -cpus 2 run x", "kiln --cpus 2 run x"),
+            ("kiln build -docker x.yml", "kiln build --docker x.yml"),
+            ("kiln build -x x.yml", "kiln build -x x.yml"),
             ("kiln pkg show-tag -hash d", "kiln pkg show-tag -hash d"),
             ("kiln run ---cpus x", "kiln run ---cpus x"),
             ("kiln -help", "kiln --help"),

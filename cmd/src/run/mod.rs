@@ -14,6 +14,7 @@ use kiln_run::exit::ExitReason;
 use kiln_run::host::{self, Accel, Backend, Facts};
 
 use self::start::{End, Surface};
+use self::state::StateError;
 use crate::args;
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -27,7 +28,10 @@ pub fn run(asked: &args::Run, printer: &Printer) -> Result<(), Failure> {
         let hints = refusal.hints();
         Failure::new(refusal).hints(hints)
     })?;
-    let _state = state::take(&machine.config().state_dir)?;
+    let _state = state::take(&machine.config().state_dir).map_err(|error| match error {
+        StateError::InUse { .. } => Failure::new(error).hint("`-state DIR` gives this machine a folder of its own"),
+        StateError::Unusable { .. } => Failure::new(error),
+    })?;
     if let Some(trouble) = &choice.fell_back {
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
