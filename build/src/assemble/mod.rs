@@ -2,6 +2,8 @@
 //!
 //! LinuxKit's order: kernel, init images, volumes, onboot, onshutdown, services, files. What comes later wins. Where
 //! LinuxKit resets modes that images gave to `dev`, `etc` and the like, or that parents of files have, they stay here.
+//! As there, what a container engine writes over in any case (`etc/hosts`, `etc/resolv.conf`, `etc/hostname`,
+//! `.dockerenv`) is not taken from images: it tells of the machine that made the image.
 
 mod containers;
 mod error;
@@ -17,7 +19,7 @@ use crate::config::{Config, Role};
 use crate::layer::{LayerLimits, UnpackedLayers};
 use crate::oci::Image;
 use crate::plan::Plan;
-use crate::tree::{Attributes, Kind, Origin, Tree, TreeError, TreePath};
+use crate::tree::{Attributes, Kind, Node, Origin, Tree, TreeError, TreePath};
 
 pub use error::AssembleError;
 pub use files::{Roots, SourceFiles};
@@ -70,6 +72,9 @@ impl Ingredients<'_> {
             source: Box::new(source),
         })?;
         tree.set_origin_of_all(origin(image, role));
+        for path in [".dockerenv", "etc/hostname"] {
+            tree.remove(&own_path(path));
+        }
         Ok(tree)
     }
 
@@ -83,13 +88,18 @@ impl Ingredients<'_> {
         tree.put(&path, self.generated(mode), kind).map(drop)
     }
 
-    /// The same, if there is nothing yet.
+    /// The same, if there is nothing yet. A file that is there gets the content; its mode and owner stay.
     fn supply(&self, tree: &mut Tree, folder: &str, path: &str, mode: u32, kind: Kind) -> Result<(), TreeError> {
         let path = own_path(&format!("{folder}/{path}"));
-        if tree.find(&path).is_some() { Ok(()) } else { tree.put(&path, self.generated(mode), kind).map(drop) }
+        let attributes = match (tree.get(&path), &kind) {
+            (None, _) => self.generated(mode),
+            (Some(Node { kind: Kind::File(_), attributes, .. }), Kind::File(_)) => attributes.clone(),
+            (Some(_), _) => return Ok(()),
+        };
+        tree.put(&path, attributes, kind).map(drop)
     }
 
-    /// What runtimes mount over or bind, where the image does not have it.
+    /// What runtimes mount over or bind, as far as the image does not have it.
     fn supply_mount_points(&self, tree: &mut Tree, folder: &str) -> Result<(), TreeError> {
         const HOSTS: &str = "127.0.0.1       localhost\n::1     localhost ip6-localhost ip6-loopback\n\
                              fe00::0 ip6-localnet\nff00::0 ip6-mcastprefix\n\

@@ -60,6 +60,8 @@ pub enum OutputError {
 #[derive(Debug)]
 pub struct Outputs {
     folder: PathBuf,
+    /// Folders that were made for it, the outermost first.
+    made: Vec<PathBuf>,
     files: Vec<Pending>,
 }
 
@@ -75,9 +77,12 @@ impl Outputs {
     /// Outputs in `folder`, which is made if it is missing. What a build that was killed left there is removed.
     pub fn begin(folder: &Path) -> Result<Self, OutputError> {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        let mut made: Vec<PathBuf> = missing.map(Into::into).collect();
+        made.reverse();
         fs::create_dir_all(folder).map_err(|source| OutputError::Folder { folder: folder.into(), source })?;
         remove_orphans(folder);
-        Ok(Self { folder: folder.into(), files: Vec::new() })
+        Ok(Self { folder: folder.into(), made, files: Vec::new() })
     }
 
     /// A new empty file that will be called `name`, and be about `needed_bytes` long.
@@ -127,6 +132,7 @@ impl Outputs {
             fs::rename(temporary, path).map_err(|source| OutputError::Write { path: path.clone(), source })?;
             done.push(self.files.remove(0).path);
         }
+        self.made.clear();
         match File::open(&self.folder).and_then(|folder| folder.sync_all()) {
             // Some file systems cannot sync folders; the names are there all the same.
             Ok(()) | Err(_) => Ok(done),
@@ -139,6 +145,10 @@ impl Drop for Outputs {
         for pending in &self.files {
             // What cannot be removed is found by the next build.
             let _left_for_the_next_build = fs::remove_file(&pending.temporary);
+        }
+        for folder in self.made.iter().rev() {
+            // Somebody else may have put something there.
+            let _not_empty = fs::remove_dir(folder);
         }
     }
 }
@@ -190,6 +200,20 @@ mod tests {
         drop(outputs);
         assert_eq!(names(folder.path()), ["a"]);
         assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn folders_that_were_made_go_with_what_was_to_be_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outputs = Outputs::begin(&folder.path().join("new/deeper")).unwrap();
+        outputs.create("a", 1).unwrap();
+        drop(outputs);
+        assert_eq!(names(folder.path()), [""; 0]);
+        let mut outputs = Outputs::begin(&folder.path().join("new/deeper")).unwrap();
+        outputs.create("a", 1).unwrap();
+        fs::write(folder.path().join("new/other"), "").unwrap();
+        drop(outputs);
+        assert_eq!(names(&folder.path().join("new")), ["other"]);
     }
 
     #[test]

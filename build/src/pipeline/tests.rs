@@ -54,6 +54,8 @@ impl Lab {
                 (b'5', "etc", 0o700, b""),
                 (b'0', "etc/hosts", 0o600, b"own hosts"),
                 (b'0', "etc/resolv.conf", 0o644, b"own"),
+                (b'0', "etc/hostname", 0o644, b"builder"),
+                (b'0', ".dockerenv", 0o644, b""),
                 (b'2', "lib", 0o777, b"usr/lib"),
                 (b'0', "usr/lib/apk/db/installed", 0o644, b"A"),
                 (b'0', "init", 0o755, b"init"),
@@ -175,7 +177,8 @@ fn everything_has_its_place_in_the_tree() {
         "644 usr/lib/apk/db/installed=A\n\nB\n\n",
         "755 init=init",
         "700 etc/",
-        "600 etc/hosts=own hosts",
+        "600 etc/hosts=127.0.0.1       localhost\n::1     localhost ip6-localhost ip6-loopback\n\
+         fe00::0 ip6-localnet\nff00::0 ip6-mcastprefix\nff02::1 ip6-allnodes\nff02::2 ip6-allrouters\n",
         "etc/mtab>/proc/mounts",
         "etc/resolv.conf>/run/resolvconf/resolv.conf",
         "1777 dev/shm/",
@@ -200,8 +203,17 @@ fn everything_has_its_place_in_the_tree() {
     ] {
         has(line);
     }
-    for absent in ["bin/old", "001-again/lower", "001-again/tmp", "serve/tmp", "serve/lower", "blank/lower/dev", "gone"]
-    {
+    for absent in [
+        "bin/old",
+        "001-again/lower",
+        "001-again/tmp",
+        "serve/tmp",
+        "serve/lower",
+        "blank/lower/dev",
+        "gone",
+        ".dockerenv",
+        "etc/hostname",
+    ] {
         let name = |line: &str| line.split(['=', '>']).next().unwrap_or_default().to_string();
         assert!(!listing.iter().any(|line| name(line).contains(absent)), "`{absent}` is in {listing:#?}");
     }
