@@ -25,7 +25,11 @@ pub fn service_policy(bundle: &Path) -> Result<ServicePolicy, BundleError> {
 /// Writes the runtime's copy into `state`: the root's path made absolute, a cgroup named after the container unless it
 /// has one. Returns that cgroup.
 pub fn write_for_runtime(bundle: &Bundle, state: &Path) -> Result<Option<PathBuf>, BundleError> {
-    let mut config: Map<String, Value> = read_json(&bundle.folder.join(kiln_abi::BUNDLE_CONFIG))?;
+    let original = bundle.folder.join(kiln_abi::BUNDLE_CONFIG);
+    let mut config: Map<String, Value> = read_json(&original)?;
+    if config.get("linux").and_then(|linux| linux.get("seccomp")).is_some_and(|profile| !profile.is_null()) {
+        return Err(BundleError::Seccomp { path: original });
+    }
     let own = adapt(&mut config, &bundle.folder, &bundle.id);
     let path = state.join(kiln_abi::BUNDLE_CONFIG);
     let bytes = Value::Object(config).to_string();
@@ -56,6 +60,20 @@ mod tests {
         let mut config = serde_json::from_str(text).unwrap();
         let own = adapt(&mut config, Path::new("/containers/services/web"), "web");
         (Value::Object(config), own)
+    }
+
+    #[test]
+    fn a_seccomp_profile_is_refused_and_not_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = Bundle::new(folder.path().to_owned());
+        let write = |text: &str| {
+            fs::write(folder.path().join("config.json"), text).unwrap();
+            write_for_runtime(&bundle, &folder.path().join("state"))
+        };
+        fs::create_dir(folder.path().join("state")).unwrap();
+        let profile = r#"{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ERRNO"}}}"#;
+        assert!(matches!(write(profile), Err(BundleError::Seccomp { .. })));
+        assert!(write(r#"{"linux":{"seccomp":null}}"#).is_ok());
     }
 
     #[test]

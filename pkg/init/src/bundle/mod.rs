@@ -67,6 +67,12 @@ pub enum BundleError {
     /// In the runtime.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The runtime would run it without its seccomp profile, and say nothing.
+    #[error("`{}` has a seccomp profile, which this machine cannot enforce: leave `linux.seccomp` out", path.display())]
+    Seccomp {
+        /// The configuration.
+        path: PathBuf,
+    },
     /// An annotation has no meaning.
     #[error(transparent)]
     Annotation(#[from] kiln_abi::AnnotationError),
