@@ -42,8 +42,7 @@ pub fn terminate(pid: u32, cgroup: Option<&Path>) {
     if !ignores_terminate(&status) {
         return signal(pid, Signal::TERM);
     }
-    let Some(members) = cgroup.and_then(members) else { return signal(pid, Signal::TERM) };
-    let others: Vec<u32> = members.into_iter().filter(|member| *member != pid).collect();
+    let Some(others) = others(pid, cgroup) else { return signal(pid, Signal::TERM) };
     if others.is_empty() {
         return signal(pid, Signal::KILL);
     }
@@ -66,12 +65,12 @@ fn v2(cgroup: &Path) -> PathBuf {
     Path::new(CGROUPS).join(cgroup.strip_prefix("/").unwrap_or(cgroup))
 }
 
-/// Processes of a group; in version 1 any hierarchy that has them all will do.
-fn members(cgroup: &Path) -> Option<Vec<u32>> {
-    let v1 = Path::new(CGROUPS).join("pids").join(cgroup.strip_prefix("/").unwrap_or(cgroup));
-    let read = |folder: PathBuf| fs::read_to_string(folder.join("cgroup.procs"));
-    let text = read(v2(cgroup)).or_else(|_| read(v1)).ok()?;
-    Some(text.lines().filter_map(|line| line.parse().ok()).collect())
+/// The other processes of the container whose first process is `pid`: those of its group, or (version 1, and groups
+/// that are shared) at least its children.
+fn others(pid: u32, cgroup: Option<&Path>) -> Option<Vec<u32>> {
+    let members = cgroup.and_then(|cgroup| fs::read_to_string(v2(cgroup).join("cgroup.procs")).ok());
+    let text = members.or_else(|| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok())?;
+    Some(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).filter(|other| *other != pid).collect())
 }
 
 /// From `/proc/PID/status`: the first of a PID namespace, and SIGTERM neither caught nor blocked (then it is waited for).
