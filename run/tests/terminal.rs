@@ -33,12 +33,23 @@ fn main() -> io::Result<()> {
     for way in ["return", "error", "panic", "abort"] {
         the_terminal_is_restored_after(way, None);
     }
-    for signal in [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::SEGV] {
-        the_terminal_is_restored_after("signal", Some(signal));
+    let ignored = ignored_signals();
+    for signal in [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::ABORT] {
+        // A shell that runs this in the background has it, and all that it starts, ignore Ctrl-C.
+        if ignored >> (signal.as_raw() - 1) & 1 == 0 {
+            the_terminal_is_restored_after("signal", Some(signal));
+        }
     }
     what_is_no_terminal_is_left_alone();
     a_shell_that_set_its_own_modes_keeps_them();
     Ok(())
+}
+
+/// Signals that this process, and so its children, were started to ignore: bit n-1 for signal n.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs is mounted");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("Linux tells it");
+    u64::from_str_radix(mask.trim(), 16).expect("a hexadecimal number")
 }
 
 /// The program under test.

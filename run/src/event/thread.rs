@@ -139,6 +139,17 @@ struct Entry {
     watched: Vec<RawFd>,
 }
 
+/// Nobody waits for a thread that has ended, even if a handler's panic ended it.
+struct EndOfService<'a>(&'a Shared);
+
+impl Drop for EndOfService<'_> {
+    fn drop(&mut self) {
+        let mut inbox = self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.ended = true;
+        inbox.requests.clear();
+    }
+}
+
 struct Loop<'a> {
     epoll: Epoll,
     shared: &'a Shared,
@@ -151,6 +162,8 @@ impl<'a> Loop<'a> {
     }
 
     fn run(mut self) {
+        // Dropped before the handlers, whatever ends the loop.
+        let _end = EndOfService(self.shared);
         let mut events = [EpollEvent::default(); EVENTS_AT_ONCE];
         // Waiting fails only if the epoll descriptor is bad: our own mistake, and then nothing can be served.
         while let Ok(count) = wait(&self.epoll, &mut events) {
@@ -165,9 +178,6 @@ impl<'a> Loop<'a> {
                 break;
             }
         }
-        let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.ended = true;
-        inbox.requests.clear();
     }
 
     /// The handler may be gone: it was removed after its event was fetched.
@@ -281,6 +291,30 @@ mod tests {
             io::ErrorKind::BrokenPipe
         );
         told.recv().expect_err("nobody holds a sender");
+    }
+
+    struct Panics(Flag);
+
+    impl EventHandler for Panics {
+        fn start(&mut self, interest: &mut Interest<'_>) -> io::Result<()> {
+            interest.watch(&self.0, 0)
+        }
+
+        fn ready(&mut self, _token: u32, _interest: &mut Interest<'_>) {
+            panic!("a mistake of ours");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_a_panic_has_ended() {
+        let thread = EventThread::start("test").unwrap();
+        let events = thread.events();
+        let flag = Flag::new().unwrap();
+        let id = events.add(Box::new(Panics(flag.try_clone().unwrap()))).unwrap();
+        flag.raise();
+        events.remove(id);
+        drop(thread);
+        assert!(events.add(Box::new(Panics(flag))).is_err());
     }
 
     #[test]
