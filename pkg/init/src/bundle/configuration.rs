@@ -22,8 +22,12 @@ pub fn service_policy(bundle: &Path) -> Result<ServicePolicy, BundleError> {
     Ok(ServicePolicy::from_annotations(&annotated.annotations.unwrap_or_default())?)
 }
 
-/// Writes the runtime's copy into `state`: the root's path made absolute, a cgroup named after the container unless it
-/// has one. Returns that cgroup.
+/// Where a container looks for programs when its environment does not say: the runtime starts none without it, and a
+/// YAML's `env:` takes the place of the image's.
+const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Writes the runtime's copy into `state`: the root's path made absolute, a `PATH`, and a cgroup named after the
+/// container unless it has one. Returns that cgroup.
 pub fn write_for_runtime(bundle: &Bundle, state: &Path) -> Result<Option<PathBuf>, BundleError> {
     let original = bundle.folder.join(kiln_abi::BUNDLE_CONFIG);
     let mut config: Map<String, Value> = read_json(&original)?;
@@ -40,6 +44,18 @@ pub fn write_for_runtime(bundle: &Bundle, state: &Path) -> Result<Option<PathBuf
 fn adapt(config: &mut Map<String, Value>, folder: &Path, id: &str) -> Option<PathBuf> {
     if let Some(Value::String(path)) = config.get_mut("root").and_then(|root| root.get_mut("path")) {
         *path = folder.join(path.as_str()).to_string_lossy().into_owned();
+    }
+    if let Some(process) = config.get_mut("process").and_then(Value::as_object_mut) {
+        let env = process.entry("env").or_insert(Value::Null);
+        if env.is_null() {
+            *env = Value::Array(Vec::new());
+        }
+        let is_path = |word: &Value| word.as_str().is_some_and(|word| word.starts_with("PATH="));
+        if let Some(words) = env.as_array_mut()
+            && !words.iter().any(is_path)
+        {
+            words.push(PATH_DEFAULT.into());
+        }
     }
     let linux = config.entry("linux").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
     match linux.get("cgroupsPath").and_then(Value::as_str) {
@@ -81,6 +97,19 @@ mod tests {
         let (config, own) = adapted("{}");
         assert_eq!(config["linux"]["cgroupsPath"], "/web");
         assert_eq!(own.as_deref(), Some(Path::new("/web")));
+    }
+
+    #[test]
+    fn an_environment_without_a_path_gets_one_and_others_stay() {
+        for (env, expected) in [
+            (r#"{}"#, vec![PATH_DEFAULT]),
+            (r#"{"env":null}"#, vec![PATH_DEFAULT]),
+            (r#"{"env":["INSECURE=true"]}"#, vec!["INSECURE=true", PATH_DEFAULT]),
+            (r#"{"env":["PATH=/"]}"#, vec!["PATH=/"]),
+        ] {
+            let (config, _) = adapted(&format!(r#"{{"process":{env}}}"#));
+            assert_eq!(config["process"]["env"], serde_json::json!(expected));
+        }
     }
 
     #[test]
