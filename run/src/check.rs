@@ -94,6 +94,14 @@ pub enum Fault {
         /// Needed at least.
         needed_mib: u64,
     },
+    /// A kernel that no amount of memory makes room for.
+    #[error("kernel `{}` wants to end at {end:#x}; there is room below 3 GiB only", path.display())]
+    KernelTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// First address past it.
+        end: u64,
+    },
     /// A RAM disk that no amount of memory makes room for.
     #[error("initrd `{}` of {} MiB does not fit below 3 GiB, where a kernel looks for it", path.display(), bytes.div_ceil(MIB))]
     Initrd {
@@ -177,16 +185,25 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     let kernel_end = check_kernel(kernel, &mut faults);
     let initrd_bytes = initrd.as_deref().map_or(Some(0), |path| check_initrd(path, &mut faults));
     if let (true, Some(kernel_end), Some(initrd_bytes)) = (has_memory, kernel_end, initrd_bytes) {
-        let needed_mib = kernel_end.saturating_add(initrd_bytes).div_ceil(MIB).saturating_add(WORKING_MIB);
-        if needed_mib * MIB > LOW_RAM_LIMIT {
-            faults.push(Fault::Initrd { path: initrd.clone().unwrap_or_default(), bytes: initrd_bytes });
-        } else if config.memory_mib < needed_mib {
-            faults.push(Fault::MemoryForBoot { mib: config.memory_mib, needed_mib });
-        }
+        check_room(config, kernel_end, initrd_bytes, &mut faults);
     }
     check_disks(&config.disks, &config.state_dir, &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone() }) } else { Err(Faults(faults)) }
+}
+
+/// Whether kernel and RAM disk fit into memory, below the hole for devices.
+fn check_room(config: &MachineConfig, kernel_end: u64, initrd_bytes: u64, faults: &mut Vec<Fault>) {
+    let Boot::Linux { kernel, initrd, .. } = &config.boot;
+    let mib_up_to = |end: u64| end.div_ceil(MIB).saturating_add(WORKING_MIB);
+    let needed_mib = mib_up_to(kernel_end.saturating_add(initrd_bytes));
+    if mib_up_to(kernel_end) > LOW_RAM_LIMIT / MIB {
+        faults.push(Fault::KernelTooLarge { path: kernel.clone(), end: kernel_end });
+    } else if needed_mib > LOW_RAM_LIMIT / MIB {
+        faults.push(Fault::Initrd { path: initrd.clone().unwrap_or_default(), bytes: initrd_bytes });
+    } else if config.memory_mib < needed_mib {
+        faults.push(Fault::MemoryForBoot { mib: config.memory_mib, needed_mib });
+    }
 }
 
 /// First address behind the kernel, if it is one.
@@ -250,8 +267,10 @@ fn identity(path: &Path) -> Identity {
     if let Ok(file) = fs::metadata(path) {
         return Identity::File(file.dev(), file.ino());
     }
-    let folder = fs::canonicalize(folder_of(path)).unwrap_or_default();
-    Identity::Name(folder.join(path.file_name().unwrap_or_default()))
+    match fs::canonicalize(folder_of(path)) {
+        Ok(folder) => Identity::Name(folder.join(path.file_name().unwrap_or_default())),
+        Err(_folder_is_missing_too) => Identity::Name(path.into()),
+    }
 }
 
 /// The folder that holds `path`; a bare name is in the current one.
@@ -287,9 +306,14 @@ fn check_disk_size(disk: &Disk, bytes: u64, faults: &mut Vec<Fault>) {
     }
 }
 
+/// It is a folder, or can be made in the nearest one above it that exists.
 fn check_state_dir(path: &Path, faults: &mut Vec<Fault>) {
-    if path.exists() && !path.is_dir() {
+    let above = |path: &&Path| !path.as_os_str().is_empty() && path.exists();
+    let existing = path.ancestors().find(above).unwrap_or(Path::new("."));
+    if !existing.is_dir() {
         faults.push(Fault::FileType { role: "state folder", path: path.into(), wanted: "a folder" });
+    } else if let Err(errno) = access(existing, Access::WRITE_OK | Access::EXEC_OK) {
+        faults.push(Fault::File { role: "state folder", path: path.into(), source: errno.into() });
     }
 }
 
@@ -384,6 +408,37 @@ mod tests {
         assert!(!config.state_dir.exists());
         config.disks = vec![disk(folder.path().join("other/disk.img"), Some(MIB))];
         assert_eq!(faults(&config).len(), 1);
+    }
+
+    #[test]
+    fn a_kernel_or_initrd_that_never_fits_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = machine(&folder);
+        let initrd = folder.path().join("initrd");
+        fs::File::create(&initrd).unwrap().set_len(4 << 30).unwrap();
+        let Boot::Linux { initrd: asked, kernel, .. } = &mut config.boot;
+        *asked = Some(initrd.clone());
+        let kernel = kernel.clone();
+        let text =
+            format!("initrd `{}` of 4096 MiB does not fit below 3 GiB, where a kernel looks for it", initrd.display());
+        assert_eq!(faults(&config), [text]);
+        let mut elf = elf_kernel(&[0xF4; 8]);
+        // The loaded segment's size in memory.
+        elf[64 + 56 + 40..64 + 56 + 48].copy_from_slice(&(1u64 << 62).to_le_bytes());
+        fs::write(&kernel, elf).unwrap();
+        let text =
+            format!("kernel `{}` wants to end at 0x4000000000100000; there is room below 3 GiB only", kernel.display());
+        assert_eq!(faults(&config), [text]);
+    }
+
+    #[test]
+    fn a_state_folder_below_a_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = machine(&folder);
+        let Boot::Linux { kernel, .. } = &config.boot;
+        config.state_dir = kernel.join("a/state");
+        let text = format!("state folder `{}` is not a folder", config.state_dir.display());
+        assert_eq!(faults(&config), [text]);
     }
 
     #[test]

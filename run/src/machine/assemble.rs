@@ -4,7 +4,8 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Error, Event, HostSide, Kept, pci};
+use super::pci::{self, Consoles};
+use super::{Error, Event, HostSide, Kept};
 use crate::bus::Bus;
 use crate::check::CheckedMachine;
 use crate::chipset::{Buses, Chipset, OnWish, PowerBlock, SerialPort};
@@ -49,24 +50,19 @@ pub(super) fn assemble<V: Vm>(
     let mut buses = Buses { ports: &mut ports, memory: &mut memory };
     let on_wish = wishes_to(events.clone());
     let chipset = Chipset::new(&mut buses, vm.messages(), host.output.clone(), host.input.clone(), &on_wish)?;
-    let virtio_console_is_typed_to = has_virtio_console(cmdline);
+    let consoles = Consoles::of(cmdline);
     let parts = pci::Parts {
         host,
         disks,
-        input: virtio_console_is_typed_to.then(|| host.input.clone()),
+        consoles,
         resources: Resources { memory: ram.memory().clone(), lines: vm.msi_lines(), doorbells: vm.doorbells() },
         split: ram.split(),
     };
     pci::attach(&mut memory, parts)?;
     let typed = TypedToSerial { input: host.input.clone(), serial: chipset.serial };
-    let typed = if virtio_console_is_typed_to { None } else { Some(Served::new(&host.events, Box::new(typed))?) };
+    let to_serial = consoles != Consoles::VirtioTypedTo;
+    let typed = if to_serial { Some(Served::new(&host.events, Box::new(typed))?) } else { None };
     Ok(Assembled { ports, memory, entry, power: chipset.power, _typed: typed })
-}
-
-/// Whether the kernel's own console, which is the last one named, is the virtio console.
-fn has_virtio_console(cmdline: &str) -> bool {
-    let last = cmdline.split_ascii_whitespace().rev().find_map(|word| word.strip_prefix("console="));
-    last.is_some_and(|console| console.starts_with("hvc"))
 }
 
 /// A handler that is served while this lives.
@@ -110,23 +106,5 @@ impl EventHandler for TypedToSerial {
     fn ready(&mut self, _token: u32, _interest: &mut Interest<'_>) {
         let _was_raised = self.input.ready().take();
         self.serial.lock().unwrap_or_else(PoisonError::into_inner).receive();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn typed_bytes_go_to_the_last_console_named() {
-        for (cmdline, expected) in [
-            ("", false),
-            ("quiet", false),
-            ("console=hvc0 console=ttyS0", false),
-            ("console=ttyS0 console=hvc0 quiet", true),
-            ("xconsole=hvc0", false),
-        ] {
-            assert_eq!(has_virtio_console(cmdline), expected, "{cmdline}");
-        }
     }
 }

@@ -31,7 +31,8 @@ use crate::pci::{AddError, NoRoom};
 pub struct HostSide {
     /// What the guest prints.
     pub output: ConsoleSink,
-    /// What the user types. It goes to the serial port, or to the virtio console if the kernel's last `console=` says so.
+    /// What the user types. It goes to the serial port, or to the virtio console if the kernel's last `console=` is
+    /// `hvc0`; a machine whose command line names no `hvc` has no virtio console.
     pub input: ConsoleInput,
     /// The size of the user's terminal, if there is one.
     pub size: Option<TerminalSize>,

@@ -8,7 +8,6 @@ use super::{Error, HostSide};
 use crate::block::RawDisk;
 use crate::bus::Bus;
 use crate::check::MAX_DISKS;
-use crate::console::ConsoleInput;
 use crate::layout::{ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT};
 use crate::mem::Split;
 use crate::pci::{HostBridge, LpcBridge, PciAddress, PciBus, Windows, memory_range};
@@ -28,19 +27,45 @@ const FIRST_DISK_SLOT: u8 = 3;
 const END_SLOT: u8 = 31;
 const _: () = assert!(FIRST_DISK_SLOT as usize + MAX_DISKS == END_SLOT as usize);
 
+/// Which consoles a kernel's command line asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consoles {
+    /// The serial port alone; a virtio console would cost its enumeration for nothing.
+    Serial,
+    /// Both, and typed bytes go to the serial port.
+    SerialTypedTo,
+    /// Both, and typed bytes go to the virtio console.
+    VirtioTypedTo,
+}
+
+impl Consoles {
+    /// What `cmdline` says: the last `console=` is the kernel's own.
+    pub(super) fn of(cmdline: &str) -> Self {
+        let mut consoles = Self::Serial;
+        for console in cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("console=")) {
+            consoles = match (console.starts_with("hvc"), consoles) {
+                (true, _) => Self::VirtioTypedTo,
+                (false, Self::Serial) => Self::Serial,
+                (false, _) => Self::SerialTypedTo,
+            };
+        }
+        consoles
+    }
+}
+
 /// What the devices need.
 pub(super) struct Parts<'a> {
     pub(super) host: &'a HostSide,
     pub(super) disks: &'a [OpenDisk],
-    /// Typed bytes, if the virtio console is the one that gets them.
-    pub(super) input: Option<ConsoleInput>,
+    /// Whether there is a virtio console, and who is typed to.
+    pub(super) consoles: Consoles,
     pub(super) resources: Resources,
     pub(super) split: Split,
 }
 
 /// Makes the bus with all its devices and puts it on `memory`.
 pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
-    let Parts { host, disks, input, resources, split } = parts;
+    let Parts { host, disks, consoles, resources, split } = parts;
     let start64 = split.pci_window64_start();
     let windows = Windows { low: PCI_WINDOW32_START..PCI_WINDOW32_END, high: start64..start64 + PCI_WINDOW64_LEN };
     let (low, high) = (windows.low.clone(), windows.high.clone());
@@ -53,8 +78,11 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
         Ok(bus.add(address, Box::new(function))?)
     };
     add(RNG_SLOT, Box::new(VirtioRng::new(host.events.clone())))?;
-    let console = VirtioConsole::new(host.output.clone(), input, host.size.clone(), host.events.clone());
-    add(CONSOLE_SLOT, Box::new(console))?;
+    if consoles != Consoles::Serial {
+        let input = (consoles == Consoles::VirtioTypedTo).then(|| host.input.clone());
+        let console = VirtioConsole::new(host.output.clone(), input, host.size.clone(), host.events.clone());
+        add(CONSOLE_SLOT, Box::new(console))?;
+    }
     for (index, (slot, disk)) in (FIRST_DISK_SLOT..END_SLOT).zip(disks).enumerate() {
         let file = disk.file.try_clone().map_err(Error::Device)?;
         let backend = RawDisk::new(file, disk.read_only).map_err(Error::Device)?;
@@ -68,4 +96,22 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
         memory.insert(window.start, window.end - window.start, memory_range(&bus, window.start))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consoles_are_those_that_the_command_line_names() {
+        for (cmdline, expected) in [
+            ("", Consoles::Serial),
+            ("quiet console=ttyS0", Consoles::Serial),
+            ("xconsole=hvc0", Consoles::Serial),
+            ("console=hvc0 console=ttyS0", Consoles::SerialTypedTo),
+            ("console=ttyS0 console=hvc0 quiet", Consoles::VirtioTypedTo),
+        ] {
+            assert_eq!(Consoles::of(cmdline), expected, "{cmdline}");
+        }
+    }
 }
