@@ -2,5 +2,8 @@
 
 mod harness;
 
+mod boot;
+mod build;
+mod cli;
 mod lab;
 mod tidy;

@@ -24,9 +24,11 @@ wait_for() {
 /// A script that needs KVM, and the files it works on.
 pub struct KvmJob {
     files: Vec<(PathBuf, String)>,
+    texts: Vec<(String, String)>,
     script: String,
     memory_mib: u32,
     limit: Duration,
+    always_in_lab: bool,
 }
 
 impl KvmJob {
@@ -34,15 +36,29 @@ impl KvmJob {
     pub fn new(script: &str) -> Self {
         Self {
             files: vec![(KILN.into(), "kiln".into())],
+            texts: vec![],
             script: format!("{PRELUDE}\n{script}\n"),
             memory_mib: 2048,
             limit: Duration::from_secs(240),
+            always_in_lab: false,
         }
     }
 
     /// Puts a copy of `path` into the job's folder as `name`.
     pub fn file(mut self, path: &Path, name: &str) -> Self {
         self.files.push((path.to_owned(), name.to_owned()));
+        self
+    }
+
+    /// Puts a file with this text into the job's folder.
+    pub fn text(mut self, name: &str, text: &str) -> Self {
+        self.texts.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// For what only the lab shows, such as exact counters.
+    pub fn in_lab(mut self) -> Self {
+        self.always_in_lab = true;
         self
     }
 
@@ -54,8 +70,14 @@ impl KvmJob {
 
     /// Runs the job to its end.
     #[track_caller]
-    pub fn run(self) -> Said {
-        if host_kvm_works() { self.run_here() } else { self.run_in_lab() }
+    pub fn run(mut self) -> Said {
+        let texts = tempfile::tempdir().expect("a temp folder can be made");
+        for (name, text) in &self.texts {
+            let path = texts.path().join(name);
+            std::fs::write(&path, text).expect("the temp folder is writable");
+            self.files.push((path, name.clone()));
+        }
+        if host_kvm_works() && !self.always_in_lab { self.run_here() } else { self.run_in_lab() }
     }
 
     #[track_caller]

@@ -1,6 +1,7 @@
 //! What the tests stand on: the program under test, a registry, guests, and a place where KVM works.
 
 pub mod fixtures;
+pub mod images;
 pub mod kiln;
 pub mod kvm;
 mod lab;

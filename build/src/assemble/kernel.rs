@@ -2,10 +2,9 @@
 
 use super::{AssembleError, Ingredients, origin, own_path};
 use crate::config::Role;
-use crate::format::{CMDLINE_PATH, KERNEL_PATH, UCODE_PATH};
 use crate::layer::Archive;
 use crate::oci::Image;
-use crate::tree::{Body, Kind, Tree, TreePath};
+use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree, TreePath, UCODE_PATH};
 
 pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), AssembleError> {
     let kernel = &ingredients.config.kernel;

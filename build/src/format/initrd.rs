@@ -1,7 +1,7 @@
 //! The initial RAM disk: microcode as it is, then the root as one gzip stream of a cpio archive.
 
-use super::{FormatError, Sink, Threads, UCODE_PATH, Watch, copy, cpio, file, gzip};
-use crate::tree::Tree;
+use super::{FormatError, Sink, Threads, Watch, copy, cpio, file, gzip};
+use crate::tree::{Tree, UCODE_PATH};
 
 pub(super) fn write(tree: &Tree, sink: &mut dyn Sink, threads: Threads, watch: Watch<'_>) -> Result<(), FormatError> {
     if let Some(ucode) = file(tree, UCODE_PATH) {

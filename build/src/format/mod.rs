@@ -12,19 +12,10 @@ use std::str::FromStr;
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::progress::Meter;
-use crate::tree::{Body, Kind, Tree, TreePath};
+use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree, TreePath};
 
 pub use gzip::Threads;
 pub use sink::{FileSink, Sink, StreamSink};
-
-/// Where the kernel is in a tree.
-pub const KERNEL_PATH: &str = "boot/kernel";
-
-/// Where the kernel's command line is in a tree.
-pub const CMDLINE_PATH: &str = "boot/cmdline";
-
-/// Where the microcode is in a tree, if there is any.
-pub const UCODE_PATH: &str = "boot/ucode.cpio";
 
 /// What a build can write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,6 +16,15 @@ pub use path::{NAME_LIMIT_BYTES, PATH_LIMIT_BYTES, PathFault, TreePath, printabl
 pub use spool::{Body, BodyReader, Spool};
 pub use walk::Walk;
 
+/// Where the kernel is in a tree.
+pub const KERNEL_PATH: &str = "boot/kernel";
+
+/// Where the kernel's command line is in a tree.
+pub const CMDLINE_PATH: &str = "boot/cmdline";
+
+/// Where the microcode is in a tree, if there is any.
+pub const UCODE_PATH: &str = "boot/ucode.cpio";
+
 /// Most nodes that one tree holds: several times the largest images known, and less than 512 MiB of memory.
 pub const NODE_LIMIT: usize = 1_000_000;
 

@@ -1,0 +1,146 @@
+//! What `kiln build` wrote boots: under kiln's own machine on a real KVM, under its fallback, and under plain QEMU,
+//! which knows nothing of kiln and so judges the build.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::images::{self, Built};
+use crate::harness::kiln::{Running, Sandbox, run};
+use crate::harness::kvm::KvmJob;
+
+/// What examples/minimal.yml prints from its onboot container and from its service.
+const ONBOOT: &str = "hello from onboot";
+const SERVICE: &str = "hello from a service";
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+fn job(built: &Built, script: &str) -> KvmJob {
+    KvmJob::new(script)
+        .file(&built.file("kernel"), "it-kernel")
+        .file(&built.file("initrd.img"), "it-initrd.img")
+        .file(&built.file("cmdline"), "it-cmdline")
+}
+
+#[track_caller]
+fn check_console(console: &str) {
+    for wanted in [ONBOOT, SERVICE] {
+        assert!(console.contains(wanted), "no `{wanted}` in:\n{console}");
+    }
+}
+
+#[test]
+fn the_machine_boots_on_kvm_with_one_and_two_vcpus() {
+    let said = job(
+        images::minimal(),
+        "for cpus in 1 2; do\n\
+         kiln run -accel kvm -cpus $cpus -mem 256 it > out 2> err || { cat out err; exit 1; }\n\
+         grep -e 'hello from' out\n\
+         cat err\n\
+         echo \"ended with $cpus\"\n\
+         done",
+    )
+    .run()
+    .ok();
+    check_console(&said.stdout);
+    assert_eq!(said.stdout.matches(SERVICE).count(), 2, "{}", said.stdout);
+    assert!(said.stdout.contains("ended with 2"), "{}", said.stdout);
+}
+
+#[test]
+fn the_machine_boots_on_kvm_with_memory_above_the_hole() {
+    // 5 GiB: 3 below the hole, 2 above 4 GiB. Little of it is touched.
+    let said = job(images::minimal(), "kiln run -accel kvm -mem 5120 it").memory_mib(6144).run().ok();
+    check_console(&said.stdout);
+}
+
+#[test]
+fn the_fallback_boots_where_kvm_cannot_be_used() {
+    let built = images::minimal();
+    let sandbox = Sandbox::new();
+    let said = run(sandbox.kiln(["run", "-accel", "qemu", "-mem", "512"]).arg(built.path().join("minimal"))).ok();
+    check_console(&said.stdout);
+}
+
+#[test]
+fn plain_qemu_boots_what_the_build_wrote() {
+    let built = images::minimal();
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512", "-nographic", "-nodefaults", "-no-reboot"])
+        .args(["-serial", "stdio", "-append", &built.cmdline(), "-kernel"])
+        .arg(built.file("kernel"))
+        .arg("-initrd")
+        .arg(built.file("initrd.img"));
+    let (status, console) = Running::start(&mut qemu).wait(LIMIT);
+    assert!(status.success(), "{status:?}\n{console}");
+    check_console(&console);
+}
+
+#[test]
+fn a_disk_is_made_sparse_and_keeps_what_the_guest_wrote() {
+    let said = job(
+        images::disk(),
+        "kiln run -accel kvm -disk file=data.img,size=1G it > first\n\
+         kiln run -accel kvm -disk file=data.img it > second\n\
+         cat first second\n\
+         ls -l data.img | awk '{print \"bytes\", $5}'\n\
+         du -k data.img | awk '{print \"kib\", $1}'",
+    )
+    .run()
+    .ok();
+    for wanted in ["has seen 1 boot", "has seen 2 boot", "bytes 1073741824"] {
+        assert!(said.stdout.contains(wanted), "no `{wanted}` in:\n{}", said.stdout);
+    }
+    let kib = said.stdout.lines().find_map(|line| line.strip_prefix("kib ")?.trim().parse::<u64>().ok());
+    assert!(kib.is_some_and(|kib| kib < 256 * 1024), "not sparse: {kib:?} KiB");
+}
+
+#[test]
+fn sigterm_presses_the_power_button_and_the_guest_powers_off() {
+    let getty = images::getty();
+    let said = job(
+        getty,
+        "kiln run -accel kvm -mem 256 it > out 2> err < /dev/null &\n\
+         wait_for 'root shell' out 60\n\
+         kill -TERM $!\n\
+         wait $! || { echo status $?; cat out err; exit 1; }\n\
+         cat out",
+    )
+    .run()
+    .ok();
+    assert!(said.stdout.contains("kiln: power off"), "{}", said.stdout);
+}
+
+/// VM exits and faults to the first line of user space are exact in the lab, so they are a budget and not a hope. The
+/// kernel is Debian's cloud kernel as `vmlinux`, with its serial console on.
+#[test]
+fn a_boot_stays_within_its_budget_of_exits_and_faults() {
+    const INIT: &str = "#!/bin/busybox sh\n/bin/busybox echo READY\nexec /bin/busybox sleep 100000\n";
+    let said = KvmJob::new(
+        "mkdir -p guest/bin && cp /bin/busybox guest/bin && cp init guest/init && chmod 755 guest/init\n\
+         (cd guest && find . | cpio -o -H newc 2>/dev/null) | gzip > initrd\n\
+         for turn in 1 2 3 4 5 6; do\n\
+         kiln run -accel kvm -cpus 1 -mem 128 -kernel kernel -initrd initrd -cmdline 'console=ttyS0 quiet' -state s \
+         2> err < /dev/null | while read -r line; do\n\
+         echo \"$line\"; case $line in *READY*) ;; *) continue ;; esac\n\
+         for counter in exits io_exits mmio_exits pf_fixed; do\n\
+         echo \"$turn $counter $(cat /sys/kernel/debug/kvm/*/$counter)\"\n\
+         done\n\
+         killall -9 kiln\n\
+         done\n\
+         done",
+    )
+    .file(&crate::harness::fixtures::debian_kernel().vmlinuz, "kernel")
+    .text("init", INIT)
+    .in_lab()
+    .run()
+    .ok();
+    // The second turn finds the unpacked kernel in the cache. Interrupts of a busy host add exits: the least of the turns
+    // is what the machine itself needs.
+    let least = |name: &str| -> u64 {
+        let turns = said.stdout.lines().filter_map(|line| line.split_once(&format!(" {name} "))?.1.trim().parse().ok());
+        turns.min().unwrap_or_else(|| panic!("no {name} in:\n{}", said.stdout))
+    };
+    for (name, budget) in [("exits", 3000), ("io_exits", 600), ("pf_fixed", 40)] {
+        assert!(least(name) <= budget, "{name} {} > {budget}\n{}", least(name), said.stdout);
+    }
+}
