@@ -13,6 +13,7 @@ pub mod check;
 pub mod chipset;
 pub mod config;
 pub mod console;
+pub mod disks;
 pub mod event;
 pub mod exit;
 pub mod host;

@@ -2,7 +2,6 @@
 
 mod assemble;
 mod control;
-mod disks;
 mod pci;
 mod vcpus;
 
@@ -11,8 +10,6 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 pub use self::control::Control;
-pub use self::disks::DiskError;
-use self::disks::OpenDisk;
 use crate::acpi;
 use crate::boot::{self, KernelCache};
 use crate::bus::Overlap;
@@ -20,6 +17,7 @@ use crate::check::CheckedMachine;
 use crate::chipset::Wish;
 use crate::config::OnReset;
 use crate::console::{ConsoleInput, ConsoleSink, TerminalSize};
+use crate::disks::{self, DiskError, OpenDisk};
 use crate::event::Events;
 use crate::exit::ExitReason;
 use crate::hv::{self, Hypervisor};

@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::disks::OpenDisk;
 use super::{Error, HostSide};
 use crate::block::RawDisk;
 use crate::bus::Bus;
 use crate::check::MAX_DISKS;
+use crate::disks::OpenDisk;
 use crate::layout::{ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT};
 use crate::mem::Split;
 use crate::pci::{HostBridge, LpcBridge, PciAddress, PciBus, Windows, memory_range};

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::child::{self, Running};
 use super::command::NotUtf8;
-use super::disks::{self, DiskError};
 use super::pump;
 use super::qmp::{self, Cause, Request};
 use crate::config::{Boot, MachineConfig, OnReset};
 use crate::console::{ConsoleInput, ConsoleSink};
+use crate::disks::{self, DiskError};
 use crate::event::Flag;
 use crate::exit::ExitReason;
 
@@ -40,7 +40,7 @@ pub enum QemuError {
     /// A disk whose name QEMU cannot be told.
     #[error(transparent)]
     DiskName(#[from] NotUtf8),
-    /// A disk that is missing and cannot be made.
+    /// A disk that cannot be opened or made.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The program does not start.
@@ -117,7 +117,8 @@ impl Machine {
 
     /// Runs the machine to its end, on this thread: QEMU is killed when this thread ends before.
     pub fn run(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
-        disks::make_missing(&self.config.disks)?;
+        // QEMU opens them itself: this makes those that are missing, and tells of the others in our words.
+        drop(disks::open_all(&self.config.disks)?);
         loop {
             let reason = self.run_once(output, input)?;
             if reason != ExitReason::Reset || self.config.on_reset == OnReset::Stop {

@@ -5,7 +5,6 @@
 
 mod child;
 mod command;
-mod disks;
 mod find;
 mod machine;
 mod pump;
@@ -13,7 +12,6 @@ mod qmp;
 mod tied;
 
 pub use command::NotUtf8;
-pub use disks::DiskError;
 pub use find::{Qemu, ask, program};
 pub use machine::{Machine, Programs, QemuError, Remote};
 pub use tied::{TIED_COMMAND, TiedError, exec_tied};

@@ -8,9 +8,9 @@ use crate::config::{Disk, DiskFormat};
 
 /// A disk's open file. It stays open over resets.
 #[derive(Debug)]
-pub(super) struct OpenDisk {
-    pub(super) file: File,
-    pub(super) read_only: bool,
+pub(crate) struct OpenDisk {
+    pub(crate) file: File,
+    pub(crate) read_only: bool,
 }
 
 /// A disk that cannot be opened or made.
@@ -24,7 +24,7 @@ pub struct DiskError {
 }
 
 /// Opens all disks, in order. A missing file is made sparse, with its size.
-pub(super) fn open_all(disks: &[Disk]) -> Result<Vec<OpenDisk>, DiskError> {
+pub(crate) fn open_all(disks: &[Disk]) -> Result<Vec<OpenDisk>, DiskError> {
     disks.iter().map(open).collect()
 }
 
