@@ -54,7 +54,10 @@ fn level(global: &args::Global) -> Level {
 fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(asked) => run::run(asked, printer),
-        Command::Version => Ok(printer.data(concat!("kiln ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?),
+        Command::Version { short: true } => Ok(printer.data(concat!(env!("CARGO_PKG_VERSION"), "\n").as_bytes())?),
+        Command::Version { short: false } => {
+            Ok(printer.data(concat!("kiln ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?)
+        }
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut args::command(), "kiln", &mut script);

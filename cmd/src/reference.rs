@@ -24,7 +24,8 @@ fn section(command: &Command, path: &str, text: &mut String) {
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
     // Writing to a string cannot fail.
     let _ = write!(text, "\n## {path}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+    // `help` says what is here already.
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help") {
         section(below, &format!("{path} {}", below.get_name()), text);
     }
 }

@@ -21,9 +21,8 @@ pub use disk::DiskSpec;
     after_help = "Every long flag may be written with one dash: -cpus 2 is --cpus 2.",
     max_term_width = 110,
     propagate_version = false,
-    disable_help_subcommand = true,
     subcommand_required = true,
-    arg_required_else_help = false
+    arg_required_else_help = true
 )]
 pub struct Cli {
     /// Flags that every command understands.
@@ -76,7 +75,11 @@ pub enum Command {
     /// Show what this host can do, and why not
     Doctor(Doctor),
     /// Print the version
-    Version,
+    Version {
+        /// Only the number
+        #[arg(long)]
+        short: bool,
+    },
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -271,6 +274,15 @@ mod tests {
         ];
         for line in lines {
             assert_eq!(parse_line(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_of_a_command_is_a_command_too() {
+        for line in ["kiln help", "kiln help build", "kiln build -help"] {
+            let shown = parse_line(line).expect_err(line);
+            assert_eq!(shown.exit_code(), 0, "{line}");
+            assert_eq!(shown.to_string().contains("-format"), line.contains("build"), "{line}");
         }
     }
 
