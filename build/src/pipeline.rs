@@ -11,9 +11,9 @@ use crate::cancel::{Cancel, Cancelled};
 use crate::config::{self, Config, ConfigError, ImageReference};
 use crate::format::{FileSink, Format, FormatError, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
-use crate::oci::{Layer, Platform, Store, StoreError};
+use crate::oci::{DamagedBlob, Layer, Platform, Store, StoreError};
 use crate::output::{OutputError, Outputs, Stamp};
-use crate::plan::{self, ImageUse, Plan, PlanError, PullOptions};
+use crate::plan::{self, ImageUse, Plan, PlanError, Pull, PullOptions};
 use crate::progress::Progress;
 use crate::tree::Tree;
 
@@ -101,8 +101,14 @@ pub enum BuildError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// A layer cannot be unpacked.
-    #[error(transparent)]
-    Layer(#[from] LayerError),
+    #[error("cannot unpack image `{image}`")]
+    Layer {
+        /// The first image that has it, as written.
+        image: String,
+        /// Which layer, and why.
+        #[source]
+        source: LayerError,
+    },
     /// The tree cannot be put together.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -129,9 +135,39 @@ pub enum BuildError {
     Cancelled(#[from] Cancelled),
 }
 
-/// Builds. On an error nothing is left behind, and files of a former build are as they were.
+/// Builds. On an error nothing is left behind, and files of a former build are as they were. A layer that turns out to be
+/// damaged in the store is fetched again, once.
 pub fn build(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
     check_destination(request)?;
+    match build_once(request, progress) {
+        Err(error) if request.pull.pull != Pull::Never => match damaged_blob(&error) {
+            Some(blob) => {
+                progress.note(&format!(
+                    "blob {} in `{}` is damaged; getting it anew",
+                    blob.digest,
+                    blob.path.display()
+                ));
+                build_once(request, progress)
+            }
+            None => Err(error),
+        },
+        built => built,
+    }
+}
+
+/// The blob that was damaged. The store has removed it by now, so that the next look finds that it is missing.
+fn damaged_blob(error: &BuildError) -> Option<&DamagedBlob> {
+    let BuildError::Layer { source: LayerError { fault: ArchiveFault::Read(error), .. }, .. } = error else {
+        return None;
+    };
+    let error = error.get_ref()?;
+    error.downcast_ref().or_else(|| match error.downcast_ref()? {
+        StoreError::Damaged { source, .. } => Some(&**source),
+        _ => None,
+    })
+}
+
+fn build_once(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
     let config = read(request)?;
     let store = Store::open(&request.store)?;
     let plan = pin(request, &config, &store, progress)?;
@@ -235,7 +271,11 @@ fn unpack(
     let open = |layer: &Layer| store.open_layer(layer).map_err(io::Error::other);
     UnpackedLayers::unpack(layers, open, &unpacking).map_err(|error| match error.fault {
         ArchiveFault::Cancelled(cancelled) => cancelled.into(),
-        _ => error.into(),
+        _ => {
+            let mut images = plan.images();
+            let image = images.find(|(_, image)| image.layers.iter().any(|layer| layer.digest == error.digest));
+            BuildError::Layer { image: image.map(|(written, _)| written.to_owned()).unwrap_or_default(), source: error }
+        }
     })
 }
 

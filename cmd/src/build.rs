@@ -60,7 +60,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     printer.detail(&format!("image store: {}", store.display()));
     let progress = Shown::new(printer);
     let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
-    let packages = pkg::Workbench::open(&store, &architecture, source_date_s)?;
+    let packages = pkg::Workbench::new(&store, &architecture, source_date_s, cancel.clone())?;
     let resolve = |folder: &Path| Ok(packages.resolve(folder, &progress)?);
     let request = BuildRequest {
         sources,
@@ -84,11 +84,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
             tell(&built, printer);
             Ok(())
         }
-        Err(error) => {
-            let interrupted = cancel.check().is_err();
-            let failure = Failure::new(error);
-            Err(if interrupted { Failure { status: INTERRUPTED, ..failure } } else { failure })
-        }
+        Err(error) => Err(Failure::unless_interrupted(error, &cancel)),
     }
 }
 

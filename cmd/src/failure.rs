@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use kiln_build::cancel::Cancel;
+
 /// Exit status of work that failed.
 pub const FAILED: u8 = 1;
 /// Exit status of wrong usage.
@@ -24,6 +26,14 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Work that failed; of work that was cancelled only that is told, whatever it made fail.
+    pub fn unless_interrupted(error: impl Into<AnyError>, cancel: &Cancel) -> Self {
+        match cancel.check() {
+            Ok(()) => Self::new(error),
+            Err(cancelled) => Self { status: INTERRUPTED, ..Self::new(cancelled) },
+        }
+    }
+
     /// Work that failed.
     pub fn new(error: impl Into<AnyError>) -> Self {
         Self { error: error.into(), hints: Vec::new(), status: FAILED }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use super::build::BuildContext;
 use super::error::{PackageError, io_error};
 use super::program::{Program, ProgramError};
+use crate::cancel::Cancel;
 use crate::progress::Progress;
 
 /// Where the host's own apt keeps what the mirrors offer.
@@ -38,6 +40,7 @@ Dir::Cache::srcpkgcache \"\";
 pub(super) struct Apt<'a> {
     folder: PathBuf,
     architecture: &'a str,
+    cancel: &'a Cancel,
     progress: &'a dyn Progress,
     _lock: File,
 }
@@ -65,19 +68,20 @@ pub(super) enum Closure {
 }
 
 impl<'a> Apt<'a> {
-    /// apt for Debian's `architecture`, with everything below `cache_folder`. Waits for another that is at work there.
-    pub fn open(cache_folder: &Path, architecture: &'a str, progress: &'a dyn Progress) -> Result<Self, PackageError> {
-        let folder = cache_folder.join("apt").join(architecture);
+    /// apt for the architecture, with everything below the cache folder. Waits for another that is at work there.
+    pub fn open(context: &'a BuildContext, progress: &'a dyn Progress) -> Result<Self, PackageError> {
+        let (architecture, cancel) = (debian_architecture(&context.platform.architecture), &context.cancel);
+        let folder = context.cache_folder.join("apt").join(architecture);
         for name in ["lists/partial", "cache/archives/partial", "debs"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(|source| io_error("make folder", &path, source))?;
         }
-        let _lock = super::lock::wait(&folder.join("lock"), "apt", progress)?;
+        let _lock = super::lock::wait(&folder.join("lock"), "apt", cancel, progress)?;
         write(&folder.join("status"), "")?;
         let architectures =
             format!("APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n");
         write(&folder.join("apt.conf"), &format!("{CONFIGURATION}{architectures}"))?;
-        Ok(Self { folder, architecture, progress, _lock })
+        Ok(Self { folder, architecture, cancel, progress, _lock })
     }
 
     /// Files of `packages`, in the order that apt gives them.
@@ -120,7 +124,7 @@ impl<'a> Apt<'a> {
         let _meter = self.progress.begin("apt-get update", None);
         self.apt(lists).args(["update", "--error-on=any"]).run().or_else(|error| {
             // One broken source of many need not be the one that is wanted; what is missing is told by the next step.
-            if !has_lists(lists, self.architecture) {
+            if matches!(error, ProgramError::Cancelled(_)) || !has_lists(lists, self.architecture) {
                 return Err(error);
             }
             self.progress.note("apt-get update had errors; going on with what it could fetch");
@@ -136,6 +140,7 @@ impl<'a> Apt<'a> {
     fn apt(&self, lists: &Path) -> Program {
         let set = |key: &str, path: &Path| format!("{key}={}", path.display());
         Program::new("apt-get", "apt")
+            .until(self.cancel)
             .folder(&self.folder)
             .arg("-qq")
             .arg(format!("--config-file={}", self.folder.join("apt.conf").display()))

@@ -1,7 +1,7 @@
 //! A package's image: its sources one after another, then a layer, then a name in the store.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::apt::{Apt, Closure, debian_architecture};
 use super::deb::{Selection, unpack};
@@ -9,6 +9,7 @@ use super::error::{PackageError, io_error};
 use super::recipe::{Debian, Source};
 use super::stage::Stage;
 use super::{Package, cargo, kernel, lock, pack};
+use crate::cancel::Cancel;
 use crate::oci::{Image, Platform, Store, StoreError};
 use crate::progress::{Progress, Silent};
 
@@ -21,29 +22,31 @@ pub struct BuildContext {
     pub platform: Platform,
     /// Time of every file in the image, in seconds since 1970.
     pub source_date_s: i64,
-}
-
-/// The reference of the package in `folder`, whose image is then in `store`: built now if it was missing. This is what
-/// `@pkg:FOLDER` means. A package that only has a Dockerfile is not built: its image may be in a registry.
-///
-/// Errors: as of [`Package::load`] and [`Package::build`].
-pub fn resolve(
-    folder: &Path,
-    store: &Store,
-    context: &BuildContext,
-    progress: &dyn Progress,
-) -> Result<String, PackageError> {
-    let package = Package::load(folder)?;
-    if package.recipe().is_native() {
-        package.ensure(store, context, progress)?;
-    } else if package.find(store, context)?.is_none() {
-        let (short, folder) = (package.reference(), folder.display());
-        progress.note(&format!("package `{folder}` only has a Dockerfile, so `{short}` is looked for in a registry"));
-    }
-    Ok(package.reference().to_owned())
+    /// Stops a build, with the programs that it has started; nothing is left behind but what they had finished.
+    pub cancel: Cancel,
 }
 
 impl Package {
+    /// The reference, whose image is then in `store`: built now if it was missing. This is what `@pkg:FOLDER` means. A
+    /// package that only has a Dockerfile is not built: its image may be in a registry.
+    ///
+    /// Errors: as of [`build`](Self::build).
+    pub fn resolve(
+        &self,
+        store: &Store,
+        context: &BuildContext,
+        progress: &dyn Progress,
+    ) -> Result<String, PackageError> {
+        if self.recipe().is_native() {
+            self.ensure(store, context, progress)?;
+        } else if self.find(store, context)?.is_none() {
+            let (short, folder) = (self.reference(), self.folder().display());
+            progress
+                .note(&format!("package `{folder}` only has a Dockerfile, so `{short}` is looked for in a registry"));
+        }
+        Ok(self.reference().to_owned())
+    }
+
     /// The image, from the store if it is there intact, else built.
     ///
     /// Errors: as of [`build`](Self::build).
@@ -87,7 +90,7 @@ impl Package {
 
     fn lock(&self, context: &BuildContext, progress: &dyn Progress) -> Result<fs::File, PackageError> {
         let name = self.reference().replace(['/', ':'], "_");
-        lock::wait(&context.cache_folder.join("locks").join(name), self.reference(), progress)
+        lock::wait(&context.cache_folder.join("locks").join(name), self.reference(), &context.cancel, progress)
     }
 
     fn build_locked(
@@ -108,6 +111,7 @@ impl Package {
         }
         let _meter = progress.begin(&format!("package {}", self.reference()), None);
         let stage = self.stage(context, progress)?;
+        context.cancel.check()?;
         let (layer, diff_id) = pack::write_layer(&stage.tree, store, &Silent)?;
         let config = pack::image_config(recipe, &context.platform, diff_id);
         let config = config.map_err(|error| io_error("describe", self.folder(), error.into()))?;
@@ -120,12 +124,13 @@ impl Package {
         fs::create_dir_all(&temporary).map_err(|source| io_error("make folder", &temporary, source))?;
         let mut stage = Stage::new(self.folder(), &temporary, context.source_date_s)?;
         let architecture = context.platform.architecture.as_str();
-        let apt = || Apt::open(&context.cache_folder, debian_architecture(architecture), progress);
+        let apt = || Apt::open(context, progress);
         for source in &self.recipe().source {
+            context.cancel.check()?;
             match source {
                 Source::Cargo(cargo) => {
                     let _meter = progress.begin(&format!("cargo build {}", cargo.package), None);
-                    cargo::add(cargo, architecture, &mut stage)?;
+                    cargo::add(cargo, architecture, &context.cancel, &mut stage)?;
                 }
                 Source::Debian(debian) => add_debian(debian, &apt()?, &mut stage)?,
                 Source::Kernel(kernel) => kernel::add(kernel, &apt()?, debian_architecture(architecture), &mut stage)?,
@@ -176,6 +181,7 @@ mod tests {
             cache_folder: folder.path().join("cache"),
             platform: Platform::linux("amd64"),
             source_date_s: 1_000_000,
+            cancel: Cancel::default(),
         };
         Room { folder, store, context }
     }
@@ -195,8 +201,19 @@ mod tests {
         let room = room("image: a\n");
         let error = room.build().unwrap_err().to_string();
         assert!(error.contains("needs a builder"), "{error}");
-        let found = resolve(&room.folder.path().join("a"), &room.store, &room.context, &Silent).unwrap();
+        let found = room.package().resolve(&room.store, &room.context, &Silent).unwrap();
         assert_eq!(found, room.package().reference());
+    }
+
+    #[test]
+    fn a_cancelled_build_stops_even_while_it_waits_for_another() {
+        let room = room(FILES);
+        let lock = room.package().lock(&room.context, &Silent).unwrap();
+        room.context.cancel.cancel();
+        assert!(matches!(room.build(), Err(PackageError::Cancelled(_))));
+        drop(lock);
+        assert!(matches!(room.build(), Err(PackageError::Cancelled(_))));
+        assert!(room.package().find(&room.store, &room.context).unwrap().is_none());
     }
 
     #[test]

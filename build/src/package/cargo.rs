@@ -13,6 +13,7 @@ use super::program::Program;
 use super::recipe::{Bin, Cargo};
 use super::stage::Stage;
 use super::workspace::Workspace;
+use crate::cancel::Cancel;
 use crate::tree::TreePath;
 
 const MODE_PROGRAM: u32 = 0o755;
@@ -20,9 +21,10 @@ const MODE_PROGRAM: u32 = 0o755;
 const INTERPRETER_BYTES_MAX: u64 = 256;
 
 /// Builds the crate for Go's `architecture` and puts its programs into the stage.
-pub(super) fn add(cargo: &Cargo, architecture: &str, stage: &mut Stage) -> Result<(), PackageError> {
+pub(super) fn add(cargo: &Cargo, architecture: &str, cancel: &Cancel, stage: &mut Stage) -> Result<(), PackageError> {
     let workspace = Workspace::above(stage.package())?;
     let mut call = Program::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")), "cargo")
+        .until(cancel)
         .folder(&workspace.root)
         .args(["build", "--locked", "--message-format=json-render-diagnostics", "--package", &cargo.package])
         .args(["--profile", &cargo.profile]);

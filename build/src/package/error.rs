@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::program::ProgramError;
+use crate::cancel::Cancelled;
 use crate::config::ConfigError;
 use crate::oci::{ReferenceError, StoreError};
 use crate::tree::{PathFault, TreeError};
@@ -75,7 +76,10 @@ pub enum PackageError {
     },
     /// A program did not do its work.
     #[error(transparent)]
-    Program(#[from] ProgramError),
+    Program(ProgramError),
+    /// Somebody cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// The content store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -182,6 +186,15 @@ pub enum PackageError {
         /// The packages.
         packages: Vec<String>,
     },
+}
+
+impl From<ProgramError> for PackageError {
+    fn from(error: ProgramError) -> Self {
+        match error {
+            ProgramError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other => Self::Program(other),
+        }
+    }
 }
 
 /// An [`PackageError::Io`].

@@ -23,7 +23,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use build::{BuildContext, resolve};
+pub use build::BuildContext;
 pub use error::PackageError;
 use error::io_error;
 pub use program::ProgramError;

@@ -1,14 +1,28 @@
 //! Other people's programs: cargo, git, apt-get and depmod. Nothing else of a build starts any.
+//!
+//! Each runs in a process group of its own: Ctrl-C is for us to see, and we end the program with all that it started.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::cancel::{Cancel, Cancelled};
 
 /// How much of a failed program's messages is shown.
 const TAIL_LINES: usize = 20;
 /// System administrators' programs such as `depmod` are here, and not in everybody's `PATH`.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
+/// How often a running program is asked whether it is still wanted.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a program that was told to end may tidy up before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// One call of a program.
 #[derive(Debug)]
@@ -16,6 +30,7 @@ pub(super) struct Program {
     command: Command,
     name: String,
     package: &'static str,
+    cancel: Cancel,
 }
 
 /// Why a program gave no result.
@@ -38,6 +53,15 @@ pub enum ProgramError {
         #[source]
         source: io::Error,
     },
+    /// It is not known how it ended.
+    #[error("cannot wait for the end of `{name}`")]
+    Wait {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It failed.
     #[error("`{call}` failed ({status}){}{tail}", if tail.is_empty() { "" } else { "; it said:\n" })]
     Failed {
@@ -48,6 +72,9 @@ pub enum ProgramError {
         /// The last lines of its messages.
         tail: String,
     },
+    /// It was ended, because somebody cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 impl Program {
@@ -56,7 +83,13 @@ impl Program {
         let name = name.as_ref();
         let mut command = Command::new(find(name));
         command.env("LC_ALL", "C").stdin(Stdio::null());
-        Self { command, name: name.to_string_lossy().into_owned(), package }
+        Self { command, name: name.to_string_lossy().into_owned(), package, cancel: Cancel::default() }
+    }
+
+    /// It is ended, with all that it started, when somebody cancels.
+    pub fn until(mut self, cancel: &Cancel) -> Self {
+        self.cancel = cancel.clone();
+        self
     }
 
     /// One more argument.
@@ -93,19 +126,69 @@ impl Program {
     ///
     /// Errors: [`ProgramError`] with the last lines of stderr.
     pub fn run(mut self) -> Result<Vec<u8>, ProgramError> {
-        let output = self.command.output().map_err(|source| match source.kind() {
+        self.cancel.check()?;
+        let started = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+        let child = started.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ProgramError::Missing { name: self.name.clone(), package: self.package },
             _ => ProgramError::Start { name: self.name.clone(), source },
         })?;
+        let output =
+            output(child, &self.cancel).map_err(|source| ProgramError::Wait { name: self.name.clone(), source })?;
         if output.status.success() {
             return Ok(output.stdout);
         }
+        self.cancel.check()?;
         Err(ProgramError::Failed { call: self.call(), status: output.status, tail: tail(&output.stderr) })
     }
 
     fn call(&self) -> String {
         let words: Vec<_> = self.command.get_args().map(|word| word.to_string_lossy()).collect();
         format!("{} {}", self.name, words.join(" ")).trim_end().to_owned()
+    }
+}
+
+/// What the process writes and how it ends, by itself or because somebody cancelled.
+fn output(mut child: Child, cancel: &Cancel) -> io::Result<Output> {
+    let group = Pid::from_child(&child);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (sender, ended) = mpsc::channel::<()>();
+    let (stdout, stderr) = thread::scope(|scope| {
+        let (for_stdout, for_stderr) = (sender.clone(), sender.clone());
+        let stdout = scope.spawn(move || drained(out, for_stdout));
+        let stderr = scope.spawn(move || drained(err, for_stderr));
+        scope.spawn(move || {
+            // Not reaped here: as long as it is not, nobody else can get its number.
+            let _seen_by_the_wait_below = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            drop(sender);
+        });
+        end_when_cancelled(group, &ended, cancel);
+        let joined =
+            |text: thread::ScopedJoinHandle<'_, io::Result<Vec<u8>>>| text.join().unwrap_or_else(|_| Ok(vec![]));
+        (joined(stdout), joined(stderr))
+    });
+    Ok(Output { status: child.wait()?, stdout: stdout?, stderr: stderr? })
+}
+
+/// All of a pipe. Holds `_open` until then.
+fn drained(pipe: Option<impl Read>, _open: mpsc::Sender<()>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes))?;
+    Ok(bytes)
+}
+
+/// Returns when nobody holds the other end of `ended` any more. Sees to it when somebody cancels.
+fn end_when_cancelled(group: Pid, ended: &Receiver<()>, cancel: &Cancel) {
+    let mut told: Option<Instant> = None;
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(CANCEL_INTERVAL) {
+        let signal = match told {
+            _ if cancel.check().is_ok() => continue,
+            None => Signal::TERM,
+            Some(told) if told.elapsed() < GRACE => continue,
+            Some(_) => Signal::KILL,
+        };
+        told.get_or_insert_with(Instant::now);
+        // A group that is gone already is what was wanted.
+        let _ = kill_process_group(group, signal);
     }
 }
 
@@ -144,6 +227,25 @@ mod tests {
         let error = Program::new("sh", "dash").arg("-c").arg(script).run().unwrap_err().to_string();
         assert!(error.contains("exit status: 3") && error.contains("line 31\u{fffd}[2J\n"), "{error}");
         assert!(!error.contains("line 30\u{fffd}"), "{error}");
+    }
+
+    #[test]
+    fn a_cancelled_program_ends_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        // The grandchild ignores the polite signal, holds our pipes open and the FIFO's writing end.
+        let script = "(trap '' TERM; exec 3>pipe; echo up >&3; sleep 600) & wait";
+        let cancel = Cancel::default();
+        let call = Program::new("sh", "dash").args(["-c", script]).folder(folder.path()).until(&cancel);
+        let run = thread::spawn(|| call.run());
+        let mut reader = io::BufReader::new(std::fs::File::open(&pipe).unwrap());
+        let mut line = String::new();
+        io::BufRead::read_line(&mut reader, &mut line).unwrap();
+        cancel.cancel();
+        assert!(matches!(run.join().unwrap(), Err(ProgramError::Cancelled(_))));
+        // Ends only when nobody holds it any more.
+        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Lab {
             home_folder: Some(self.path("home")),
             source_date_s: DEFAULT_SOURCE_DATE_S,
             cancel: Cancel::default(),
-            pull: PullOptions { pull: plan::Pull::Never, ..PullOptions::default() },
+            pull: PullOptions { pull: Pull::Never, ..PullOptions::default() },
             packages: None,
         }
     }
@@ -351,22 +351,40 @@ fn an_interrupted_build_leaves_nothing_and_what_was_there() {
 }
 
 #[test]
-fn a_damaged_layer_is_named_and_fetched_anew_by_the_next_build() {
+fn a_damaged_layer_is_named_and_got_anew_once() {
     let lab = Lab::new();
-    let yaml = "init: ['example.test/data:1']";
     let store = Store::open(&lab.path("store")).unwrap();
     let reference = "example.test/data:1".parse().unwrap();
     let image = store.find(&reference, &Platform::linux("amd64")).unwrap().unwrap();
     let blob = store.blob_path(&image.layers[0].digest);
     let mut bytes = fs::read(&blob).unwrap();
+    let good = bytes.clone();
     // A byte of the gzip header that its reader does not look at: only the digest can tell.
     bytes[4] ^= 1;
     fs::remove_file(&blob).unwrap();
-    fs::write(&blob, bytes).unwrap();
+    fs::write(&blob, &bytes).unwrap();
+    let yaml = "init: ['example.test/data:1']";
     let message = chain(&build(&lab.request(yaml, &[Format::Tar]), &Silent).unwrap_err());
-    assert!(message.contains("holds other bytes"), "{message}");
-    assert!(message.contains(&image.layers[0].digest.to_string()), "{message}");
+    for part in ["image `example.test/data:1`", "holds other bytes", &image.layers[0].digest.to_string()] {
+        assert!(message.contains(part), "{message}");
+    }
     assert_eq!(lab.outputs(), [""; 0]);
+
+    // What can be had again is: the builder of packages stands for a registry, and gives nothing good at first.
+    for (gives, is_built) in [([&bytes, &bytes], false), ([&bytes, &good], true)] {
+        let asked = Mutex::new(0);
+        let resolve = |_: &Path| {
+            let mut asked = asked.lock().unwrap();
+            let _gone_already = fs::remove_file(&blob);
+            fs::write(&blob, gives[*asked]).unwrap();
+            *asked += 1;
+            Ok("example.test/data:1".to_string())
+        };
+        let mut request = lab.request("init: ['@pkg:x']", &[Format::Tar]);
+        request.pull.pull = Pull::Missing;
+        let built = build(&BuildRequest { packages: Some(&resolve), ..request }, &Silent);
+        assert_eq!((built.is_ok(), *asked.lock().unwrap()), (is_built, 2));
+    }
 }
 
 #[test]
