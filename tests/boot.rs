@@ -62,6 +62,22 @@ fn the_fallback_boots_where_kvm_cannot_be_used() {
 }
 
 #[test]
+fn what_is_typed_reaches_a_shell_on_the_console() {
+    let built = images::getty();
+    let sandbox = Sandbox::new();
+    let mut machine = Running::start(
+        sandbox.kiln(["run", "-accel", "qemu", "-mem", "512", "-state", "s"]).arg(built.path().join("getty")),
+    );
+    machine.wait_for("root shell", LIMIT);
+    machine.wait_for("Enter 'help'", LIMIT);
+    machine.type_in("echo the answer is $((6 * 7))\n");
+    machine.wait_for("the answer is 42", LIMIT);
+    machine.type_in("poweroff\n");
+    let (status, console) = machine.wait(LIMIT);
+    assert!(status.success(), "{status:?}\n{console}");
+}
+
+#[test]
 fn plain_qemu_boots_what_the_build_wrote() {
     let built = images::minimal();
     let mut qemu = Command::new("qemu-system-x86_64");

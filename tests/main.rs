@@ -1,5 +1,7 @@
 //! The whole end-to-end suite: one binary, so that it links once and shares what is costly to make.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod harness;
 
 mod boot;
