@@ -40,7 +40,8 @@ Dir::Cache::srcpkgcache \"\";
 pub(super) struct Apt<'a> {
     folder: PathBuf,
     architecture: &'a str,
-    cancel: &'a Cancel,
+    /// Stops the build that this is for.
+    pub cancel: &'a Cancel,
     progress: &'a dyn Progress,
     _lock: File,
 }

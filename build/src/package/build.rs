@@ -152,7 +152,7 @@ fn add_debian(debian: &Debian, apt: &Apt<'_>, stage: &mut Stage) -> Result<(), P
     let selection = Selection { include: &debian.include, exclude: &debian.exclude };
     let mut taken = 0;
     for deb in &debs {
-        taken += unpack(deb, selection, stage)?;
+        taken += unpack(deb, selection, apt.cancel, stage)?;
     }
     match taken {
         0 => Err(PackageError::NothingIncluded { packages: debian.packages.clone() }),

@@ -13,6 +13,7 @@ use tar::{Archive, Entry, EntryType};
 use super::error::{PackageError, io_error};
 use super::pattern::covers;
 use super::stage::Stage;
+use crate::cancel::Cancel;
 use crate::tree::{Attributes, Kind, PathFault, TreePath, printable};
 
 /// Folders of the root that are links into `/usr`.
@@ -41,13 +42,19 @@ impl Selection<'_> {
 }
 
 /// Unpacks what `selection` takes of the package at `path` into the stage. Returns how many names that were.
-pub(super) fn unpack(path: &Path, selection: Selection<'_>, stage: &mut Stage) -> Result<usize, PackageError> {
+pub(super) fn unpack(
+    path: &Path,
+    selection: Selection<'_>,
+    cancel: &Cancel,
+    stage: &mut Stage,
+) -> Result<usize, PackageError> {
     let damaged = |source: io::Error| PackageError::Deb { path: path.to_owned(), fault: source.to_string() };
     let file = File::open(path).map_err(|source| io_error("open", path, source))?;
     let data = data_member(BufReader::new(file)).map_err(damaged)?;
     let mut archive = Archive::new(data.take(UNPACKED_BYTES_MAX));
     let mut taken = 0;
     for entry in archive.entries().map_err(damaged)? {
+        cancel.check()?;
         let mut entry = entry.map_err(damaged)?;
         let refuse = |name: &[u8], source: PathFault| PackageError::DebMember {
             path: path.to_owned(),
@@ -231,7 +238,7 @@ mod tests {
         let path = folder.path().join("a.deb");
         fs::write(&path, bytes).unwrap();
         let mut stage = Stage::new(folder.path(), folder.path(), 0).unwrap();
-        let result = unpack(&path, selection, &mut stage).map(|_| stage);
+        let result = unpack(&path, selection, &Cancel::default(), &mut stage).map(|_| stage);
         (folder, result)
     }
 

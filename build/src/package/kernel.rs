@@ -43,7 +43,8 @@ pub(super) fn add(kernel: &Kernel, apt: &Apt<'_>, architecture: &str, stage: &mu
     let package = resolve(&wanted, apt)?;
     let mut unpacked = Stage::new(stage.package(), stage.spool_folder(), 0)?;
     for deb in apt.fetch(std::slice::from_ref(&package), Closure::Alone)? {
-        unpack(&deb, Selection { include: &[], exclude: &["usr/share/doc".to_owned()] }, &mut unpacked)?;
+        let all = Selection { include: &[], exclude: &["usr/share/doc".to_owned()] };
+        unpack(&deb, all, apt.cancel, &mut unpacked)?;
     }
     let lacks = |wanted| PackageError::NoKernel { package: package.clone(), wanted };
     let version = version(&unpacked).ok_or_else(|| lacks("/boot/vmlinuz-VERSION"))?;
@@ -60,7 +61,9 @@ pub(super) fn add(kernel: &Kernel, apt: &Apt<'_>, architecture: &str, stage: &mu
     if modules.extract(&unpacked)? == 0 {
         return Err(lacks("/lib/modules/VERSION"));
     }
+    apt.cancel.check()?;
     modules.select(&kernel.modules)?;
+    apt.cancel.check()?;
     modules.archive(stage)
 }
 
