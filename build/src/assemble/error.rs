@@ -90,7 +90,11 @@ pub enum AssembleError {
         source: io::Error,
     },
     /// A file's content cannot be kept on disk.
-    #[error("cannot keep the content of `{}` in `{}`", path.display(), folder.display())]
+    #[error(
+        "cannot keep the content of `{}` in `{}`; free some space there or choose another `--cache`",
+        path.display(),
+        folder.display()
+    )]
     Spool {
         /// The file.
         path: PathBuf,

@@ -37,12 +37,11 @@ impl SourceFiles {
             if let FileContent::Source(written) = &entry.content
                 && let Some((path, file)) = open(entry, written, roots)?
             {
-                cancel.check()?;
                 let keep = |source| AssembleError::Spool { path: path.clone(), folder: folder.into(), source };
+                let unreadable =
+                    |source| AssembleError::Source { path: path.clone(), place: entry.place.clone(), source };
                 let spool = Spool::create(folder).map_err(keep)?;
-                let copied = copy(file, spool.file());
-                let (digest, len) =
-                    copied.map_err(|source| AssembleError::Source { path, place: entry.place.clone(), source })?;
+                let (digest, len) = copy((file, &unreadable), (spool.file(), &keep), cancel)?;
                 bodies.insert(index, (digest, Body::Spooled { spool: Arc::new(spool), start: 0, len }));
             }
         }
@@ -73,17 +72,25 @@ fn open(entry: &FileEntry, written: &str, roots: Roots<'_>) -> Result<Option<(Pa
     }
 }
 
-fn copy(mut from: File, mut to: &File) -> io::Result<(Digest, u64)> {
+/// What an error of one side means.
+type Blame<'a> = &'a dyn Fn(io::Error) -> AssembleError;
+
+fn copy(
+    (mut from, unreadable): (File, Blame<'_>),
+    (mut to, unkept): (&File, Blame<'_>),
+    cancel: &Cancel,
+) -> Result<(Digest, u64), AssembleError> {
     let mut hash = Sha256::new();
     let mut len = 0;
     let mut buffer = vec![0; 128 * 1024];
     loop {
-        let count = from.read(&mut buffer)?;
+        cancel.check()?;
+        let count = from.read(&mut buffer).map_err(unreadable)?;
         if count == 0 {
             return Ok((Digest::from_bytes(hash.finalize().into()), len));
         }
         hash.update(&buffer[..count]);
-        to.write_all(&buffer[..count])?;
+        to.write_all(&buffer[..count]).map_err(unkept)?;
         len += count as u64;
     }
 }
