@@ -160,3 +160,76 @@ fn a_boot_stays_within_its_budget_of_exits_and_faults() {
         assert!(least(name) <= budget, "{name} {} > {budget}\n{}", least(name), said.stdout);
     }
 }
+
+/// Binds as real LinuxKit files have them. What containers get there must not come back to the machine, whatever its
+/// propagation; what they mount in `/var` must.
+#[test]
+fn a_container_with_the_usual_binds_runs() {
+    const YAML: &str = r#"
+kernel: {image: "@pkg:TREE/pkg/kernel", cmdline: "console=ttyS0 quiet"}
+init: ["@pkg:TREE/pkg/init", "@pkg:TREE/pkg/busybox"]
+onboot:
+- name: usual
+  image: "@pkg:TREE/pkg/busybox"
+  pid: host
+  net: new
+  hostname: other
+  capabilities: [all]
+  rootfsPropagation: shared
+  cgroupsPath: /shared/usual
+  binds: ["/dev:/dev", "/sys:/sys", "/:/rootfs:rshared,rbind", "/run:/run", "/var:/var:rshared,rbind",
+    "/var/run:/var/run", "/etc/resolv.conf:/etc/resolv.conf", "/usr/bin/runc:/usr/bin/runc"]
+  tmpfs: [/tmp]
+  command: [sh, -ec, "test -c /dev/ttyS0; test -c /dev/null; echo ptmx $(stat -c %F /dev/ptmx);
+    mkdir /var/kept; mount -t tmpfs kept /var/kept; touch /var/kept/there; touch /tmp/x; test -d /rootfs/containers;
+    ls /sys/class/net; echo host $(hostname), group $(cat /proc/self/cgroup)"]
+- name: sealed
+  image: "@pkg:TREE/pkg/busybox"
+  readonly: true
+  binds: ["/dev:/dev:ro", "/etc/resolv.conf:/etc/resolv.conf:ro"]
+  command: [sh, -c, "test -c /dev/ttyS0 && ! touch /x /dev/x && echo flags $(grep ' /dev ' /proc/mounts | cut -d' ' -f4)"]
+- name: own
+  image: "@pkg:TREE/pkg/busybox"
+  devices: [{path: /dev/extra, type: c, major: 1, minor: 3, mode: "0666"}]
+  binds: ["/dev/console:/dev/console", "/dev/null:/dev/null", "/proc:/hostproc"]
+  command: [sh, -ec, "test -c /dev/console; test ! -e /dev/ttyS0; echo x >/dev/extra; echo nodes $(ls /dev | wc -l)"]
+- name: lacking
+  image: "@pkg:TREE/pkg/busybox"
+  binds: ["/dev:/dev", "/nowhere:/data"]
+  command: [echo, runs]
+- name: machine
+  image: "@pkg:TREE/pkg/busybox"
+  pid: host
+  capabilities: [all]
+  binds: ["/:/rootfs"]
+  command: [sh, -c, "echo on /dev/pts $(grep -c ' /dev/pts ' /proc/1/mountinfo), groups $(grep -c ' /sys/fs/cgroup '
+    /proc/1/mountinfo), ptmx $(stat -c %F /rootfs/dev/ptmx), kept $(ls /rootfs/var/kept), host $(hostname)"]
+services:
+- name: poweroff
+  image: "@pkg:TREE/pkg/busybox"
+  pid: host
+  capabilities: [CAP_KILL]
+  binds: ["/dev:/dev"]
+  command: [poweroff]
+"#;
+    let sandbox = Sandbox::new();
+    let tree = std::fs::canonicalize(crate::harness::tree()).expect("the tree is there");
+    let yaml = sandbox.write("binds.yml", YAML.replace("TREE", &tree.to_string_lossy()));
+    run(sandbox.kiln(["build", "--cache"]).arg(images::store()).arg(yaml)).ok();
+    let console = run(&mut sandbox.kiln(["run", "-accel", "qemu", "-mem", "512", "binds"])).ok().stdout;
+    for wanted in [
+        "usual: ptmx character special file",
+        "usual: lo",
+        "usual: host other, group 0::/shared/usual",
+        "sealed: flags ro,nosuid,noexec,",
+        "own: nodes 15",
+        "onboot lacking: cannot start: `/nowhere`, bound to `/data` in the container, is not there",
+        "machine: on /dev/pts 1, groups 1, ptmx character special file, kept there, host kiln",
+        "kiln: power off",
+    ] {
+        assert!(console.contains(wanted), "no `{wanted}` in:\n{console}");
+    }
+    for unwanted in ["lacking: runs", "usual: lo\nusual: eth0"] {
+        assert!(!console.contains(unwanted), "`{unwanted}` in:\n{console}");
+    }
+}

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 /// Longest option text that the kernel takes: one page, with its NUL.
@@ -149,9 +150,10 @@ pub fn mount(kind: &str, source: &str, target: &Path, options: &Options) -> Resu
     } else if bind {
         let recursive = options.flags & (MountFlags::BIND | MountFlags::REC);
         rustix::mount::mount(source, target, c"", recursive, None).map_err(|e| fail(&format!("`{source}`"), e))?;
-        // A bind takes over the flags of its source; others need a second call.
+        // A bind takes over the flags of its source; others need a second call, which takes away what it does not name.
         let own = options.flags - MountFlags::REC;
         if own != MountFlags::BIND {
+            let own = own | guarding(target);
             rustix::mount::mount_remount(target, own, c"").map_err(|e| fail("with its flags", e))?;
         }
     } else if !kind.is_empty() || options.propagation.is_none() {
@@ -159,10 +161,31 @@ pub fn mount(kind: &str, source: &str, target: &Path, options: &Options) -> Resu
         rustix::mount::mount(source, target, kind, options.flags, data)
             .map_err(|e| fail(&format!("{kind} `{source}`"), e))?;
     }
-    if let Some(propagation) = options.propagation {
-        rustix::mount::mount_change(target, propagation).map_err(|e| fail("propagation", e))?;
-    }
-    Ok(())
+    options.propagation.map_or(Ok(()), |propagation| propagate(target, propagation))
+}
+
+/// Those flags of what is mounted on `target` that keep something away.
+fn guarding(target: &Path) -> MountFlags {
+    let Ok(now) = rustix::fs::statvfs(target) else { return MountFlags::empty() };
+    let flags = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+    ];
+    flags.into_iter().filter(|(there, _)| now.f_flag.contains(*there)).map(|(_, flag)| flag).collect()
+}
+
+/// Changes where mounts on `target` go and come from.
+///
+/// # Errors
+/// [`MountError`] with the kernel's reason.
+pub fn propagate(target: &Path, propagation: MountPropagationFlags) -> Result<(), MountError> {
+    rustix::mount::mount_change(target, propagation).map_err(|errno| MountError::Mount {
+        what: "propagation".to_owned(),
+        target: target.to_owned(),
+        source: errno.into(),
+    })
 }
 
 /// Unmounts `target`: at once, or else as soon as nobody uses it any more.

@@ -1,4 +1,4 @@
-//! The program `kiln-bundle`: one container's start or removal, the volumes, or a script, for PID 1.
+//! The program `kiln-bundle`: one container's start or removal, its mounts, the volumes, or a script, for PID 1.
 //!
 //! Each of them runs without PID 1's blocked signals.
 
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use crate::bundle::{self, Bundle, Report};
 use crate::{chain, fail};
 
-/// `start DIR`, `remove DIR`, `volumes` or `script FILE`.
+/// `start DIR`, `remove DIR`, `mount STATE-DIR`, `volumes` or `script FILE`.
 pub fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     if let Err(error) = kiln_guest::signals::unblock_all() {
         return fail(&format!("cannot unblock signals: {error}"));
@@ -20,6 +20,11 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("cannot clean up: {}", chain(&error))),
         },
+        // The hook of a container that `start` creates.
+        (Some("mount"), Some(state)) => match bundle::mount_held(&state) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&chain(&error)),
+        },
         (Some("script"), Some(file)) => {
             let error = std::process::Command::new(&file).exec();
             fail(&format!("cannot run `{}`: {error}", file.display()))
@@ -29,7 +34,7 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             let report = |(volume, error)| fail(&format!("{volume}: {}", chain(&error)));
             failures.into_iter().map(report).last().unwrap_or(ExitCode::SUCCESS)
         }
-        _ => fail("usage: kiln-bundle start DIR | remove DIR | volumes | script FILE"),
+        _ => fail("usage: kiln-bundle start DIR | remove DIR | mount DIR | volumes | script FILE"),
     }
 }
 

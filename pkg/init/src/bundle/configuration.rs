@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use kiln_abi::ServicePolicy;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{Bundle, BundleError, read_json};
+use super::held::Held;
+use super::{Bundle, BundleError, binds, read_json};
 
 #[derive(Deserialize)]
 struct Annotated {
@@ -26,8 +27,8 @@ pub fn service_policy(bundle: &Path) -> Result<ServicePolicy, BundleError> {
 /// YAML's `env:` takes the place of the image's.
 const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Writes the runtime's copy into `state`: the root's path made absolute, a `PATH`, and a cgroup named after the
-/// container unless it has one. Returns that cgroup.
+/// Writes the runtime's copy into `state`: the root's path made absolute, a `PATH`, a cgroup named after the container
+/// unless it has one, and what the runtime would refuse or do to the machine in another way. Returns that cgroup.
 pub fn write_for_runtime(bundle: &Bundle, state: &Path) -> Result<Option<PathBuf>, BundleError> {
     let original = bundle.folder.join(kiln_abi::BUNDLE_CONFIG);
     let mut config: Map<String, Value> = read_json(&original)?;
@@ -35,6 +36,8 @@ pub fn write_for_runtime(bundle: &Bundle, state: &Path) -> Result<Option<PathBuf
         return Err(BundleError::Seccomp { path: original });
     }
     let own = adapt(&mut config, &bundle.folder, &bundle.id);
+    binds::check(&mut config)?;
+    Held::take(&mut config, state).write(state)?;
     let path = state.join(kiln_abi::BUNDLE_CONFIG);
     let bytes = Value::Object(config).to_string();
     fs::write(&path, bytes).map_err(|source| BundleError::Write { path, source })?;
@@ -57,7 +60,14 @@ fn adapt(config: &mut Map<String, Value>, folder: &Path, id: &str) -> Option<Pat
             words.push(PATH_DEFAULT.into());
         }
     }
+    let named = ["hostname", "domainname"]
+        .into_iter()
+        .any(|name| config.get(name).and_then(Value::as_str).is_some_and(|text| !text.is_empty()));
     let linux = config.entry("linux").or_insert_with(|| Value::Object(Map::new())).as_object_mut()?;
+    if named {
+        add_uts_namespace(linux);
+    }
+    spell_propagation(linux);
     match linux.get("cgroupsPath").and_then(Value::as_str) {
         Some(path) if !path.is_empty() => None,
         _ => {
@@ -65,6 +75,28 @@ fn adapt(config: &mut Map<String, Value>, folder: &Path, id: &str) -> Option<Pat
             linux.insert("cgroupsPath".to_owned(), Value::String(own.clone()));
             Some(PathBuf::from(own))
         }
+    }
+}
+
+/// A name without a place for it is the container's own: the machine's stays, and the runtime would refuse it.
+fn add_uts_namespace(linux: &mut Map<String, Value>) {
+    let namespaces = linux.entry("namespaces").or_insert(Value::Null);
+    if namespaces.is_null() {
+        *namespaces = Value::Array(Vec::new());
+    }
+    if let Some(list) = namespaces.as_array_mut()
+        && !list.iter().any(|namespace| namespace.get("type").is_some_and(|kind| kind == "uts"))
+    {
+        list.push(json!({"type": "uts"}));
+    }
+}
+
+/// The runtime always means the whole tree, and knows only the words that do not say so.
+fn spell_propagation(linux: &mut Map<String, Value>) {
+    if let Some(Value::String(word)) = linux.get_mut("rootfsPropagation")
+        && let Some(plain) = word.strip_prefix('r')
+    {
+        *word = plain.to_owned();
     }
 }
 
@@ -97,6 +129,25 @@ mod tests {
         let (config, own) = adapted("{}");
         assert_eq!(config["linux"]["cgroupsPath"], "/web");
         assert_eq!(own.as_deref(), Some(Path::new("/web")));
+    }
+
+    #[test]
+    fn a_name_gets_a_namespace_of_its_own_once_and_an_empty_one_needs_none() {
+        let kinds = |text: &str| adapted(text).0["linux"]["namespaces"].clone();
+        assert_eq!(kinds(r#"{"hostname":"web"}"#), json!([{"type": "uts"}]));
+        let net = r#"{"hostname":"web","linux":{"namespaces":[{"type":"network"}]}}"#;
+        assert_eq!(kinds(net), json!([{"type": "network"}, {"type": "uts"}]));
+        let uts = r#"{"hostname":"web","linux":{"namespaces":[{"type":"uts","path":"/run/ns"}]}}"#;
+        assert_eq!(kinds(uts), json!([{"type": "uts", "path": "/run/ns"}]));
+        assert_eq!(kinds(r#"{"hostname":""}"#), Value::Null);
+    }
+
+    #[test]
+    fn propagation_is_spelled_as_the_runtime_knows_it() {
+        for (word, expected) in [("rshared", "shared"), ("shared", "shared"), ("rslave", "slave"), ("odd", "odd")] {
+            let (config, _) = adapted(&format!(r#"{{"linux":{{"rootfsPropagation":"{word}"}}}}"#));
+            assert_eq!(config["linux"]["rootfsPropagation"], expected);
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! PID 1 starts itself once for each start and each removal (`kiln-bundle start|remove`), reads the report when that
 //! process has ended, and is the container's parent from then on. Whatever a bundle breaks, it breaks there.
 
+mod binds;
 mod configuration;
+mod held;
 mod interfaces;
 mod prepare;
 mod report;
@@ -15,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use configuration::service_policy;
+pub use held::mount_held;
 pub use prepare::PrepareError;
 pub use report::{Report, Started};
 pub use runtime::RuntimeError;
@@ -72,6 +75,14 @@ pub enum BundleError {
     Seccomp {
         /// The configuration.
         path: PathBuf,
+    },
+    /// The machine has not what the container is to see.
+    #[error("`{}`, bound to `{}` in the container, is not there", path.display(), destination.display())]
+    NoSource {
+        /// In the machine.
+        path: PathBuf,
+        /// In the container.
+        destination: PathBuf,
     },
     /// An annotation has no meaning.
     #[error(transparent)]
