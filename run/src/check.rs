@@ -147,7 +147,7 @@ pub enum Fault {
         path: PathBuf,
     },
     /// A size that disks cannot have.
-    #[error("disk `{}` has {bytes} bytes; a disk has a multiple of {SECTOR_BYTES} and at least one", path.display())]
+    #[error("disk `{}` has {bytes} bytes; a disk has a multiple of {SECTOR_BYTES}, at least one and less than 8 EiB", path.display())]
     DiskSize {
         /// The file.
         path: PathBuf,

@@ -35,17 +35,21 @@ pub enum Fault {
     Unauthorized { status: u16, host: String, credentials: String, message: String },
     /// 429 until the end.
     #[error(
-        "too many requests (429{message}), asked {attempts} times; wait, or `docker login {host}` for a higher limit"
+        "too many requests (429{message}), asked {}; wait, or `docker login {host}` for a higher limit",
+        times(attempts)
     )]
     RateLimited { attempts: u32, host: String, message: String },
     /// 5xx until the end.
-    #[error("the registry fails ({status}{message}), asked {attempts} times; try again later or use `--mirror`")]
+    #[error("the registry fails ({status}{message}), asked {}; try again later or use `--mirror`", times(attempts))]
     Server { status: u16, attempts: u32, message: String },
     /// A status that a registry never gives for a read.
     #[error("the answer has status {status}{message}; is this a registry, and does it speak {scheme}?")]
     Status { status: u16, scheme: &'static str, message: String },
     /// The registry keeps the connection and sends nothing.
-    #[error("the registry sent nothing for {limit_s} s, asked {attempts} times; check the network or use `--mirror`")]
+    #[error(
+        "the registry sent nothing for {limit_s} s, asked {}; check the network or use `--mirror`",
+        times(attempts)
+    )]
     Hanging { limit_s: f64, attempts: u32 },
     /// Nobody listens.
     #[error("connection refused; is a registry running at {host}?")]
@@ -58,7 +62,7 @@ pub enum Fault {
         source: Box<dyn Error + Send + Sync>,
     },
     /// No route, or the connection broke.
-    #[error("no connection to {host}, tried {attempts} times; check the network or use `--mirror`")]
+    #[error("no connection to {host}, tried {}; check the network or use `--mirror`", times(attempts))]
     Connection {
         host: String,
         attempts: u32,
@@ -76,7 +80,7 @@ pub enum Fault {
     #[error("redirected in circles or away from https")]
     Redirect(#[source] Box<dyn Error + Send + Sync>),
     /// Fewer bytes than promised.
-    #[error("it ended after {found} of {expected} bytes, asked {attempts} times")]
+    #[error("it ended after {found} of {expected} bytes, asked {}", times(attempts))]
     Truncated { expected: u64, found: u64, attempts: u32 },
     /// More bytes than promised or allowed.
     #[error("it is longer than {limit} bytes: the registry sends something else")]
@@ -180,5 +184,13 @@ pub(super) fn sort(error: reqwest::Error, host: &str) -> Fault {
         () if tls => Fault::Tls { host, source },
         () if redirect => Fault::Redirect(source),
         () => Fault::Connection { host, attempts: 1, source },
+    }
+}
+
+/// `once`, `2 times`.
+fn times(count: &u32) -> String {
+    match count {
+        1 => "once".into(),
+        more => format!("{more} times"),
     }
 }
