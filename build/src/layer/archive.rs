@@ -286,12 +286,26 @@ impl<'a, R: Read> Tape<'a, R> {
             }
             left -= taken;
         }
-        self.skip(padding(len))?;
+        self.skip_padding(len)?;
         Ok(bytes)
     }
 
     fn skip_padded(&mut self, len: u64) -> Result<(), ArchiveFault> {
-        self.skip(len.saturating_add(padding(len)))
+        self.skip(len)?;
+        self.skip_padding(len)
+    }
+
+    /// Skips what fills the last block of `len` bytes. Some programs leave it out at the very end, together with the blocks
+    /// of zeros: the content is whole all the same, and its digest is checked.
+    fn skip_padding(&mut self, len: u64) -> Result<(), ArchiveFault> {
+        let mut left = padding(len);
+        while left > 0 {
+            match self.take(left)?.len() as u64 {
+                0 => return Ok(()),
+                taken => left -= taken,
+            }
+        }
+        Ok(())
     }
 
     fn skip(&mut self, mut left: u64) -> Result<(), ArchiveFault> {

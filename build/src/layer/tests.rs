@@ -133,6 +133,19 @@ fn a_sparse_claim_is_refused_before_anything_is_read() {
     }
 }
 
+/// `umoci insert` writes such layers.
+#[test]
+fn the_last_padding_and_the_blocks_of_zeros_may_be_missing() {
+    let whole = archive(&[(b'0', "file", "content")]);
+    let end_of_content = 512 + "content".len();
+    for len in [end_of_content, end_of_content + 1, 1024, 1536] {
+        let mut tree = Tree::new(1);
+        unpack(&whole[..len]).unwrap().apply(&mut tree).unwrap();
+    }
+    let error = unpack(&whole[..end_of_content - 1]).unwrap_err();
+    assert!(matches!(error.fault, ArchiveFault::Truncated { .. }), "{}", chain(&error));
+}
+
 #[test]
 fn a_bomb_ends_at_its_limit() {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -165,7 +178,7 @@ fn what_is_no_tar_is_refused_with_the_place() {
     let message = chain(&unpack(&[b'x'; 2048]).unwrap_err());
     assert!(message.ends_with("there is no tar header at byte 0 of its content"), "{message}");
     let whole = archive(&[(b'0', "a", "content")]);
-    for len in [1, 511, 513, 700] {
+    for len in [1, 511, 513, 515] {
         let error = unpack(&whole[..len]).unwrap_err();
         assert!(matches!(error.fault, ArchiveFault::Truncated { .. }), "{len}: {}", chain(&error));
     }
