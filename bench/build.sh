@@ -65,9 +65,10 @@ while [ $round -lt "$ROUNDS" ]; do
         measure "kiln:$format" "$kiln" -q build --cache store --format "$format" bench.yml
         measure "kiln:$format:again" "$kiln" -q build --cache store --format "$format" bench.yml
         measure "pipeline:$format" sh pipeline.sh "$format"
+        stat -c '%n: %s bytes' ./*-initrd.img ./*.tar > sizes 2>/dev/null || true
     done
 done
-stat -c "%s %n" bench-initrd.img pipeline-initrd.img bench.tar pipeline.tar
+cat sizes
 echo '| what | wall s | user s | peak MiB |'
 echo '| --- | --- | --- | --- |'
 # shellcheck disable=SC2013 # names have no spaces

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::harness::images::{self, Built};
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
+use crate::harness::registry::Registry;
+use crate::harness::tree;
 
 /// What examples/minimal.yml prints from its onboot container and from its service.
 const ONBOOT: &str = "hello from onboot";
@@ -75,6 +77,30 @@ fn what_is_typed_reaches_a_shell_on_the_console() {
     machine.type_in("poweroff\n");
     let (status, console) = machine.wait(LIMIT);
     assert!(status.success(), "{status:?}\n{console}");
+}
+
+/// The packages by way of a real registry and an empty cache: the same bytes, and they boot.
+#[test]
+fn images_from_a_registry_make_the_same_machine() {
+    let built = images::minimal();
+    let registry = Registry::start();
+    let sandbox = Sandbox::new();
+    let mut yaml = std::fs::read_to_string(tree().join("examples/minimal.yml")).unwrap();
+    for package in ["kernel", "init", "busybox"] {
+        let folder = tree().join("pkg").join(package);
+        let tag = run(sandbox.kiln(["pkg", "show-tag"]).arg(&folder)).ok().stdout.trim().to_owned();
+        let reference = registry.push(&images::store(), &format!("docker.io/{tag}"), &format!("pkg/{package}:1"));
+        yaml = yaml.replace(&format!("\"@pkg:../pkg/{package}\""), &reference);
+    }
+    assert!(!yaml.contains("@pkg"), "{yaml}");
+    sandbox.write("minimal.yml", yaml);
+    run(&mut sandbox.kiln(["build", "--cache", "empty", "minimal.yml"])).ok();
+    for file in ["minimal-kernel", "minimal-initrd.img", "minimal-cmdline"] {
+        let (here, there) = (std::fs::read(sandbox.path().join(file)), std::fs::read(built.path().join(file)));
+        assert!(here.unwrap() == there.unwrap(), "{file} differs");
+    }
+    let said = run(&mut sandbox.kiln(["run", "-accel", "qemu", "minimal"])).ok();
+    check_console(&said.stdout);
 }
 
 #[test]
