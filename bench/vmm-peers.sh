@@ -2,7 +2,7 @@
 # One command line for each monitor; sourced by the lab's init, which is told by `peer=` whose turn it is.
 cmdline='console=ttyS0 quiet panic=-1 reboot=t'
 watch() { name=$1; shift; /watch run "$name" "$MEM" 90 -- "$@"; }
-qemu() { watch "$name" /qemu-system-x86_64 -accel kvm -cpu host -m "$MEM" -smp 1 -nodefaults -display none -serial stdio \
+qemu() { watch "$name" /usr/bin/qemu-system-x86_64 -accel kvm -cpu host -m "$MEM" -smp 1 -nodefaults -display none -serial stdio \
     -no-reboot -initrd /initrd -append "$cmdline" "$@"; }
 name=$(sed 's/.*peer=\([a-z0-9-]*\).*/\1/' /proc/cmdline)
 case $name in
@@ -10,5 +10,4 @@ kiln-vmlinux) watch "$name" /kiln -q run -accel kvm -no-reboot -mem "$MEM" -kern
 kiln-bzimage) watch "$name" /kiln -q run -accel kvm -no-reboot -mem "$MEM" -kernel /vmlinuz -initrd /initrd -cmdline "$cmdline" ;;
 qemu-microvm) qemu -M microvm,rtc=on,pit=off,pic=off -kernel /vmlinux ;;
 qemu-q35) qemu -M q35 -kernel /vmlinuz ;;
-alioth) [ ! -x /alioth ] || watch "$name" /alioth boot -k /vmlinuz -i /initrd -c "$cmdline" --memory "size=${MEM}M" ;;
 esac
