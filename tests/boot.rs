@@ -239,7 +239,7 @@ services:
   command: [poweroff]
 "#;
     let sandbox = Sandbox::new();
-    let tree = std::fs::canonicalize(crate::harness::tree()).expect("the tree is there");
+    let tree = std::fs::canonicalize(tree()).expect("the tree is there");
     let yaml = sandbox.write("binds.yml", YAML.replace("TREE", &tree.to_string_lossy()));
     run(sandbox.kiln(["build", "--cache"]).arg(images::store()).arg(yaml)).ok();
     let console = run(&mut sandbox.kiln(["run", "-accel", "qemu", "-mem", "512", "binds"])).ok().stdout;
