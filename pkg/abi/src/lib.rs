@@ -4,14 +4,22 @@
 
 mod annotation;
 mod bundle;
+mod ready;
+mod signal;
 mod status;
+mod time;
 
 pub use annotation::{
-    ANNOTATION_RESTART, ANNOTATION_STOP_TIMEOUT, AnnotationError, RestartPolicy, STOP_TIMEOUT_DEFAULT,
-    STOP_TIMEOUT_LIMIT, ServicePolicy,
+    ANNOTATION_AFTER, ANNOTATION_READY, ANNOTATION_RESTART, ANNOTATION_RESTART_DELAY, ANNOTATION_RESTART_LIMIT,
+    ANNOTATION_RESTART_MAX_DELAY, ANNOTATION_STOP_SIGNAL, ANNOTATION_STOP_TIMEOUT, AnnotationError,
+    RESTART_DELAY_DEFAULT, RESTART_DELAY_FLOOR, RESTART_DELAY_LIMIT, RESTART_MAX_DELAY_DEFAULT, RestartPolicy,
+    STOP_TIMEOUT_DEFAULT, STOP_TIMEOUT_LIMIT, ServicePolicy, StartConditions,
 };
 pub use bundle::{BindNamespaces, Interface, Mount, Prepare};
+pub use ready::{Ready, ReadyCheck, ReadyError};
+pub use signal::Signal;
 pub use status::{ContainerState, ContainerStatus, Stage, Status};
+pub use time::{parse_duration, write_duration};
 
 /// Folder of all bundles in the root.
 pub const CONTAINERS_DIR: &str = "/containers";

@@ -4,8 +4,7 @@ use kiln_abi::{ContainerState, ServicePolicy, Stage};
 
 use super::*;
 
-const POLICY: ServicePolicy =
-    ServicePolicy { restart: RestartPolicy::OnFailure, stop_timeout: Duration::from_secs(10) };
+const POLICY: ServicePolicy = ServicePolicy::DEFAULT;
 
 fn container(stage: Stage, name: &str, policy: ServicePolicy) -> Task {
     Task::new(name.into(), Kind::Container { stage, folder: PathBuf::from(name) }, policy)
