@@ -8,6 +8,7 @@
 pub mod assemble;
 pub mod bundle;
 pub mod cancel;
+pub mod compat;
 pub mod config;
 pub mod format;
 pub mod layer;

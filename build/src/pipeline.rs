@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::assemble::{self, AssembleError, Ingredients, Roots, SourceFiles};
 use crate::bundle::{self, Bundle, BundleError};
 use crate::cancel::{Cancel, Cancelled};
+use crate::compat::Compat;
 use crate::config::{self, Config, ConfigError, ImageReference};
 use crate::format::{FileSink, Format, FormatError, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
@@ -74,6 +75,14 @@ pub struct BuildRequest<'a> {
     pub pull: PullOptions,
     /// For `@pkg:`; without it such an image is an error.
     pub packages: Option<&'a PackageResolver<'a>>,
+    /// Whose result is wanted.
+    pub compat: Compat,
+    /// Whether a packed kernel is unpacked.
+    pub decompress_kernel: bool,
+    /// The tar of a former build of this configuration.
+    pub input_tar: Option<PathBuf>,
+    /// Size of disk images, in bytes.
+    pub disk_bytes: u64,
 }
 
 /// What a build left.

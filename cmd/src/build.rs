@@ -53,6 +53,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     let formats = formats(asked)?;
     let destination = destination(asked);
     let store = surroundings::store(global, &variable)?;
+    let compat = surroundings::compat(asked.linuxkit.compat, &variable)?;
     let source_date_s = surroundings::source_date_s(&variable)?;
     let registries = surroundings::registries(global, &variable)?;
     let sources = asked.files.iter().map(|file| source(file)).collect::<Result<Vec<_>, _>>()?;
@@ -73,11 +74,16 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         source_date_s,
         cancel: cancel.clone(),
         pull: PullOptions {
+            docker_first: asked.linuxkit.docker,
             pull: if asked.pull { Pull::Always } else { Pull::Missing },
             registry: registries,
             ..PullOptions::default()
         },
         packages: Some(&resolve),
+        compat,
+        decompress_kernel: asked.linuxkit.decompress_kernel,
+        input_tar: asked.linuxkit.input_tar.clone(),
+        disk_bytes: asked.linuxkit.size,
     };
     match pipeline::build(&request, &progress) {
         Ok(built) => {

@@ -22,12 +22,15 @@ fn main() -> ExitCode {
     if kiln_run::console::watch_if_asked() {
         return ExitCode::SUCCESS;
     }
+    let as_linuxkit = surroundings::asks_for_linuxkit(std::env::args_os(), &surroundings::variable);
+    // LinuxKit knows no status of its own for wrong usage.
+    let status = |status: u8| if as_linuxkit && status == failure::USAGE { failure::FAILED } else { status };
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(refusal) => {
             // Help and version too: to standard output, with status 0. Nobody can be told when that fails.
             let _ = refusal.print();
-            return ExitCode::from(u8::try_from(refusal.exit_code()).unwrap_or(failure::USAGE));
+            return ExitCode::from(status(u8::try_from(refusal.exit_code()).unwrap_or(failure::USAGE)));
         }
     };
     let printer = Printer::new(level(&cli.global));
@@ -37,7 +40,7 @@ fn main() -> ExitCode {
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(failure)) => {
             printer.failure(&failure);
-            ExitCode::from(failure.status)
+            ExitCode::from(status(failure.status))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use kiln_build::compat::{Compat, UnknownCompat};
 use kiln_build::oci::{Mirror, MirrorError, RegistryOptions};
 use kiln_build::pipeline::DEFAULT_SOURCE_DATE_S;
 
@@ -32,9 +33,26 @@ pub enum SurroundingsError {
         #[source]
         source: MirrorError,
     },
+    /// `KILN_COMPAT` names nothing that is known.
+    #[error("KILN_COMPAT cannot be used")]
+    Compat(#[source] UnknownCompat),
     /// A date that is none.
     #[error("SOURCE_DATE_EPOCH is `{0}`; it should be a whole number of seconds since 1970")]
     SourceDate(String),
+}
+
+/// Whose result a build gives: the flag's, or `KILN_COMPAT`'s.
+pub fn compat(flag: Option<Compat>, variables: Variables) -> Result<Compat, Failure> {
+    let Some(named) = variables("KILN_COMPAT").filter(|_| flag.is_none()) else { return Ok(flag.unwrap_or_default()) };
+    named.to_string_lossy().parse().map_err(|source| Failure::usage(SurroundingsError::Compat(source)))
+}
+
+/// Whether LinuxKit's ways are asked for, told from the words themselves: they may be wrong usage.
+pub fn asks_for_linuxkit(words: impl Iterator<Item = OsString>, variables: Variables) -> bool {
+    let words: Vec<String> = words.map(|word| word.to_string_lossy().trim_start_matches('-').to_owned()).collect();
+    let flag = words.windows(2).any(|pair| pair == ["compat", "linuxkit"]);
+    flag || words.iter().any(|word| word == "compat=linuxkit")
+        || variables("KILN_COMPAT").is_some_and(|name| name == "linuxkit")
 }
 
 /// The user's home.

@@ -106,6 +106,10 @@ impl Lab {
             cancel: Cancel::default(),
             pull: PullOptions { pull: Pull::Never, ..PullOptions::default() },
             packages: None,
+            compat: Compat::Right,
+            decompress_kernel: false,
+            input_tar: None,
+            disk_bytes: 1 << 30,
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Pull {
 pub struct PullOptions {
     /// When registries are asked.
     pub pull: Pull,
+    /// Whether a running Docker is asked before anything else.
+    pub docker_first: bool,
     /// How they are asked.
     pub registry: RegistryOptions,
     /// Stops a pull.

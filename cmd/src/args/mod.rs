@@ -2,6 +2,8 @@
 
 mod argv;
 mod disk;
+mod linuxkit;
+mod sbom;
 mod size;
 
 use std::ffi::OsString;
@@ -11,6 +13,8 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use disk::DiskSpec;
+pub use linuxkit::Linuxkit;
+pub use sbom::Sbom;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -123,6 +127,12 @@ pub struct Build {
     /// Ask the registry even for images that are in the store
     #[arg(long)]
     pub pull: bool,
+    /// To be like LinuxKit.
+    #[command(flatten)]
+    pub linuxkit: Linuxkit,
+    /// About the packages in it.
+    #[command(flatten)]
+    pub sbom: Sbom,
 }
 
 /// `kiln run`.
