@@ -48,6 +48,8 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerState {
+    /// A service that is to start when those that it comes after are there.
+    Held,
     /// Being mounted and created.
     Starting,
     /// Its first process runs.

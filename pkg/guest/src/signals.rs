@@ -70,6 +70,20 @@ pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::all().thread_unblock()?)
 }
 
+/// Sends the signal of this number, 1 to 64, to a process.
+///
+/// # Errors
+/// The kernel's: there is no such process, or no such signal.
+#[expect(unsafe_code, reason = "the safe functions know no real-time signals, and systemd ends with SIGRTMIN+3")]
+pub fn send(pid: u32, signal: u8) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: kill(2) takes two numbers and touches no memory of ours.
+    match unsafe { libc::kill(pid, i32::from(signal)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()

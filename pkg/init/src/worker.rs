@@ -5,11 +5,12 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::bundle::{self, Bundle, Report};
 use crate::{chain, fail};
 
-/// `start DIR`, `remove DIR`, `mount STATE-DIR`, `volumes` or `script FILE`.
+/// `start DIR`, `remove DIR`, `ready DIR PID MS`, `mount STATE-DIR`, `volumes` or `script FILE`.
 pub fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     if let Err(error) = kiln_guest::signals::unblock_all() {
         return fail(&format!("cannot unblock signals: {error}"));
@@ -20,6 +21,7 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("cannot clean up: {}", chain(&error))),
         },
+        (Some("ready"), Some(folder)) => ready(&Bundle::new(folder), arguments),
         // The hook of a container that `start` creates.
         (Some("mount"), Some(state)) => match bundle::mount_held(&state) {
             Ok(()) => ExitCode::SUCCESS,
@@ -34,7 +36,7 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
             let report = |(volume, error)| fail(&format!("{volume}: {}", chain(&error)));
             failures.into_iter().map(report).last().unwrap_or(ExitCode::SUCCESS)
         }
-        _ => fail("usage: kiln-bundle start DIR | remove DIR | mount DIR | volumes | script FILE"),
+        _ => fail("usage: kiln-bundle start DIR | remove DIR | ready DIR PID MS | mount DIR | volumes | script FILE"),
     }
 }
 
@@ -46,5 +48,18 @@ fn start(bundle: &Bundle) -> ExitCode {
     match report.write(&bundle.state()) {
         Ok(()) => code,
         Err(error) => fail(&format!("cannot report the start: {error}")),
+    }
+}
+
+fn ready(bundle: &Bundle, mut arguments: impl Iterator<Item = String>) -> ExitCode {
+    let mut number = || arguments.next()?.parse::<u32>().ok();
+    let (Some(pid), Some(limit_ms)) = (number(), number()) else { return fail("usage: kiln-bundle ready DIR PID MS") };
+    match bundle::wait_ready(bundle, pid, Duration::from_millis(limit_ms.into())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(missing) => {
+            // PID 1 says that it failed in any case.
+            let _ = bundle::write_missing(&bundle.state(), &chain(&missing));
+            ExitCode::FAILURE
+        }
     }
 }

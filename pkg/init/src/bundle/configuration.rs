@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kiln_abi::ServicePolicy;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -17,10 +16,10 @@ struct Annotated {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// The policy that a bundle's annotations ask for.
-pub fn service_policy(bundle: &Path) -> Result<ServicePolicy, BundleError> {
+/// A bundle's annotations.
+pub fn annotations(bundle: &Path) -> Result<BTreeMap<String, String>, BundleError> {
     let annotated: Annotated = read_json(&bundle.join(kiln_abi::BUNDLE_CONFIG))?;
-    Ok(ServicePolicy::from_annotations(&annotated.annotations.unwrap_or_default())?)
+    Ok(annotated.annotations.unwrap_or_default())
 }
 
 /// Where a container looks for programs when its environment does not say: the runtime starts none without it, and a

@@ -8,6 +8,7 @@ mod configuration;
 mod held;
 mod interfaces;
 mod prepare;
+mod ready;
 mod report;
 mod runtime;
 mod volumes;
@@ -16,10 +17,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use configuration::service_policy;
+pub use configuration::annotations;
 pub use held::mount_held;
 pub use prepare::PrepareError;
-pub use report::{Report, Started};
+pub use ready::wait_ready;
+pub use report::{Report, Started, take_missing, write_missing};
 pub use runtime::RuntimeError;
 pub use volumes::mount_volumes;
 

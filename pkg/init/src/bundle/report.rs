@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+const MISSING_FILE: &str = "missing";
+
 /// The outcome of a start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,4 +51,18 @@ impl Report {
     pub fn read(state: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(Self::path(state)).ok()?).ok()
     }
+}
+
+/// Leaves word of what keeps a service from being ready.
+pub fn write_missing(state: &Path, text: &str) -> io::Result<()> {
+    fs::write(state.join(MISSING_FILE), text)
+}
+
+/// Takes that word: it is read once.
+pub fn take_missing(state: &Path) -> Option<String> {
+    let path = state.join(MISSING_FILE);
+    let text = fs::read_to_string(&path).ok()?;
+    // What cannot be removed is overwritten by the next check.
+    let _ = fs::remove_file(path);
+    Some(text)
 }

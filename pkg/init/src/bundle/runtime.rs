@@ -8,6 +8,7 @@ use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
+use rustix::process::Pid;
 
 use super::Bundle;
 
@@ -71,6 +72,21 @@ impl Created {
     pub fn start(mut self) -> Result<(), RuntimeError> {
         self.container.start().map_err(|error| RuntimeError::Start(Box::new(error)))
     }
+}
+
+/// Starts a further process in a running container: `process` is a file with its description. It is a child of the
+/// caller, and has the caller's standard streams.
+pub fn run_inside(bundle: &Bundle, process: &Path) -> Result<Pid, RuntimeError> {
+    let run = || -> Result<Pid, LibcontainerError> {
+        let pid = ContainerBuilder::new(bundle.id.clone(), SyscallType::default())
+            .with_root_path(root(bundle))?
+            .as_tenant()
+            .with_process(Some(process))
+            .with_detach(true)
+            .build()?;
+        Pid::from_raw(pid.as_raw()).ok_or_else(|| LibcontainerError::Other("its process has no number".to_owned()))
+    };
+    run().map_err(|error| RuntimeError::Start(Box::new(error)))
 }
 
 /// Ends and forgets whatever an earlier start left.

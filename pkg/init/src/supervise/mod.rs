@@ -23,10 +23,10 @@ use rustix::process::{Signal, WaitOptions, WaitStatus};
 
 use self::buttons::Button;
 pub use self::end::end;
-use self::machine::{Command, Event, Machine};
+use self::machine::{Command, Event, Exit, Machine};
 use self::task::Kind;
 use crate::boot::{Booted, Console};
-use crate::bundle::{Bundle, Report};
+use crate::bundle::{self, Bundle, Report};
 use crate::cmdline::Verbosity;
 use crate::output::{Drained, Log, Stream, Which};
 use crate::since_boot;
@@ -43,6 +43,8 @@ enum Child {
     Starter(Index),
     /// The task itself.
     Task(Index),
+    /// Checks a service's readiness.
+    Checker(Index),
     /// Takes down what was mounted for a task.
     Remover,
 }
@@ -54,7 +56,7 @@ pub struct Supervisor {
     machine: Machine,
     children: HashMap<u32, Child>,
     /// Ended before the one that starts them had told their number.
-    unclaimed: HashMap<u32, i32>,
+    unclaimed: HashMap<u32, Exit>,
     cgroups: HashMap<Index, PathBuf>,
     streams: Vec<Stream>,
     log: Log,
@@ -82,7 +84,7 @@ impl Supervisor {
             buttons: buttons::find(&[]),
             ended: None,
         };
-        supervisor.happened(Event::Ready);
+        supervisor.happened(Event::Begin);
         supervisor
     }
 
@@ -194,22 +196,23 @@ impl Supervisor {
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Ok(pid) = u32::try_from(pid.as_raw_nonzero().get()) else { continue };
-            let code = exit_code(status);
+            let exit = exit(status);
             match self.children.remove(&pid) {
-                Some(Child::Starter(index)) => self.starter_ended(index, code),
-                Some(Child::Task(index)) => self.task_ended(index, code),
+                Some(Child::Starter(index)) => self.starter_ended(index, exit),
+                Some(Child::Task(index)) => self.task_ended(index, exit),
+                Some(Child::Checker(index)) => self.checker_ended(index, exit),
                 Some(Child::Remover) => {}
                 None => {
                     let starting = self.children.values().any(|child| matches!(child, Child::Starter(_)));
                     if starting && self.unclaimed.len() < UNCLAIMED_LIMIT {
-                        self.unclaimed.insert(pid, code);
+                        self.unclaimed.insert(pid, exit);
                     }
                 }
             }
         }
     }
 
-    fn starter_ended(&mut self, index: Index, code: i32) {
+    fn starter_ended(&mut self, index: Index, exit: Exit) {
         let report = self.bundle(index).and_then(|bundle| Report::read(&bundle.state()));
         match report {
             Some(Report::Started(started)) => {
@@ -218,14 +221,14 @@ impl Supervisor {
                 }
                 self.children.insert(started.pid, Child::Task(index));
                 self.happened(Event::Started(index, started.pid));
-                if let Some(code) = self.unclaimed.remove(&started.pid) {
+                if let Some(exit) = self.unclaimed.remove(&started.pid) {
                     self.children.remove(&started.pid);
-                    self.task_ended(index, code);
+                    self.task_ended(index, exit);
                 }
             }
             Some(Report::Failed(reason)) => self.happened(Event::NotStarted(index, reason)),
             None => {
-                let reason = format!("the process that starts it ended without a word, code {code}");
+                let reason = format!("the process that starts it ended without a word: {exit}");
                 self.happened(Event::NotStarted(index, reason));
             }
         }
@@ -234,7 +237,16 @@ impl Supervisor {
         }
     }
 
-    fn task_ended(&mut self, index: Index, code: i32) {
+    fn checker_ended(&mut self, index: Index, exit: Exit) {
+        let missing = self.bundle(index).and_then(|bundle| bundle::take_missing(&bundle.state()));
+        let outcome = match exit {
+            Exit::Code(0) => Ok(()),
+            _ => Err(missing.unwrap_or_else(|| format!("its check ended without a word: {exit}"))),
+        };
+        self.happened(Event::Checked(index, outcome));
+    }
+
+    fn task_ended(&mut self, index: Index, exit: Exit) {
         // What it printed last comes before the news of its end.
         let (now, console, log) = (since_boot(), &mut self.booted.console, &mut self.log);
         for stream in self.streams.iter_mut().filter(|stream| stream.task == index) {
@@ -242,7 +254,7 @@ impl Supervisor {
             let _ = stream.drain(now, console, log);
             stream.flush(console);
         }
-        self.happened(Event::Exited(index, code));
+        self.happened(Event::Exited(index, exit));
     }
 
     fn bundle(&self, index: Index) -> Option<Bundle> {
@@ -270,14 +282,18 @@ impl Supervisor {
                 Ok(_) => {}
                 Err(error) => return Some(Event::NotStarted(index, error.to_string())),
             },
-            Command::Abandon(index) => {
-                let starter = self.children.iter().find(|(_, child)| **child == Child::Starter(index));
-                if let Some(pid) = starter.map(|(pid, _)| *pid) {
-                    self.children.remove(&pid);
-                    process::signal(pid, Signal::KILL);
-                }
+            Command::Abandon(index) => self.forget_child(Child::Starter(index)),
+            Command::Check(index, limit) => {
+                return self
+                    .check(index, limit)
+                    .err()
+                    .map(|error| Event::Checked(index, Err(format!("its check cannot be started: {error}"))));
             }
-            Command::Terminate(index) => self.with_pid(index, process::terminate),
+            Command::EndCheck(index) => self.forget_child(Child::Checker(index)),
+            Command::Terminate(index) => {
+                let signal = self.machine.task(index).map_or(kiln_abi::Signal::TERM, |task| task.policy.stop_signal);
+                self.with_pid(index, |pid, cgroup| process::terminate(pid, cgroup, signal));
+            }
             Command::Kill(index) => self.with_pid(index, process::kill),
             Command::Remove(index) => self.remove(index),
             Command::Say(at, text) => self.booted.console.say(at, &text),
@@ -286,7 +302,29 @@ impl Supervisor {
         None
     }
 
-    fn with_pid(&self, index: Index, act: fn(u32, Option<&Path>)) {
+    /// Ends a process whose outcome does not matter any more.
+    fn forget_child(&mut self, which: Child) {
+        let found = self.children.iter().find(|(_, child)| **child == which).map(|(pid, _)| *pid);
+        if let Some(pid) = found {
+            self.children.remove(&pid);
+            process::signal(pid, Signal::KILL);
+        }
+    }
+
+    fn check(&mut self, index: Index, limit: Duration) -> io::Result<()> {
+        let (Some(bundle), Some(pid)) = (self.bundle(index), self.machine.task(index).and_then(task::Task::pid)) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut command = process::own(crate::BUNDLE_PROGRAM);
+        command.arg("ready").arg(bundle.folder).args([pid.to_string(), limit.as_millis().to_string()]);
+        // What a check prints, again and again, is nobody's log.
+        let nowhere = fs::File::options().write(true).open("/dev/null")?;
+        let pid = process::spawn(command, nowhere.try_clone()?.into(), nowhere.into())?;
+        self.children.insert(pid, Child::Checker(index));
+        Ok(())
+    }
+
+    fn with_pid(&self, index: Index, act: impl Fn(u32, Option<&Path>)) {
         if let Some(pid) = self.machine.task(index).and_then(task::Task::pid) {
             act(pid, self.cgroups.get(&index).map(PathBuf::as_path));
         }
@@ -360,8 +398,9 @@ fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) }
 }
 
-fn exit_code(status: WaitStatus) -> i32 {
-    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(255)
+fn exit(status: WaitStatus) -> Exit {
+    let signal = status.terminating_signal().map(Exit::Signal);
+    signal.or_else(|| status.exit_status().map(Exit::Code)).unwrap_or(Exit::Code(255))
 }
 
 fn log_file(kind: &Kind, which: Which) -> Option<PathBuf> {

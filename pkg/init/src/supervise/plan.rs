@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use kiln_abi::{ONBOOT_DIR, ONSHUTDOWN_DIR, SERVICES_DIR, ServicePolicy, Stage, VOLUMES_DIR};
+use kiln_abi::{
+    AnnotationError, ONBOOT_DIR, ONSHUTDOWN_DIR, SERVICES_DIR, ServicePolicy, Stage, StartConditions, VOLUMES_DIR,
+};
 
 use super::machine::{Index, Machine, Step};
-use super::task::{Kind, Task};
+use super::task::{Kind, Readiness, Task};
 use crate::bundle;
 
 const INIT_SCRIPTS: &str = "etc/init.d";
@@ -22,7 +24,7 @@ const ONSHUTDOWN_STEP: &str = "010-onshutdown";
 
 /// Looks through `root`. Returns the machine and what was wrong with single bundles.
 pub fn plan(root: &Path) -> (Machine, Vec<String>) {
-    let mut plan = Plan { root, tasks: Vec::new(), problems: Vec::new() };
+    let mut plan = Plan { root, tasks: Vec::new(), after: Vec::new(), problems: Vec::new() };
     let (init, shutdown) = (scripts(&root.join(INIT_SCRIPTS)), scripts(&root.join(SHUTDOWN_SCRIPTS)));
     let between = |scripts: &[PathBuf], from: &str, to: &str| -> Vec<PathBuf> {
         let inside = |name: &str| from <= name && (to.is_empty() || name < to);
@@ -38,6 +40,7 @@ pub fn plan(root: &Path) -> (Machine, Vec<String>) {
     boot.extend(plan.scripts(&between(&init, ONBOOT_STEP, SERVICES_STEP)));
     let mut steps: Vec<Step> = boot.into_iter().map(Step::Run).collect();
     plan.bundles(Stage::Service);
+    plan.put_in_order();
     steps.push(Step::Services);
     steps.extend(plan.scripts(&between(&init, SERVICES_STEP, "")).into_iter().map(Step::Run));
 
@@ -50,6 +53,8 @@ pub fn plan(root: &Path) -> (Machine, Vec<String>) {
 struct Plan<'a> {
     root: &'a Path,
     tasks: Vec<Task>,
+    /// Services and the names of those that they come after.
+    after: Vec<(String, Vec<String>)>,
     problems: Vec<String>,
 }
 
@@ -71,17 +76,71 @@ impl Plan<'_> {
     }
 
     fn bundle(&mut self, stage: Stage, folder: PathBuf) -> Index {
-        // A bundle without a readable configuration fails when it is started, with the reason.
-        let policy = match bundle::service_policy(&folder) {
-            Err(bundle::BundleError::Annotation(error)) => {
-                self.problems.push(format!("{} {}: {error}", stage.as_str(), name_of(&folder)));
-                ServicePolicy::default()
-            }
-            policy => policy.unwrap_or_default(),
-        };
         let id = name_of(&folder);
         let name = if stage == Stage::Service { id } else { without_number(&id).to_owned() };
-        self.task(Task::new(name, Kind::Container { stage, folder }, policy))
+        let mut task = Task::new(name, Kind::Container { stage, folder: folder.clone() }, ServicePolicy::default());
+        if stage == Stage::Service {
+            self.read_wishes(&folder, &mut task);
+        }
+        self.task(task)
+    }
+
+    /// What a service's annotations ask for. What cannot be read is told, and goes as if it were not there.
+    fn read_wishes(&mut self, folder: &Path, task: &mut Task) {
+        // A bundle without a readable configuration fails when it is started, with the reason.
+        let Ok(wishes) = bundle::annotations(folder) else { return };
+        let title = task.title();
+        let mut told = |error: AnnotationError| self.problems.push(format!("{title}: {error}"));
+        task.policy = ServicePolicy::from_annotations(&wishes).map_err(&mut told).unwrap_or_default();
+        let conditions = StartConditions::from_annotations(&wishes).map_err(&mut told).unwrap_or_default();
+        if let Some(ready) = conditions.ready {
+            task.ready_timeout = ready.timeout;
+            task.readiness = Readiness::Wanted { until: None };
+        }
+        self.after.push((task.name.clone(), conditions.after));
+    }
+
+    /// Turns names into tasks. One that is no service, or that would have a service wait for itself, is told and left
+    /// out.
+    fn put_in_order(&mut self) {
+        for (name, before) in std::mem::take(&mut self.after) {
+            let Some(index) = self.service(&name) else { continue };
+            for other in before {
+                let problem = match self.service(&other) {
+                    None => format!("service {name}: comes after `{other}`, which is no service"),
+                    Some(other_index) if self.comes_after(other_index, index) => {
+                        format!("service {name}: comes after `{other}`, which comes after it: started without waiting")
+                    }
+                    Some(other_index) => {
+                        self.tasks.get_mut(index).into_iter().for_each(|task| task.after.push(other_index));
+                        continue;
+                    }
+                };
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn service(&self, name: &str) -> Option<Index> {
+        self.tasks.iter().position(|task| task.is_service() && task.name == name)
+    }
+
+    /// Whether `task` is `other`, or comes after it, at once or by way of others.
+    fn comes_after(&self, task: Index, other: Index) -> bool {
+        let mut seen = vec![task];
+        let mut next = 0;
+        while let Some(index) = seen.get(next).copied() {
+            next += 1;
+            if index == other {
+                return true;
+            }
+            for before in self.tasks.get(index).map(|task| task.after.as_slice()).unwrap_or_default() {
+                if !seen.contains(before) {
+                    seen.push(*before);
+                }
+            }
+        }
+        false
     }
 }
 
@@ -129,18 +188,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::supervise::machine::{Command, Event};
+    use crate::supervise::machine::{Command, Event, Exit};
 
     fn names(machine: &mut Machine) -> Vec<String> {
         let mut names = Vec::new();
-        let mut commands = machine.take(Duration::ZERO, Event::Ready);
+        let mut commands = machine.take(Duration::ZERO, Event::Begin);
         while let Some(command) = commands.pop() {
             if let Command::Start(index) = command {
                 let task = machine.task(index).unwrap();
                 names.push(task.title());
                 if !task.is_service() {
                     machine.take(Duration::ZERO, Event::Started(index, 1));
-                    commands.extend(machine.take(Duration::ZERO, Event::Exited(index, 0)));
+                    commands.extend(machine.take(Duration::ZERO, Event::Exited(index, Exit::Code(0))));
                 }
             }
         }
@@ -189,6 +248,26 @@ mod tests {
         fs::write(bundle.join("config.json"), r#"{"annotations":{"org.kiln.restart":"maybe"}}"#).unwrap();
         let (_, problems) = plan(folder.path());
         assert!(problems[0].starts_with("service web: annotation `org.kiln.restart` is `maybe`"), "{problems:?}");
+    }
+
+    #[test]
+    fn services_that_wait_for_themselves_or_for_nobody_are_told_and_started() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, after) in [("a", "b, gone"), ("b", "c"), ("c", "a"), ("d", "d"), ("e", "a,b")] {
+            let bundle = folder.path().join("containers/services").join(name);
+            fs::create_dir_all(&bundle).unwrap();
+            let config = format!(r#"{{"annotations":{{"org.kiln.after":"{after}"}}}}"#);
+            fs::write(bundle.join("config.json"), config).unwrap();
+        }
+        let (machine, problems) = plan(folder.path());
+        let expected = [
+            "service a: comes after `gone`, which is no service",
+            "service c: comes after `a`, which comes after it: started without waiting",
+            "service d: comes after `d`, which comes after it: started without waiting",
+        ];
+        assert_eq!(problems, expected);
+        let after: Vec<&[Index]> = (0..5).map(|index| machine.task(index).unwrap().after.as_slice()).collect();
+        assert_eq!(after, [&[1][..], &[2], &[], &[], &[0, 1]]);
     }
 
     #[test]

@@ -11,7 +11,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CGROUPS: &str = "/sys/fs/cgroup";
-const SIGTERM_BIT: u32 = 15 - 1;
 
 /// PID 1's own program under another name, with a clean environment.
 pub fn own(name: &str) -> Command {
@@ -33,22 +32,23 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Asks the first process of a container to end.
+/// Asks the first process of a container to end, with the signal that its service wants for it.
 ///
-/// The first process of a PID namespace does not die of a SIGTERM that it does not handle. Then the container's other
+/// The first process of a PID namespace does not die of a signal that it does not handle. Then the container's other
 /// processes are asked, as their parent often ends with them; and if there are none, waiting would be in vain.
-pub fn terminate(pid: u32, cgroup: Option<&Path>) {
+pub fn terminate(pid: u32, cgroup: Option<&Path>, wanted: kiln_abi::Signal) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    if !ignores_terminate(&status) {
-        return signal(pid, Signal::TERM);
+    let others = if ignores(&status, wanted) { others(pid, cgroup) } else { None };
+    match others {
+        None => send(pid, wanted),
+        Some(others) if others.is_empty() => signal(pid, Signal::KILL),
+        Some(others) => others.into_iter().for_each(|other| send(other, wanted)),
     }
-    let Some(others) = others(pid, cgroup) else { return signal(pid, Signal::TERM) };
-    if others.is_empty() {
-        return signal(pid, Signal::KILL);
-    }
-    for other in others {
-        signal(other, Signal::TERM);
-    }
+}
+
+fn send(pid: u32, wanted: kiln_abi::Signal) {
+    // One that is gone already needs none.
+    let _ = kiln_guest::signals::send(pid, wanted.number());
 }
 
 /// Ends a container: all processes of its cgroup if that is its own, else its first process.
@@ -73,14 +73,18 @@ fn others(pid: u32, cgroup: Option<&Path>) -> Option<Vec<u32>> {
     Some(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).filter(|other| *other != pid).collect())
 }
 
-/// From `/proc/PID/status`: the first of a PID namespace, and SIGTERM neither caught nor blocked (then it is waited for).
-fn ignores_terminate(status: &str) -> bool {
+/// From `/proc/PID/status`: the first of a PID namespace, and the signal neither caught nor blocked (then it is waited
+/// for).
+fn ignores(status: &str, wanted: kiln_abi::Signal) -> bool {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let has_terminate = |name: &str| {
-        field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_none_or(|mask| mask >> SIGTERM_BIT & 1 == 1)
+    let is_in = |name: &str| {
+        let mask = field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        mask.is_none_or(|mask| mask >> wanted.number().saturating_sub(1) & 1 == 1)
     };
     let ids: Vec<&str> = field("NSpid").map(|ids| ids.split_ascii_whitespace().collect()).unwrap_or_default();
-    ids.len() > 1 && ids.last() == Some(&"1") && !has_terminate("SigCgt") && !has_terminate("SigBlk")
+    // SIGKILL is caught by nobody and comes from outside of the namespace all the same.
+    let first = ids.len() > 1 && ids.last() == Some(&"1") && wanted != kiln_abi::Signal::KILL;
+    first && !is_in("SigCgt") && !is_in("SigBlk")
 }
 
 #[cfg(test)]
@@ -94,11 +98,16 @@ mod tests {
     #[test]
     fn only_the_first_of_a_namespace_without_a_handler_ignores_the_signal() {
         let (none, term) = ("0000000000000000", "0000000000004000");
+        let ignores_terminate = |status: &str| ignores(status, kiln_abi::Signal::TERM);
         assert!(ignores_terminate(&status("77\t1", none, none)));
         assert!(!ignores_terminate(&status("77\t1", term, none)));
         assert!(!ignores_terminate(&status("77\t1", none, term)));
         assert!(!ignores_terminate(&status("77", none, none)));
         assert!(!ignores_terminate(&status("77\t5", none, none)));
         assert!(!ignores_terminate(""));
+        let other = kiln_abi::Signal::of("SIGRTMIN+3").unwrap();
+        assert!(ignores(&status("77\t1", term, none), other));
+        assert!(!ignores(&status("77\t1", "0000001000000000", none), other));
+        assert!(!ignores(&status("77\t1", none, none), kiln_abi::Signal::KILL));
     }
 }

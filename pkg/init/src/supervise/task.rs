@@ -6,6 +6,10 @@ use std::time::Duration;
 use kiln_abi::{ContainerState, ContainerStatus, ServicePolicy, Stage};
 
 use super::backoff::Backoff;
+use super::machine::{Exit, Index};
+
+/// The check ends by itself when its time is over, and tells what is missing. Without its word, this much later.
+const CHECK_GRACE: Duration = Duration::from_secs(2);
 
 /// What is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Kind {
 pub enum Phase {
     /// Not run yet.
     Idle,
+    /// A service, to be started once those that it comes after are there.
+    Held,
     /// Being mounted and created, until then at most.
     Starting {
         /// Then it has failed.
@@ -45,15 +51,33 @@ pub enum Phase {
         /// When.
         until: Duration,
     },
-    /// Asked to end; killed at that time.
+    /// Asked to end.
     Stopping {
         /// Its process.
         pid: u32,
-        /// `None` once it was killed.
-        kill_at: Option<Duration>,
+        /// Then it is killed, and if it was killed, given up.
+        until: Duration,
+        /// It was killed.
+        killed: bool,
     },
     /// Over.
     Done,
+}
+
+/// Whether a service can do what others wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Without a check: it is ready as soon as it runs.
+    Unchecked,
+    /// Checked while it runs. From the first start in a row without success it is waited for until then.
+    Wanted {
+        /// [`None`] before that start.
+        until: Option<Duration>,
+    },
+    /// Its check succeeded in this run.
+    Ready,
+    /// Its time is over; nobody waits for it.
+    Overdue,
 }
 
 /// A task and all that is known of it. Times are since the machine booted.
@@ -65,12 +89,18 @@ pub struct Task {
     pub kind: Kind,
     /// For services.
     pub policy: ServicePolicy,
+    /// The services that this one comes after.
+    pub after: Vec<Index>,
+    /// How long others wait for it, if its readiness is checked.
+    pub ready_timeout: Duration,
+    /// What is known of its readiness.
+    pub readiness: Readiness,
     /// Where it stands.
     pub phase: Phase,
     /// For services.
     pub backoff: Backoff,
     /// How the last run ended.
-    pub exit_code: Option<i32>,
+    pub exit: Option<Exit>,
     /// Why the last start failed.
     pub error: Option<String>,
     /// Number of starts.
@@ -88,9 +118,12 @@ impl Task {
             name,
             kind,
             policy,
+            after: Vec::new(),
+            ready_timeout: Duration::ZERO,
+            readiness: Readiness::Unchecked,
             phase: Phase::Idle,
             backoff: Backoff::default(),
-            exit_code: None,
+            exit: None,
             error: None,
             starts: 0,
             started: Duration::ZERO,
@@ -127,11 +160,35 @@ impl Task {
 
     /// When something has to happen to it.
     pub fn deadline(&self) -> Option<Duration> {
+        self.phase_deadline().into_iter().chain(self.ready_deadline()).min()
+    }
+
+    /// When its phase has lasted long enough.
+    pub fn phase_deadline(&self) -> Option<Duration> {
         match self.phase {
             Phase::Starting { until } | Phase::Waiting { until } => Some(until),
             Phase::Running { until, .. } => until,
-            Phase::Stopping { kill_at, .. } => kill_at,
-            Phase::Idle | Phase::Done => None,
+            Phase::Stopping { until, .. } => Some(until),
+            Phase::Idle | Phase::Held | Phase::Done => None,
+        }
+    }
+
+    /// When nobody waits for its readiness any longer, whatever its check says.
+    pub fn ready_deadline(&self) -> Option<Duration> {
+        match (self.phase, self.readiness) {
+            (Phase::Starting { .. } | Phase::Waiting { .. } | Phase::Running { .. }, Readiness::Wanted { until }) => {
+                until.map(|until| until + CHECK_GRACE)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether what comes after it may start. One that has ended for good will not come, and that has been said.
+    pub fn is_there(&self) -> bool {
+        match self.phase {
+            Phase::Done => true,
+            Phase::Running { .. } => !matches!(self.readiness, Readiness::Wanted { .. }),
+            _ => self.readiness == Readiness::Overdue,
         }
     }
 
@@ -140,6 +197,7 @@ impl Task {
         let Kind::Container { stage, .. } = self.kind else { return None };
         let state = match self.phase {
             Phase::Idle => return None,
+            Phase::Held => ContainerState::Held,
             Phase::Starting { .. } => ContainerState::Starting,
             Phase::Running { .. } => ContainerState::Running,
             Phase::Waiting { .. } => ContainerState::Waiting,
@@ -153,7 +211,7 @@ impl Task {
             stage,
             state,
             pid: self.pid(),
-            exit_code: self.exit_code,
+            exit_code: self.exit.map(Exit::code),
             error: self.error.clone(),
             restarts: self.starts.saturating_sub(1),
             started_ms: ms(self.started),

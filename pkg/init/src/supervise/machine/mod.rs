@@ -1,17 +1,27 @@
 //! The machine's life as pure logic: events and the time go in, commands come out.
+//!
+//! Boot: the steps in order, then all services, each after those it names. Stop: the services, each before those it
+//! names, then what runs once at the end.
+
+mod services;
+mod speech;
 
 use std::time::Duration;
 
 use kiln_abi::{ContainerStatus, RestartPolicy};
 use kiln_guest::power::Power;
 
-use super::task::{Kind, Phase, Task};
+pub use self::speech::Exit;
+use self::speech::ms;
+use super::task::{Kind, Phase, Readiness, Task};
 use crate::cmdline::Verbosity;
 
 /// Mounting and creating a container takes milliseconds; a mount that hangs must not hold up the others for ever.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// What runs once when the machine stops may take this long.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
+/// A killed process that the kernel does not let go, as with a disk that never answers, is not waited for longer.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Place of a task in the machine's list.
 pub type Index = usize;
@@ -28,14 +38,16 @@ pub enum Step {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The machine is ready for its first step.
-    Ready,
+    /// The machine can take its first step.
+    Begin,
     /// A task's process runs.
     Started(Index, u32),
     /// A task could not be started.
     NotStarted(Index, String),
-    /// A task's process ended: exit code, or 128 + signal.
-    Exited(Index, i32),
+    /// A service's readiness check ended: well, or with what is missing.
+    Checked(Index, Result<(), String>),
+    /// A task's process ended.
+    Exited(Index, Exit),
     /// The machine is to end.
     Stop(Power),
     /// Time went by.
@@ -49,6 +61,10 @@ pub enum Command {
     Start(Index),
     /// Give up a start that takes too long.
     Abandon(Index),
+    /// Begin a service's readiness check, for this long.
+    Check(Index, Duration),
+    /// Its outcome does not matter any more.
+    EndCheck(Index),
     /// Ask a task's process to end.
     Terminate(Index),
     /// End it.
@@ -65,8 +81,8 @@ pub enum Command {
 enum Mode {
     Boot { next: usize },
     Up,
-    Shutdown { next: usize, power: Power },
     Stop { power: Power },
+    Shutdown { next: usize, power: Power },
     Over,
 }
 
@@ -81,7 +97,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that has not begun. `shutdown` runs in order before the services are stopped.
+    /// A machine that has not begun. `shutdown` runs in order when the services have stopped. No task is, by way of
+    /// [`Task::after`], after itself.
     pub fn new(tasks: Vec<Task>, boot: Vec<Step>, shutdown: Vec<Index>) -> Self {
         Self { tasks, boot, shutdown, mode: Mode::Boot { next: 0 }, told_up: false }
     }
@@ -105,10 +122,11 @@ impl Machine {
     pub fn take(&mut self, now: Duration, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
         match event {
-            Event::Ready | Event::Tick => {}
+            Event::Begin | Event::Tick => {}
             Event::Started(index, pid) => self.started(now, index, pid, &mut commands),
             Event::NotStarted(index, reason) => self.not_started(now, index, reason, &mut commands),
-            Event::Exited(index, code) => self.exited(now, index, code, &mut commands),
+            Event::Checked(index, outcome) => self.checked(now, index, outcome, &mut commands),
+            Event::Exited(index, exit) => self.exited(now, index, exit, &mut commands),
             Event::Stop(power) => self.stop(power, &mut commands),
         }
         self.expire(now, &mut commands);
@@ -123,9 +141,10 @@ impl Machine {
         };
         task.phase = Phase::Running { pid, until: limited.then_some(now + SHUTDOWN_LIMIT) };
         if task.is_service() {
-            let (title, took) = (task.title(), ms(now - task.started));
-            let at = if task.starts == 1 { Verbosity::Normal } else { Verbosity::Verbose };
-            commands.push(Command::Say(at, format!("{title}: started ({took})")));
+            commands.push(Command::Say(speech::first_time(task), speech::since_start(task, "started", now)));
+        }
+        if let Readiness::Wanted { until: Some(until) } = task.readiness {
+            commands.push(Command::Check(index, until.saturating_sub(now)));
         }
     }
 
@@ -134,26 +153,22 @@ impl Machine {
         task.error = Some(reason.clone());
         task.ended = Some(now);
         let title = task.title();
-        let wait = self.after_end(now, index, true, commands);
-        commands.push(Command::Say(Verbosity::Quiet, format!("{title}: cannot start: {reason}{wait}")));
+        let again = self.after_end(now, index, true, commands);
+        commands.push(Command::Say(Verbosity::Quiet, format!("{title}: cannot start: {reason}{again}")));
     }
 
-    fn exited(&mut self, now: Duration, index: Index, code: i32, commands: &mut Vec<Command>) {
+    fn exited(&mut self, now: Duration, index: Index, exit: Exit, commands: &mut Vec<Command>) {
         let Some(task) = self.tasks.get_mut(index).filter(|task| task.is_live()) else { return };
+        Self::end_check(index, task, commands);
         let asked = matches!(task.phase, Phase::Stopping { .. });
-        task.exit_code = Some(code);
+        task.exit = Some(exit);
         task.error = None;
         task.ended = Some(now);
-        let took = ms(now.saturating_sub(task.started));
-        let (title, service) = (task.title(), task.is_service());
-        let wait = self.after_end(now, index, code != 0, commands);
-        let (at, text) = match (asked, code) {
-            (true, _) => (Verbosity::Verbose, format!("{title}: stopped, {}", outcome(code))),
-            (false, 0) if service => (Verbosity::Normal, format!("{title}: ended ({took}){wait}")),
-            (false, 0) => (Verbosity::Normal, format!("{title}: ok ({took})")),
-            _ => (Verbosity::Quiet, format!("{title}: failed: {} ({took}){wait}", outcome(code))),
-        };
-        commands.push(Command::Say(at, text));
+        let again = self.after_end(now, index, exit != Exit::Code(0), commands);
+        if let Some(task) = self.tasks.get(index) {
+            let (at, text) = speech::ended(task, now, exit, asked, &again);
+            commands.push(Command::Say(at, text));
+        }
     }
 
     /// Decides on the next phase of a task that ended, and returns what is to be said about it.
@@ -165,45 +180,55 @@ impl Machine {
             RestartPolicy::OnFailure => failed,
             RestartPolicy::Never => false,
         };
-        if task.is_service() && again && going_on {
-            let wait = task.backoff.after(now.saturating_sub(task.started));
-            task.phase = Phase::Waiting { until: now + wait };
-            return format!(", again in {}", ms(wait));
+        let supervised = task.is_service() && going_on;
+        if supervised && again {
+            let policy = task.policy;
+            if let Some(wait) = task.backoff.after(now.saturating_sub(task.started), &policy) {
+                task.phase = Phase::Waiting { until: now + wait };
+                return format!(", again in {}", ms(wait));
+            }
         }
         task.phase = Phase::Done;
         if matches!(task.kind, Kind::Container { .. }) && going_on {
             commands.push(Command::Remove(index));
         }
-        String::new()
+        if supervised && (failed || again) { ", stays down".to_owned() } else { String::new() }
     }
 
     fn stop(&mut self, power: Power, commands: &mut Vec<Command>) {
         if matches!(self.mode, Mode::Boot { .. } | Mode::Up) {
             commands.push(Command::Say(Verbosity::Normal, format!("{}: stopping", power.as_str())));
-            self.mode = Mode::Shutdown { next: 0, power };
+            self.mode = Mode::Stop { power };
         }
     }
 
     /// Whatever is due.
     fn expire(&mut self, now: Duration, commands: &mut Vec<Command>) {
         for index in 0..self.tasks.len() {
-            let Some(task) = self.tasks.get_mut(index).filter(|task| task.deadline().is_some_and(|time| time <= now))
-            else {
-                continue;
-            };
+            let Some(task) = self.tasks.get_mut(index) else { continue };
+            let is_due = |time: Option<Duration>| time.is_some_and(|time| time <= now);
+            if is_due(task.ready_deadline()) {
+                self.checked(now, index, Err("no check succeeded".to_owned()), commands);
+            }
+            let Some(task) = self.tasks.get_mut(index).filter(|task| is_due(task.phase_deadline())) else { continue };
             match task.phase {
                 Phase::Starting { .. } => {
                     commands.push(Command::Abandon(index));
                     self.not_started(now, index, format!("no answer within {} s", START_LIMIT.as_secs()), commands);
                 }
-                Phase::Waiting { .. } => self.start(now, index, commands),
-                Phase::Running { pid, .. } | Phase::Stopping { pid, .. } => {
-                    task.phase = Phase::Stopping { pid, kill_at: None };
+                Phase::Waiting { .. } => self.start_in_order(now, index, commands),
+                Phase::Running { pid, .. } | Phase::Stopping { pid, killed: false, .. } => {
+                    task.phase = Phase::Stopping { pid, until: now + KILL_LIMIT, killed: true };
                     let text = format!("{}: takes too long to end, killed", task.title());
                     commands.push(Command::Say(Verbosity::Quiet, text));
                     commands.push(Command::Kill(index));
                 }
-                Phase::Idle | Phase::Done => {}
+                Phase::Stopping { killed: true, .. } => {
+                    task.phase = Phase::Done;
+                    let text = format!("{}: does not end although killed, given up", task.title());
+                    commands.push(Command::Say(Verbosity::Quiet, text));
+                }
+                Phase::Idle | Phase::Held | Phase::Done => {}
             }
         }
     }
@@ -211,6 +236,9 @@ impl Machine {
     fn start(&mut self, now: Duration, index: Index, commands: &mut Vec<Command>) {
         let Some(task) = self.tasks.get_mut(index) else { return };
         task.phase = Phase::Starting { until: now + START_LIMIT };
+        if matches!(task.readiness, Readiness::Ready | Readiness::Wanted { until: None }) {
+            task.readiness = Readiness::Wanted { until: Some(now + task.ready_timeout) };
+        }
         task.started = now;
         task.starts = task.starts.saturating_add(1);
         commands.push(Command::Start(index));
@@ -227,7 +255,7 @@ impl Machine {
                 Mode::Boot { next } => {
                     let before = next.checked_sub(1).and_then(|last| self.boot.get(last)).copied();
                     if matches!(before, Some(Step::Run(index)) if self.is_live(index)) {
-                        return;
+                        return self.release(now, commands);
                     }
                     match self.boot.get(next).copied() {
                         None => self.mode = Mode::Up,
@@ -237,8 +265,18 @@ impl Machine {
                         }
                     }
                 }
-                Mode::Up => return self.say_up(now, commands),
+                Mode::Up => {
+                    self.release(now, commands);
+                    return self.say_up(now, commands);
+                }
                 Mode::Over => return,
+                Mode::Stop { power } => {
+                    self.stop_tasks(now, commands);
+                    if self.tasks.iter().any(Task::is_live) {
+                        return;
+                    }
+                    self.mode = Mode::Shutdown { next: 0, power };
+                }
                 Mode::Shutdown { next, power } => {
                     let before = next.checked_sub(1).and_then(|last| self.shutdown.get(last)).copied();
                     if before.is_some_and(|index| self.is_live(index)) {
@@ -249,16 +287,11 @@ impl Machine {
                             self.mode = Mode::Shutdown { next: next + 1, power };
                             self.start(now, index, commands);
                         }
-                        None => self.mode = Mode::Stop { power },
+                        None => {
+                            self.mode = Mode::Over;
+                            commands.push(Command::End(power));
+                        }
                     }
-                }
-                Mode::Stop { power } => {
-                    self.stop_tasks(now, commands);
-                    if self.tasks.iter().any(Task::is_live) {
-                        return;
-                    }
-                    self.mode = Mode::Over;
-                    commands.push(Command::End(power));
                 }
             }
         }
@@ -267,33 +300,14 @@ impl Machine {
     fn begin(&mut self, now: Duration, step: Step, commands: &mut Vec<Command>) {
         match step {
             Step::Run(index) => self.start(now, index, commands),
-            Step::Services => {
-                let services: Vec<Index> =
-                    self.tasks.iter().enumerate().filter(|(_, task)| task.is_service()).map(|(i, _)| i).collect();
-                for index in services {
-                    self.start(now, index, commands);
-                }
-            }
-        }
-    }
-
-    /// Asks everything that still runs to end, the last started first. What is being started is asked once it runs.
-    fn stop_tasks(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        for (index, task) in self.tasks.iter_mut().enumerate().rev() {
-            match task.phase {
-                Phase::Waiting { .. } => task.phase = Phase::Done,
-                Phase::Running { pid, .. } => {
-                    task.phase = Phase::Stopping { pid, kill_at: Some(now + task.policy.stop_timeout) };
-                    commands.push(Command::Terminate(index));
-                }
-                _ => {}
-            }
+            Step::Services => self.start_services(now, commands),
         }
     }
 
     /// Once, when every service was started or has failed.
     fn say_up(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        if self.told_up || self.tasks.iter().any(|task| matches!(task.phase, Phase::Starting { .. })) {
+        let coming = |task: &Task| matches!(task.phase, Phase::Starting { .. } | Phase::Held);
+        if self.told_up || self.tasks.iter().any(coming) {
             return;
         }
         self.told_up = true;
@@ -308,17 +322,5 @@ impl Machine {
     }
 }
 
-fn ms(time: Duration) -> String {
-    format!("{} ms", time.as_millis())
-}
-
-fn outcome(code: i32) -> String {
-    match code {
-        129.. => format!("killed by signal {}", code - 128),
-        _ => format!("exit code {code}"),
-    }
-}
-
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;
