@@ -22,17 +22,27 @@ const ANSWER_BYTES_MAX: u64 = 256 << 10;
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Docker keeps the credentials of its own registry under this name.
 const DOCKER_SERVER: &str = "https://index.docker.io/v1/";
+/// Helpers answer with this name when the secret is a refresh token.
+const IDENTITY_USER: &str = "<token>";
 
-/// A user name and its password or access token.
+/// What proves who asks.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Credentials {
-    pub user: String,
-    pub password: String,
+pub(super) enum Credentials {
+    /// A user name and its password or access token.
+    Password { user: String, password: String },
+    /// A refresh token, to be exchanged for one that the registry takes (OAuth2).
+    Identity(String),
+    /// A token that the registry takes as it is.
+    Token(String),
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+        match self {
+            Self::Password { user, .. } => f.debug_struct("Password").field("user", user).finish_non_exhaustive(),
+            Self::Identity(_) => f.write_str("Identity"),
+            Self::Token(_) => f.write_str("Token"),
+        }
     }
 }
 
@@ -106,6 +116,10 @@ struct Entry {
     auth: String,
     username: String,
     password: String,
+    #[serde(rename = "identitytoken")]
+    identity_token: String,
+    #[serde(rename = "registrytoken")]
+    registry_token: String,
 }
 
 /// The credentials for `registry` (host with an optional port, or `docker.io`), or `None` if there are none.
@@ -143,8 +157,14 @@ fn read_config(path: &Path) -> Result<Option<DockerConfig>, CredentialsError> {
 }
 
 fn entry_credentials(entry: &Entry, path: &Path, server: &str) -> Result<Option<Credentials>, CredentialsError> {
+    if !entry.identity_token.is_empty() {
+        return Ok(Some(Credentials::Identity(entry.identity_token.clone())));
+    }
+    if !entry.registry_token.is_empty() {
+        return Ok(Some(Credentials::Token(entry.registry_token.clone())));
+    }
     if !entry.username.is_empty() {
-        return Ok(Some(Credentials { user: entry.username.clone(), password: entry.password.clone() }));
+        return Ok(Some(Credentials::Password { user: entry.username.clone(), password: entry.password.clone() }));
     }
     if entry.auth.is_empty() {
         return Ok(None); // Docker leaves an empty entry where a helper holds the secret
@@ -153,7 +173,7 @@ fn entry_credentials(entry: &Entry, path: &Path, server: &str) -> Result<Option<
     let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
     let (user, password) =
         pair.ok_or_else(|| CredentialsError::Entry { path: path.to_owned(), server: server.to_owned() })?;
-    Ok(Some(Credentials { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() }))
+    Ok(Some(Credentials::Password { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned() }))
 }
 
 #[derive(Deserialize)]
@@ -176,7 +196,8 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>, Credentia
         return Ok(None);
     }
     match serde_json::from_str::<Answer>(&text) {
-        Ok(answer) if worked => Ok(Some(Credentials { user: answer.username, password: answer.secret })),
+        Ok(answer) if worked && answer.username == IDENTITY_USER => Ok(Some(Credentials::Identity(answer.secret))),
+        Ok(answer) if worked => Ok(Some(Credentials::Password { user: answer.username, password: answer.secret })),
         // What does not look like an answer may still hold a secret, unless the program said that it failed.
         _ if worked => {
             Err(CredentialsError::HelperFails { program, answer: "its answer has no name and secret".into() })
@@ -261,12 +282,23 @@ mod tests {
             let text = format!(r#"{{"auths":{{"{name}":{{"auth":"{}"}}}}}}"#, STANDARD.encode("u:p:q"));
             look_up(config(&text).path(), registry).unwrap()
         };
-        let expected = Some(Credentials { user: "u".into(), password: "p:q".into() });
+        let expected = Some(Credentials::Password { user: "u".into(), password: "p:q".into() });
         assert_eq!(found("a.example:5000", "a.example:5000"), expected);
         assert_eq!(found("https://a.example", "a.example"), expected);
         assert_eq!(found("https://a.example/v1/", "a.example"), expected);
         assert_eq!(found("https://index.docker.io/v1/", "docker.io"), expected);
         assert_eq!(found("b.example", "a.example"), None);
+    }
+
+    #[test]
+    fn tokens_win_over_passwords() {
+        let auth = STANDARD.encode("u:p");
+        let found = |more: &str| {
+            let text = format!(r#"{{"auths":{{"a.example":{{"auth":"{auth}"{more}}}}}}}"#);
+            look_up(config(&text).path(), "a.example").unwrap()
+        };
+        assert_eq!(found(r#","identitytoken":"i""#), Some(Credentials::Identity("i".into())));
+        assert_eq!(found(r#","registrytoken":"r""#), Some(Credentials::Token("r".into())));
     }
 
     fn helper(script: &str) -> (tempfile::TempDir, String) {

@@ -14,21 +14,73 @@ pub(super) struct Endpoint {
     /// The name under which credentials are kept.
     pub login: String,
     pub repository: String,
+    pub access: Access,
 }
+
+/// What is done there, and so what a login must allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    Pull,
+    Push,
+}
+
+/// What one login is good for: host, repository, access.
+pub(super) type LoginKey = (String, String, Access);
 
 impl Endpoint {
     /// A mirror wins; programs on this machine are asked over http; all others over https.
     pub(super) fn of(reference: &Reference, mirrors: &[Mirror]) -> Self {
-        let repository = reference.repository().to_owned();
+        let (repository, access) = (reference.repository().to_owned(), Access::Pull);
         let registry = reference.registry();
         if let Some(mirror) = mirrors.iter().find(|mirror| mirror.serves(registry)) {
-            return Self { tls: mirror.tls, host: mirror.host.clone(), login: mirror.host.clone(), repository };
+            let (host, login) = (mirror.host.clone(), mirror.host.clone());
+            return Self { tls: mirror.tls, host, login, repository, access };
         }
         let host = match registry {
             "docker.io" | "index.docker.io" => "registry-1.docker.io",
             other => other,
         };
-        Self { tls: !is_loopback(host), host: host.to_owned(), login: registry.to_owned(), repository }
+        Self { tls: !is_loopback(host), host: host.to_owned(), login: registry.to_owned(), repository, access }
+    }
+
+    /// To write to. Mirrors are for reading.
+    pub(super) fn to_push(reference: &Reference) -> Self {
+        Self { access: Access::Push, ..Self::of(reference, &[]) }
+    }
+
+    pub(super) fn login_key(&self) -> LoginKey {
+        (self.host.clone(), self.repository.clone(), self.access)
+    }
+
+    /// The scope of a token for what is done here.
+    pub(super) fn scope(&self) -> String {
+        let actions = match self.access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        };
+        format!("repository:{}:{actions}", self.repository)
+    }
+
+    /// Whether `url` leads to this registry, so that its login may go along.
+    pub(super) fn owns(&self, url: &str) -> bool {
+        let scheme = if self.tls { "https" } else { "http" };
+        let rest = url.strip_prefix(scheme).and_then(|url| url.strip_prefix("://")?.strip_prefix(self.host.as_str()));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    }
+
+    /// Where an upload goes on: the `Location` of the answer to `asked`. A proxy in front may have told the registry
+    /// another scheme than it is reached by.
+    pub(super) fn location(&self, asked: &str, location: &str) -> Option<String> {
+        let mut url = reqwest::Url::parse(asked).ok()?.join(location).ok()?;
+        let same_host = |url: &reqwest::Url| {
+            let own = reqwest::Url::parse(&self.url("blobs", "x")).ok();
+            own.is_some_and(|own| own.host_str() == url.host_str())
+        };
+        if self.tls && url.scheme() == "http" && same_host(&url) {
+            url.set_scheme("https").ok()?;
+        }
+        let allowed = url.scheme() == "https" || (!self.tls && url.scheme() == "http");
+        allowed.then(|| url.to_string())
     }
 
     /// `kind` is `manifests` or `blobs`; `name` a tag or a digest.

@@ -19,7 +19,20 @@ pub struct FetchError {
     pub fault: Fault,
 }
 
-/// Why something could not be fetched. Variants with `attempts` were asked for that often.
+/// Something could not be pushed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot push `{what}` to {url}")]
+pub struct PushError {
+    /// The image, as its full reference there.
+    pub what: String,
+    /// Where it should go: scheme, host, repository and tag or digest.
+    pub url: String,
+    /// Why.
+    #[source]
+    pub fault: Fault,
+}
+
+/// Why something could not be fetched or pushed. Variants with `attempts` were asked for that often.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the texts say what the fields are")]
 pub enum Fault {
@@ -110,9 +123,24 @@ pub enum Fault {
     /// It was fetched, and it is no image for this build.
     #[error("the image cannot be used")]
     Unusable(#[source] Box<StoreError>),
-    /// It was fetched and cannot be kept.
-    #[error("the store cannot take it")]
+    /// It cannot be read from the store or kept there.
+    #[error("the store cannot be used")]
     Store(#[source] Box<StoreError>),
+    /// An index names a manifest that was never pulled.
+    #[error(
+        "manifest {digest}{platform} is neither in the store nor in the registry; get it with \
+         `kiln cache pull --all-platforms`, or push one platform only"
+    )]
+    NotHere { digest: Digest, platform: String },
+    /// The registry takes an upload and does not say where it goes on.
+    #[error("the registry takes uploads, but its answer has no `Location` that can be used")]
+    NoLocation,
+    /// The registry's pace is a fault or an attack.
+    #[error(
+        "it came slower than {bytes_per_s} bytes a second, asked {}; check the network or use `--mirror`",
+        times(attempts)
+    )]
+    Slow { bytes_per_s: u64, attempts: u32 },
     /// The user stopped the build.
     #[error("interrupted")]
     Cancelled,
@@ -128,6 +156,7 @@ impl Fault {
                 | Self::Hanging { .. }
                 | Self::Connection { .. }
                 | Self::Truncated { .. }
+                | Self::Slow { .. }
         )
     }
 
@@ -138,7 +167,8 @@ impl Fault {
             | Self::Server { attempts, .. }
             | Self::Hanging { attempts, .. }
             | Self::Connection { attempts, .. }
-            | Self::Truncated { attempts, .. } => *attempts = count,
+            | Self::Truncated { attempts, .. }
+            | Self::Slow { attempts, .. } => *attempts = count,
             _ => {}
         }
         self

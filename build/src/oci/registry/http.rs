@@ -6,44 +6,42 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use oci_client::errors::OciEnvelope;
 use oci_client::token_cache::RegistryToken;
-use reqwest::header::{ACCEPT, RANGE, RETRY_AFTER};
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use tokio::sync::Mutex;
 
 use super::RegistryOptions;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, LoginKey};
 use super::error::{Fault, sort};
 use super::login::{Challenge, Login, challenge};
 use crate::oci::credentials::{self, Credentials};
 use crate::progress::Progress;
 
-/// Content delivery networks redirect once or twice.
-const REDIRECTS_MAX: usize = 5;
 /// Error pages and token answers; the specification's errors have less than a KiB.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// A user who waited for the idle limit twice has waited long enough.
 const HANGING_ATTEMPTS_MAX: u32 = 2;
 /// Shown of an error page.
 const MESSAGE_CHARS: usize = 200;
-const ACCEPTED_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+pub(super) const ACCEPTED_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
 /// Connections to registries, and what was learnt about them.
 pub(super) struct Http<'a> {
-    options: &'a RegistryOptions,
+    pub(super) options: &'a RegistryOptions,
     progress: &'a dyn Progress,
     /// By "reached over http", "on this machine".
-    clients: RefCell<HashMap<(bool, bool), Client>>,
-    /// By host and repository.
-    logins: RefCell<HashMap<(String, String), Login>>,
+    pub(super) clients: RefCell<HashMap<(bool, bool), Client>>,
+    logins: RefCell<HashMap<LoginKey, Login>>,
+    logging_in: Mutex<()>,
     /// By registry; a helper program is asked once.
     credentials: RefCell<HashMap<String, Option<Credentials>>>,
 }
@@ -57,6 +55,7 @@ impl<'a> Http<'a> {
             progress,
             clients: RefCell::default(),
             logins: RefCell::default(),
+            logging_in: Mutex::default(),
             credentials: RefCell::default(),
         }
     }
@@ -88,33 +87,57 @@ impl<'a> Http<'a> {
 
     /// Asks for `url` from byte `from` on, logging in if the registry wants it. The answer's status is 200 or 206.
     pub(super) async fn get(&self, endpoint: &Endpoint, url: &str, from: u64) -> Result<Response, Asked> {
-        let client = self.client(endpoint)?;
-        let request = || {
-            let request = client.get(url).header(ACCEPT, ACCEPTED_MANIFESTS);
+        let response = self.ask(endpoint, &Method::GET, url, |request| {
+            let request = request.header(ACCEPT, ACCEPTED_MANIFESTS);
             if from > 0 { request.header(RANGE, format!("bytes={from}-")) } else { request }
-        };
-        let mut response = self.send(self.with_login(request(), endpoint), &endpoint.host).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let wanted = challenge(response.headers(), endpoint);
-            let wanted = match wanted {
-                Ok(wanted) => wanted,
-                // Some registries refuse without saying how to log in.
-                Err(_) if !response.headers().contains_key("www-authenticate") => {
-                    return Err(self.refusal(response, endpoint).await);
-                }
-                Err(fault) => return Err(fault.into()),
-            };
-            let Some(login) = self.log_in(&client, endpoint, wanted).await? else {
-                return Err(self.refusal(response, endpoint).await);
-            };
-            let key = (endpoint.host.clone(), endpoint.repository.clone());
-            self.logins.borrow_mut().insert(key, login);
-            response = self.send(self.with_login(request(), endpoint), &endpoint.host).await?;
-        }
+        });
+        let response = response.await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
             _ => Err(self.refusal(response, endpoint).await),
         }
+    }
+
+    /// Sends a request that `shape` completes, again after logging in if the registry wants that. Any status comes back.
+    pub(super) async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        method: &Method,
+        url: &str,
+        shape: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Asked> {
+        let client = self.client(endpoint)?;
+        let request = || shape(client.request(method.clone(), url));
+        let login = self.login(endpoint);
+        let response = self.send(self.with_login(request(), endpoint, url), &endpoint.host).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || !endpoint.owns(url) {
+            return Ok(response);
+        }
+        let one_at_a_time = self.logging_in.lock().await;
+        // Somebody else may have logged in meanwhile.
+        let may_try = self.login(endpoint) != login || self.log_in_as_told(&client, endpoint, &response).await?;
+        drop(one_at_a_time);
+        match may_try {
+            true => self.send(self.with_login(request(), endpoint, url), &endpoint.host).await,
+            false => Ok(response),
+        }
+    }
+
+    fn login(&self, endpoint: &Endpoint) -> Option<Login> {
+        self.logins.borrow().get(&endpoint.login_key()).cloned()
+    }
+
+    /// Logs in as the answer to a request without a login tells. Whether there is now something to try again with.
+    async fn log_in_as_told(&self, client: &Client, endpoint: &Endpoint, response: &Response) -> Result<bool, Asked> {
+        let wanted = match challenge(response.headers(), endpoint) {
+            Ok(wanted) => wanted,
+            // Some registries refuse without saying how to log in.
+            Err(_) if !response.headers().contains_key("www-authenticate") => return Ok(false),
+            Err(fault) => return Err(fault.into()),
+        };
+        let Some(login) = self.log_in(client, endpoint, wanted).await? else { return Ok(false) };
+        self.logins.borrow_mut().insert(endpoint.login_key(), login);
+        Ok(true)
     }
 
     /// All bytes of an answer of at most `limit` bytes.
@@ -142,7 +165,7 @@ impl<'a> Http<'a> {
         chunk.map_err(|error| sort(error, host).into())
     }
 
-    async fn send(&self, request: RequestBuilder, host: &str) -> Result<Response, Asked> {
+    pub(super) async fn send(&self, request: RequestBuilder, host: &str) -> Result<Response, Asked> {
         let response = self.in_time(request.send()).await?;
         response.map_err(|error| sort(error, host).into())
     }
@@ -153,10 +176,11 @@ impl<'a> Http<'a> {
         tokio::time::timeout(limit, work).await.map_err(|elapsed| late(elapsed).into())
     }
 
-    fn with_login(&self, request: RequestBuilder, endpoint: &Endpoint) -> RequestBuilder {
-        let key = (endpoint.host.clone(), endpoint.repository.clone());
-        match self.logins.borrow().get(&key) {
-            Some(Login::Basic(credentials)) => request.basic_auth(&credentials.user, Some(&credentials.password)),
+    /// Adds what the registry wants to see, unless `url` leads elsewhere.
+    pub(super) fn with_login(&self, request: RequestBuilder, endpoint: &Endpoint, url: &str) -> RequestBuilder {
+        match self.logins.borrow().get(&endpoint.login_key()) {
+            _ if !endpoint.owns(url) => request,
+            Some(Login::Basic { user, password }) => request.basic_auth(user, Some(password)),
             Some(Login::Token(token)) => request.bearer_auth(token),
             None => request,
         }
@@ -165,15 +189,24 @@ impl<'a> Http<'a> {
     /// `None` when a password is needed and there is none.
     async fn log_in(&self, client: &Client, endpoint: &Endpoint, wanted: Challenge) -> Result<Option<Login>, Asked> {
         let credentials = self.credentials(&endpoint.login).await?;
-        let url = match wanted {
-            Challenge::Basic => return Ok(credentials.map(Login::Basic)),
-            Challenge::Token(url) => url,
+        let (realm, credentials) = match (wanted, credentials) {
+            (_, Some(Credentials::Token(token))) => return Ok(Some(Login::Token(token))),
+            (Challenge::Basic, Some(Credentials::Password { user, password })) => {
+                return Ok(Some(Login::Basic { user, password }));
+            }
+            (Challenge::Basic, _) => return Ok(None),
+            (Challenge::Token(realm), credentials) => (realm, credentials),
         };
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let request = client.get(url);
+        let host = realm.url.host_str().unwrap_or_default().to_owned();
         let request = match credentials {
-            Some(credentials) => request.basic_auth(credentials.user, Some(credentials.password)),
-            None => request,
+            Some(Credentials::Password { user, password }) => {
+                client.get(realm.with_query()).basic_auth(user, Some(password))
+            }
+            Some(Credentials::Identity(token)) => client
+                .post(realm.url.clone())
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(realm.refresh_form(&token)),
+            _ => client.get(realm.with_query()),
         };
         let response = self.send(request, &host).await?;
         if response.status() != StatusCode::OK {
@@ -198,7 +231,7 @@ impl<'a> Http<'a> {
     }
 
     /// The fault that an answer with another status than success tells.
-    async fn refusal(&self, response: Response, endpoint: &Endpoint) -> Asked {
+    pub(super) async fn refusal(&self, response: Response, endpoint: &Endpoint) -> Asked {
         let status = response.status().as_u16();
         let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let host = endpoint.login.clone();
@@ -221,47 +254,6 @@ impl<'a> Http<'a> {
             None => "Docker's configuration file".to_owned(),
         }
     }
-
-    fn client(&self, endpoint: &Endpoint) -> Result<Client, Fault> {
-        let key = (endpoint.tls, endpoint.is_loopback());
-        if let Some(client) = self.clients.borrow().get(&key) {
-            return Ok(client.clone());
-        }
-        let client = self.build_client(endpoint)?;
-        self.clients.borrow_mut().insert(key, client.clone());
-        Ok(client)
-    }
-
-    fn build_client(&self, endpoint: &Endpoint) -> Result<Client, Fault> {
-        let certificates = self.certificates()?;
-        let builder = || {
-            let builder = Client::builder()
-                .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-                .referer(false)
-                .redirect(redirect::Policy::custom(follow));
-            // A proxy has another idea of what this machine is.
-            if endpoint.is_loopback() { builder.no_proxy() } else { builder }
-        };
-        let built = builder().tls_certs_merge(certificates.clone()).build();
-        // A machine without any certificates can still use http.
-        let built =
-            if endpoint.tls { built } else { built.or_else(|_| builder().tls_certs_only(certificates).build()) };
-        built.map_err(|error| Fault::Host(error.into()))
-    }
-
-    fn certificates(&self) -> Result<Vec<Certificate>, Fault> {
-        let mut all = Vec::new();
-        for path in &self.options.certificates {
-            let fail = |source| Fault::Certificate { path: path.clone(), source };
-            let pem = fs::read(path).map_err(|error| fail(error.into()))?;
-            let found = Certificate::from_pem_bundle(&pem).map_err(|error| fail(error.into()))?;
-            if found.is_empty() {
-                return Err(fail("it holds none".into()));
-            }
-            all.extend(found);
-        }
-        Ok(all)
-    }
 }
 
 /// How one attempt failed, and how long the registry wants to be left alone.
@@ -273,17 +265,6 @@ pub(super) struct Asked {
 impl From<Fault> for Asked {
     fn from(fault: Fault) -> Self {
         Self { fault, wait: None }
-    }
-}
-
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if attempt.previous().len() > REDIRECTS_MAX {
-        attempt.error("too many redirects")
-    } else if was_secure && attempt.url().scheme() != "https" {
-        attempt.error("redirected from https to http")
-    } else {
-        attempt.follow()
     }
 }
 

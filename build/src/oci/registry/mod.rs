@@ -3,11 +3,15 @@
 //! The store says what is missing; the answer is verified while it streams into it; then the store is asked again. All
 //! waiting is done by one thread; nothing asynchronous is seen outside.
 
+mod client;
 mod endpoint;
 mod error;
 mod http;
 mod login;
 mod options;
+mod push;
+mod remote;
+mod upload;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,8 +23,10 @@ use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Semaphore};
 
-pub use error::{Fault, FetchError};
+pub use error::{Fault, FetchError, PushError};
 pub use options::{Mirror, MirrorError, RegistryOptions};
+pub use push::{PushRequest, Pushed, push};
+pub use remote::{RemoteManifest, put_remote_manifest, remote_manifest};
 
 use self::endpoint::Endpoint;
 use self::http::{Asked, Http};

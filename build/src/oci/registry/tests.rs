@@ -12,15 +12,17 @@ use crate::progress::Silent;
 
 /// One question.
 #[derive(Debug, Clone, Default)]
-struct Request {
-    path: String,
-    range: Option<String>,
-    authorization: Option<String>,
+pub(super) struct Request {
+    pub method: String,
+    pub path: String,
+    pub range: Option<String>,
+    pub authorization: Option<String>,
+    pub body: Vec<u8>,
     /// 1 for the first question for this path.
-    count: usize,
+    pub count: usize,
 }
 
-enum Reply {
+pub(super) enum Reply {
     /// Status line's end, header lines, body; with a right `Content-Length`.
     Full(&'static str, String, Vec<u8>),
     /// These bytes, then the connection is closed.
@@ -31,22 +33,22 @@ enum Reply {
     Endless(Vec<u8>),
 }
 
-fn ok(body: &[u8]) -> Reply {
+pub(super) fn ok(body: &[u8]) -> Reply {
     Reply::Full("200 OK", String::new(), body.to_vec())
 }
 
-fn status(line: &'static str) -> Reply {
+pub(super) fn status(line: &'static str) -> Reply {
     Reply::Full(line, String::new(), Vec::new())
 }
 
-struct Fake {
-    host: String,
-    log: Arc<Mutex<Vec<Request>>>,
+pub(super) struct Fake {
+    pub host: String,
+    pub log: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Fake {
     /// Its threads end with the connections, and the listener with the test's process.
-    fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub(super) fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -61,25 +63,32 @@ impl Fake {
         Self { host, log }
     }
 
-    fn count(&self, path: &str) -> usize {
+    pub(super) fn count(&self, path: &str) -> usize {
         self.log.lock().unwrap().iter().filter(|request| request.path.contains(path)).count()
     }
 }
 
 fn talk(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<Vec<Request>>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream).lines();
+    let mut from = BufReader::new(stream);
     let mut out = stream;
     stream.set_nodelay(true)?;
-    while let Some(first) = lines.next().transpose()? {
-        let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut request = Request { path, ..Request::default() };
-        while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+    while let Some(first) = from.by_ref().lines().next().transpose()? {
+        let mut words = first.split(' ').map(str::to_owned);
+        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut request = Request { method, path, ..Request::default() };
+        let mut body_bytes = 0;
+        while let Some(line) = from.by_ref().lines().next().transpose()?.filter(|line| !line.is_empty()) {
             let (name, value) = line.split_once(": ").unwrap_or_default();
             match name.to_ascii_lowercase().as_str() {
-                "range" => request.range = Some(value.to_owned()),
+                "content-length" => body_bytes = value.parse().unwrap(),
+                "range" | "content-range" => request.range = Some(value.to_owned()),
                 "authorization" => request.authorization = Some(value.to_owned()),
                 _ => {}
             }
+        }
+        from.by_ref().take(body_bytes).read_to_end(&mut request.body)?;
+        if request.body.len() as u64 != body_bytes {
+            return Ok(());
         }
         let mut known = log.lock().unwrap();
         request.count = 1 + known.iter().filter(|old| old.path == request.path).count();
@@ -88,7 +97,9 @@ fn talk(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<Vec<
         match answer(&request) {
             Reply::Full(status, headers, body) => {
                 write!(out, "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len())?;
-                out.write_all(&body)?;
+                if request.method != "HEAD" {
+                    out.write_all(&body)?;
+                }
             }
             Reply::Raw(bytes) => {
                 out.write_all(&bytes)?;
@@ -118,7 +129,7 @@ struct Good {
     index: Vec<u8>,
 }
 
-fn digest(bytes: &[u8]) -> Digest {
+pub(super) fn digest(bytes: &[u8]) -> Digest {
     Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
@@ -151,7 +162,7 @@ impl Good {
     }
 }
 
-fn options() -> RegistryOptions {
+pub(super) fn options() -> RegistryOptions {
     RegistryOptions {
         idle_limit: Duration::from_millis(300),
         attempts: 3,

@@ -10,6 +10,7 @@ mod blob;
 mod find;
 mod index;
 mod put;
+mod walk;
 
 use std::fs;
 use std::io;
@@ -172,6 +173,16 @@ impl Store {
             self.write_index(&serde_json::json!({"schemaVersion": 2, "manifests": []}))?;
         }
         self.replace_file(&file, LAYOUT.as_bytes())
+    }
+}
+
+impl StoreError {
+    /// What an error of a [`VerifiedReader`] tells.
+    pub(in crate::oci) fn of_read(error: io::Error, path: PathBuf) -> Self {
+        match error.downcast::<DamagedBlob>() {
+            Ok(damaged) => Self::Damaged { kind: BlobKind::Layer, source: Box::new(damaged) },
+            Err(source) => Self::Io { action: "read", path, source },
+        }
     }
 }
 
