@@ -7,5 +7,6 @@ mod harness;
 mod boot;
 mod build;
 mod cli;
+mod examples;
 mod lab;
 mod tidy;

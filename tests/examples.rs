@@ -1,0 +1,83 @@
+//! The compositions that people know, in examples/: each is built as it stands, with one more file from tests/fixtures
+//! that adds a client, and booted until the client has its answer and powers the machine off.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::harness::images::store;
+use crate::harness::kiln::{Sandbox, run};
+use crate::harness::tree;
+
+/// What the console shows of `examples/NAME.yml` with `tests/fixtures/CHECK.yml` on top.
+#[track_caller]
+fn console(sandbox: &Sandbox, name: &str, check: &str) -> String {
+    let tree = fs::canonicalize(tree()).expect("the tree is there");
+    let files = [format!("examples/{name}.yml"), format!("tests/fixtures/{check}.yml")].map(|file| tree.join(file));
+    run(sandbox.kiln(["build", "--name", "machine", "--cache"]).arg(store()).args(files)).ok();
+    run(&mut sandbox.kiln(["run", "-accel", "qemu", "-cpus", "2", "machine"])).ok().stdout
+}
+
+#[track_caller]
+fn check(console: &str, wanted: &[&str], unwanted: &[&str]) {
+    for wanted in wanted.iter().chain(&["kiln: power off"]) {
+        assert!(console.contains(wanted), "no `{wanted}` in:\n{console}");
+    }
+    for unwanted in unwanted.iter().chain(&["cannot start", "cannot be started", "killed"]) {
+        assert!(!console.contains(unwanted), "`{unwanted}` in:\n{console}");
+    }
+}
+
+#[test]
+fn a_client_gets_from_redis_what_it_set() {
+    let console = console(&Sandbox::new(), "redis-os", "redis-check");
+    let answers = ["check: PONG", "check: OK", "check: hello from redis", "overcommit 1, redis runs as 999"];
+    check(&console, &answers, &["WARNING"]);
+}
+
+#[test]
+fn a_client_logs_in_by_ssh_with_its_key_and_not_without() {
+    let sandbox = Sandbox::new();
+    sandbox.write("home/.ssh/id_ed25519.pub", "ssh-ed25519 AAAA you@home\n");
+    let console = console(&sandbox, "sshd", "sshd-check");
+    let answers = [
+        "check: from your home: ssh-ed25519 AAAA you@home",
+        "Permission denied (publickey)",
+        "check: by ssh 127.0.0.1",
+        "PID 1 is init",
+        "check: a file is carried",
+    ];
+    check(&console, &answers, &["without a key it lets in"]);
+}
+
+#[test]
+fn a_docker_engine_runs_an_image_that_came_along_as_a_volume() {
+    let console = console(&Sandbox::new(), "docker", "docker-check");
+    let answers = [
+        " with vfs, cgroup v2, images 1",
+        "check: hello from a container in a container",
+        "check: hello by the bridge",
+        "check: limit 67108864",
+        "check: state is on the volume",
+    ];
+    check(&console, &answers, &["failed to enable controllers"]);
+}
+
+/// Names in `folder` that `is_one` takes, less their `.yml`.
+fn names(folder: &str, is_one: impl Fn(&fs::DirEntry) -> bool) -> BTreeSet<String> {
+    let entries = fs::read_dir(tree().join(folder)).expect("the tree is readable").flatten();
+    let names = entries.filter(|entry| is_one(entry)).map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.map(|name| name.trim_end_matches(".yml").to_owned()).collect()
+}
+
+#[test]
+fn every_example_and_every_package_is_described() {
+    let read = |file: &str| fs::read_to_string(tree().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let (examples, packages) = (read("examples/README.md"), read("docs/packages.md"));
+    for name in names("examples", |entry| entry.path().extension().is_some_and(|extension| extension == "yml")) {
+        assert!(examples.contains(&format!("| [`{name}`]({name}.yml) |")), "examples/README.md has no row for {name}");
+    }
+    for name in names("pkg", |entry| entry.path().join("build.yml").exists()) {
+        assert!(packages.contains(&format!("| [`{name}`](../pkg/{name}) |")), "docs/packages.md has no row for {name}");
+        assert!(read(&format!("pkg/{name}/README.md")).starts_with(&format!("# {name}\n")), "pkg/{name}/README.md");
+    }
+}
