@@ -14,7 +14,7 @@ mod surroundings;
 
 use std::process::ExitCode;
 
-use args::{Command, Pkg};
+use args::Command;
 use failure::Failure;
 use printer::{Level, Printer};
 
@@ -70,7 +70,6 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
         Command::Tied { parent, program } => Err(Failure::new(kiln_run::qemu::exec_tied(*parent, program))),
         Command::Build(asked) => build::build(asked, &cli.global, printer),
         Command::Doctor(asked) => doctor::doctor(asked, &cli.global, printer),
-        Command::Pkg(Pkg::ShowTag(asked)) => pkg::show_tag(asked, printer),
-        Command::Pkg(Pkg::Build(asked)) => pkg::build(asked, &cli.global, printer),
+        Command::Pkg(asked) => pkg::pkg(asked, &cli.global, printer),
     }
 }

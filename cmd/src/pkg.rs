@@ -4,15 +4,23 @@ use std::path::{Path, PathBuf};
 
 use kiln_build::cancel::Cancel;
 use kiln_build::oci::{Platform, Store};
-use kiln_build::package::{BuildContext, Package, PackageError};
+use kiln_build::package::{BuildContext, Package, PackageError, PackageOptions};
 use kiln_build::progress::Progress;
 
-use crate::args;
+use crate::args::{self, PkgCommand, PkgNaming};
 use crate::build::{cancel_on_signals, own_architecture};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::progress::Shown;
-use crate::surroundings::{self, SurroundingsError, variable};
+use crate::surroundings::{self, SurroundingsError, Variables, variable};
+
+/// What `kiln pkg` cannot do with its words.
+#[derive(Debug, thiserror::Error)]
+enum PkgError {
+    /// Nobody said whose packages these are.
+    #[error("`--dev` names packages for the user, but USER is not set; give `--org`")]
+    NoUser,
+}
 
 /// What packages are built with, and the store that they go to.
 pub struct Workbench {
@@ -31,12 +39,27 @@ impl Workbench {
 
     /// The reference of the package in `folder`, built now if it was missing.
     pub fn resolve(&self, folder: &Path, progress: &dyn Progress) -> Result<String, PackageError> {
-        Package::load(folder)?.resolve(&Store::open(&self.store)?, &self.context, progress)
+        let options = PackageOptions { org: org_from_environment(&variable), ..PackageOptions::default() };
+        Package::load_with(folder, &options)?.resolve(&Store::open(&self.store)?, &self.context, progress)
+    }
+}
+
+/// Does what `kiln pkg` asks for.
+pub fn pkg(asked: &args::Pkg, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
+    let options = options(&asked.naming, &variable)?;
+    match &asked.command {
+        PkgCommand::Build(asked) => build(asked, &options, global, printer),
+        PkgCommand::ShowTag(asked) => show_tag(asked, &options, printer),
     }
 }
 
 /// Builds each package, or with force builds it anew, and prints its reference.
-pub fn build(asked: &args::PkgBuild, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
+fn build(
+    asked: &args::PkgBuild,
+    options: &PackageOptions,
+    global: &args::Global,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let store = surroundings::store(global, &variable)?;
     let source_date_s = surroundings::source_date_s(&variable)?;
     let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
@@ -44,7 +67,7 @@ pub fn build(asked: &args::PkgBuild, global: &args::Global, printer: &Printer) -
     let bench = Workbench::new(&store, &architecture, source_date_s, cancel.clone())?;
     let progress = Shown::new(printer);
     for folder in &asked.dirs {
-        let package = Package::load(folder)?;
+        let package = Package::load_with(folder, options)?;
         let store = Store::open(&bench.store)?;
         let built = if asked.force {
             package.build(&store, &bench.context, &progress)
@@ -58,10 +81,79 @@ pub fn build(asked: &args::PkgBuild, global: &args::Global, printer: &Printer) -
 }
 
 /// Prints the reference of each package, one a line.
-pub fn show_tag(asked: &args::PkgShowTag, printer: &Printer) -> Result<(), Failure> {
+fn show_tag(asked: &args::PkgShowTag, options: &PackageOptions, printer: &Printer) -> Result<(), Failure> {
     for folder in &asked.dirs {
-        let package = Package::load(folder)?;
-        printer.data(format!("{}\n", package.reference()).as_bytes())?;
+        let package = Package::load_with(folder, options)?;
+        let line = match asked.canonical {
+            true => format!("{}\n", package.full_reference()),
+            false => format!("{}\n", package.reference()),
+        };
+        printer.data(line.as_bytes())?;
     }
     Ok(())
+}
+
+/// What the flags and the environment decide about every package.
+fn options(naming: &PkgNaming, variables: Variables) -> Result<PackageOptions, Failure> {
+    let mut org = naming.org.clone();
+    if naming.dev && org.is_none() {
+        let user = variables("USER").ok_or(PkgError::NoUser)?;
+        org = Some(user.to_string_lossy().into_owned());
+    }
+    let dev_hash = naming.dev.then(|| String::from("dev"));
+    Ok(PackageOptions {
+        recipe_file: naming.build_yml.clone(),
+        org: org.or_else(|| org_from_environment(variables)),
+        tag: naming.tag.clone(),
+        hash: naming.hash.clone().or(dev_hash),
+        commit: naming.hash_commit.clone(),
+        hash_folder: naming.hash_path.clone(),
+        force_dirty: naming.force_dirty,
+        network: either(naming.network, naming.nonetwork),
+        disable_cache: either(naming.disable_cache, naming.enable_cache),
+        dockerfile: None,
+    })
+}
+
+fn org_from_environment(variables: Variables) -> Option<String> {
+    let org = variables("KILN_PKG_ORG").or_else(|| variables("LINUXKIT_PKG_ORG"));
+    org.map(|org| org.to_string_lossy().into_owned())
+}
+
+/// Of two flags that exclude each other: what the given one says.
+fn either(yes: bool, no: bool) -> Option<bool> {
+    (yes || no).then_some(yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    fn named(words: &str, set: &[(&str, &str)]) -> Result<PackageOptions, Failure> {
+        let words = format!("kiln pkg {words} show-tag x");
+        let cli = args::parse(words.split_whitespace().map(Into::into)).unwrap();
+        let args::Command::Pkg(asked) = cli.command else { panic!("no pkg") };
+        options(&asked.naming, &|name| set.iter().find(|(known, _)| *known == name).map(|(_, v)| OsString::from(v)))
+    }
+
+    #[test]
+    fn dev_needs_to_know_the_user() {
+        assert!(named("-dev", &[]).unwrap_err().error.to_string().contains("USER"));
+        assert_eq!(named("-dev -org a", &[]).unwrap().org.as_deref(), Some("a"));
+        let options = named("--dev", &[("USER", "u"), ("KILN_PKG_ORG", "k")]).unwrap();
+        assert_eq!((options.org.as_deref(), options.hash.as_deref()), (Some("u"), Some("dev")));
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let both = [("KILN_PKG_ORG", "k"), ("LINUXKIT_PKG_ORG", "l")];
+        for (words, set, expected) in
+            [("-org f", &both[..], Some("f")), ("", &both, Some("k")), ("", &both[1..], Some("l")), ("", &[], None)]
+        {
+            assert_eq!(named(words, set).unwrap().org.as_deref(), expected, "{words} {set:?}");
+        }
+        let options = named("-nonetwork -enable-cache", &[]).unwrap();
+        assert_eq!((options.network, options.disable_cache), (Some(false), Some(false)));
+    }
 }

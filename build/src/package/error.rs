@@ -41,6 +41,44 @@ pub enum PackageError {
         #[source]
         source: ReferenceError,
     },
+    /// The folder is in a repository and not in the commit that its hash is taken from.
+    #[error("`{}` is not in `{commit}` of its git repository; commit it, or give the hash with `--hash`", folder.display())]
+    NotCommitted {
+        /// The folder.
+        folder: PathBuf,
+        /// The commit.
+        commit: String,
+    },
+    /// An extra source without a tree hash.
+    #[error("extra source `{}` is in no git repository, so it has no hash; give one with `--hash`", folder.display())]
+    NotInGit {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder to hash is not above the package.
+    #[error("`{}` is not the folder of package `{}` or one above it", hash_folder.display(), folder.display())]
+    HashFolder {
+        /// The folder to hash.
+        hash_folder: PathBuf,
+        /// The package's folder.
+        folder: PathBuf,
+    },
+    /// An entry of `extra-sources` that names no destination, or more than one.
+    #[error("extra source `{entry}` of `{}` should be `FOLDER:PLACE`, the place without `..`", folder.display())]
+    ExtraSource {
+        /// As it is written.
+        entry: String,
+        /// The package's folder.
+        folder: PathBuf,
+    },
+    /// A question that only git's hash of a Dockerfile package answers.
+    #[error("package `{}` is native: its hash has more in it than git knows, so there is no `{flag}` for it", folder.display())]
+    NativeHash {
+        /// The package's folder.
+        folder: PathBuf,
+        /// The flag.
+        flag: &'static str,
+    },
     /// It has a Dockerfile and nothing else.
     #[error(
         "package `{}` needs a builder: its `build.yml` has no `source`, and Dockerfiles cannot be built here; push \

@@ -1,8 +1,8 @@
-//! The content hash that names a package's build.
+//! The content hash that names a native package's build.
 //!
-//! In a git repository it is LinuxKit's: the tree hash of the package's folder in `HEAD`, and `-dirty-` with seven digits
-//! when something differs from `HEAD`. With further folders it is the SHA-1 of all tree hashes, one behind another, and
-//! with native sources also of what they are made from. Outside of git the folders are walked and hashed as they are.
+//! In a git repository it is made like LinuxKit's: the SHA-1 of all folders' tree hashes in `HEAD`, one behind another,
+//! and of what else the sources are made from; then `-dirty-` with seven digits when something differs from `HEAD`, which
+//! count names, links and modes too. Outside of git the folders are walked and hashed as they are.
 
 use std::fs;
 use std::io;
@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::PackageError;
-use super::program::Program;
+use super::git::git;
+use super::identity::{DIRTY_DIGITS, Identity};
+use super::{PackageError, hex};
 
 /// Digits of a hash that was not made by git; as many as git's own.
 const HASH_DIGITS: usize = 40;
-/// LinuxKit's number of digits behind `-dirty-`.
-const DIRTY_DIGITS: usize = 7;
 /// Deeper folders are a loop of links or a mistake.
 const DEPTH_LIMIT: usize = 64;
 
@@ -34,21 +33,21 @@ pub(super) struct Contents {
 /// The hash of `contents`.
 ///
 /// Errors: a folder or a file that cannot be read.
-pub(super) fn content_hash(contents: &Contents) -> Result<String, PackageError> {
-    let Some(trees) = committed(&contents.folders) else { return walked(contents) };
-    let hash = match (trees.as_slice(), contents.facts.as_str()) {
-        ([tree], "") => tree.clone(),
-        (trees, facts) => hex(&sha1::Sha1::digest(trees.concat() + facts)),
+pub(super) fn of_contents(contents: &Contents, force_dirty: bool) -> Result<Identity, PackageError> {
+    let Some(trees) = committed(&contents.folders) else {
+        return Ok(Identity { hash: walked(contents)?, is_dirty: force_dirty });
     };
+    let hash = hex(&sha1::Sha1::digest(trees.concat() + &contents.facts));
     let mut state = Sha256::new();
-    let mut dirty = false;
+    let mut is_dirty = force_dirty;
     for folder in &contents.folders {
-        dirty |= add_changes(folder, &mut state)?;
+        is_dirty |= add_changes(folder, &mut state)?;
     }
-    match dirty {
-        true => Ok(format!("{hash}-dirty-{}", &hex(&state.finalize())[..DIRTY_DIGITS])),
-        false => Ok(hash),
-    }
+    let hash = match is_dirty {
+        true => format!("{hash}-dirty-{}", &hex(&state.finalize())[..DIRTY_DIGITS]),
+        false => hash,
+    };
+    Ok(Identity { hash, is_dirty })
 }
 
 /// Each folder's tree hash in `HEAD`; `None` if git does not know one of them.
@@ -79,12 +78,6 @@ fn add_changes(folder: &Path, state: &mut Sha256) -> Result<bool, PackageError> 
         }
     }
     Ok(true)
-}
-
-fn git(folder: &Path) -> Program {
-    let program = Program::new("git", "git").arg("--no-optional-locks").folder(folder);
-    // Set while a hook runs: they would lead to another repository.
-    ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"].into_iter().fold(program, Program::without_env)
 }
 
 /// The hash where git has none.
@@ -135,13 +128,13 @@ fn add(state: &mut Sha256, kind: u8, name: &[u8], content: &[u8]) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn content_hash(contents: &Contents) -> Result<String, PackageError> {
+        of_contents(contents, false).map(|identity| identity.hash)
+    }
 
     fn run_git(folder: &Path, args: &[&str]) -> String {
         let identity = ["-c", "user.name=n", "-c", "user.email=e@localhost", "-c", "commit.gpgsign=false"];
@@ -165,18 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_folder_has_gits_tree_hash() {
+    fn a_clean_folder_has_the_hash_of_gits_tree() {
         let (root, contents) = repository();
         let tree = run_git(root.path(), &["rev-parse", "HEAD:pkg/a"]);
-        assert_eq!(content_hash(&contents).unwrap(), tree);
+        let hashed = hex(&sha1::Sha1::digest(&tree));
+        assert_eq!(content_hash(&contents).unwrap(), hashed);
         fs::write(root.path().join("elsewhere"), "x").unwrap();
-        assert_eq!(content_hash(&contents).unwrap(), tree, "what is elsewhere does not matter");
+        assert_eq!(content_hash(&contents).unwrap(), hashed, "what is elsewhere does not matter");
     }
 
     #[test]
     fn a_changed_folder_is_dirty_and_every_change_shows() {
-        let (root, contents) = repository();
-        let tree = run_git(root.path(), &["rev-parse", "HEAD:pkg/a"]);
+        let (_root, contents) = repository();
+        let tree = content_hash(&contents).unwrap();
         let mut seen = vec![tree.clone()];
         let changes: [(&str, Option<&str>); 4] =
             [("build.yml", Some("image: b\n")), ("new", Some("1")), ("new", Some("2")), ("build.yml", None)];

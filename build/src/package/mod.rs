@@ -9,7 +9,9 @@ mod build;
 mod cargo;
 mod deb;
 mod error;
+mod git;
 mod hash;
+mod identity;
 mod kernel;
 mod lock;
 mod pack;
@@ -26,6 +28,7 @@ use std::path::{Path, PathBuf};
 pub use build::BuildContext;
 pub use error::PackageError;
 use error::io_error;
+use identity::{Identity, Question};
 pub use program::ProgramError;
 pub use recipe::{
     Bin, Cargo, Debian, Depends, DockerImages, FileContent, FileEntry, ImagePath, Kernel, Links, Process, Recipe,
@@ -34,6 +37,7 @@ pub use recipe::{
 
 use crate::config;
 use crate::oci::Reference;
+use crate::tree::TreePath;
 
 /// The file that makes a folder a package.
 const RECIPE_FILE: &str = "build.yml";
@@ -47,25 +51,50 @@ pub struct PackageOptions {
     pub recipe_file: Option<String>,
     /// Another organisation.
     pub org: Option<String>,
-    /// Another tag; `{{.Hash}}` stands for the content hash.
+    /// Another tag; `{{.Hash}}` stands for the hash.
     pub tag: Option<String>,
-    /// Another content hash than the right one.
+    /// Another hash than the right one.
     pub hash: Option<String>,
+    /// Another commit than `HEAD` to take the hash from. Such a package cannot be built.
+    pub commit: Option<String>,
+    /// Another folder to take the hash from: one above the package.
+    pub hash_folder: Option<PathBuf>,
+    /// The package counts as changed even if it is not.
+    pub force_dirty: bool,
+    /// Whether a Dockerfile's commands have a network, in the place of the package's `network`.
+    pub network: Option<bool>,
+    /// Whether a Dockerfile build starts anew, in the place of the package's `disable-cache`.
+    pub disable_cache: Option<bool>,
+    /// Another Dockerfile than the package's.
+    pub dockerfile: Option<String>,
 }
 
 /// A package.
+#[expect(dead_code, reason = "for the Dockerfile builder, which follows")]
 #[derive(Debug, Clone)]
 pub struct Package {
     folder: PathBuf,
     recipe: Recipe,
+    extra_sources: Vec<ExtraSource>,
+    identity: Identity,
+    commit: Option<String>,
     reference: Reference,
     short: String,
+}
+
+/// A further folder of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ExtraSource {
+    /// On this host.
+    folder: PathBuf,
+    /// Its place in the build context.
+    place: TreePath,
 }
 
 impl Package {
     /// Reads the package in `folder` and computes its hash.
     ///
-    /// Errors: no `build.yml`, a fault in it, or files that cannot be read.
+    /// Errors: no `build.yml`, a fault in it, files that cannot be read, or a folder that git should know and does not.
     pub fn load(folder: &Path) -> Result<Self, PackageError> {
         Self::load_with(folder, &PackageOptions::default())
     }
@@ -73,23 +102,20 @@ impl Package {
     /// As [`load`](Self::load), with some things decided.
     pub fn load_with(folder: &Path, options: &PackageOptions) -> Result<Self, PackageError> {
         let file = options.recipe_file.as_deref().unwrap_or(RECIPE_FILE);
-        let mut recipe = read_recipe(folder, file)?;
-        if let Some(org) = &options.org {
-            recipe.org.clone_from(org);
-        }
-        if let Some(tag) = &options.tag {
-            recipe.tag.clone_from(tag);
-        }
-        let hash = match &options.hash {
-            Some(hash) => hash.clone(),
-            None => hash::content_hash(&contents(folder, &recipe)?)?,
+        let recipe = decided(read_recipe(folder, file)?, options);
+        let extra_sources = extra_sources(folder, &recipe)?;
+        let identity = if recipe.is_native() {
+            native_identity(folder, &recipe, &extra_sources, options)?
+        } else {
+            git_identity(folder, &extra_sources, options)?
         };
         let refuse = || PackageError::Tag { tag: recipe.tag.clone(), folder: folder.to_owned() };
-        let tag = recipe.tag_for(&hash).ok_or_else(refuse)?;
-        let short = format!("{}/{}:{tag}", recipe.org, recipe.image);
+        let tag = identity::tag(&recipe.tag, &identity.hash).ok_or_else(refuse)?;
+        let short = format!("{}/{}:{tag}", recipe.org(), recipe.image);
         let reference =
             short.parse().map_err(|source| PackageError::Reference { folder: folder.to_owned(), source })?;
-        Ok(Self { folder: folder.to_owned(), recipe, reference, short })
+        let (folder, commit) = (folder.to_owned(), options.commit.clone());
+        Ok(Self { folder, recipe, extra_sources, identity, commit, reference, short })
     }
 
     /// The folder.
@@ -97,7 +123,7 @@ impl Package {
         &self.folder
     }
 
-    /// Its `build.yml`.
+    /// Its `build.yml`, with what was decided elsewhere.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
@@ -111,6 +137,25 @@ impl Package {
     pub fn reference(&self) -> &str {
         &self.short
     }
+
+    /// Whether something differs from what is committed, so that nobody else can make the same image.
+    pub fn is_dirty(&self) -> bool {
+        self.identity.is_dirty
+    }
+}
+
+fn decided(mut recipe: Recipe, options: &PackageOptions) -> Recipe {
+    if let Some(org) = &options.org {
+        recipe.org = Some(org.clone());
+    }
+    for (field, value) in [(&mut recipe.tag, &options.tag), (&mut recipe.dockerfile, &options.dockerfile)] {
+        if let Some(value) = value {
+            field.clone_from(value);
+        }
+    }
+    recipe.network = options.network.unwrap_or(recipe.network);
+    recipe.disable_cache = options.disable_cache.unwrap_or(recipe.disable_cache);
+    recipe
 }
 
 fn read_recipe(folder: &Path, file: &str) -> Result<Recipe, PackageError> {
@@ -122,22 +167,63 @@ fn read_recipe(folder: &Path, file: &str) -> Result<Recipe, PackageError> {
     Ok(config::decode(config::Source { name: &path.to_string_lossy(), text: &text })?)
 }
 
-/// All that the package is made from.
-fn contents(folder: &Path, recipe: &Recipe) -> Result<hash::Contents, PackageError> {
-    let mut contents = hash::Contents { folders: vec![folder.to_owned()], facts: String::new() };
-    for source in &recipe.extra_sources {
-        let (host, _) = source.split_once(':').unwrap_or((source, ""));
-        contents.folders.push(folder.join(host));
+fn extra_sources(folder: &Path, recipe: &Recipe) -> Result<Vec<ExtraSource>, PackageError> {
+    let extra_source = |entry: &String| {
+        let (host, place) = entry.split_once(':').filter(|(_, place)| !place.contains(':'))?;
+        Some(ExtraSource { folder: folder.join(host), place: TreePath::from_user(place).ok()? })
+    };
+    let refuse = |entry: &String| PackageError::ExtraSource { entry: entry.clone(), folder: folder.to_owned() };
+    recipe.extra_sources.iter().map(|entry| extra_source(entry).ok_or_else(|| refuse(entry))).collect()
+}
+
+fn git_identity(
+    folder: &Path,
+    extra_sources: &[ExtraSource],
+    options: &PackageOptions,
+) -> Result<Identity, PackageError> {
+    let hash_folder = options.hash_folder.as_deref().unwrap_or(folder);
+    let is_above = identity::is_within(folder, hash_folder);
+    if !is_above.map_err(|source| io_error("open", hash_folder, source))? {
+        return Err(PackageError::HashFolder { hash_folder: hash_folder.to_owned(), folder: folder.to_owned() });
     }
-    if recipe.is_native() {
-        contents.facts.push_str(NATIVE_FORMAT);
+    let extra: Vec<PathBuf> = extra_sources.iter().map(|source| source.folder.clone()).collect();
+    identity::of_folder(&Question {
+        folder,
+        hash_folder,
+        extra: &extra,
+        commit: options.commit.as_deref().unwrap_or(git::HEAD),
+        hash: options.hash.as_deref(),
+        force_dirty: options.force_dirty,
+    })
+}
+
+fn native_identity(
+    folder: &Path,
+    recipe: &Recipe,
+    extra_sources: &[ExtraSource],
+    options: &PackageOptions,
+) -> Result<Identity, PackageError> {
+    let commit = options.commit.as_deref().filter(|commit| *commit != git::HEAD).map(|_| "--hash-commit");
+    if let Some(flag) = commit.or(options.hash_folder.as_ref().map(|_| "--hash-path")) {
+        return Err(PackageError::NativeHash { folder: folder.to_owned(), flag });
     }
+    let mut contents = hash::Contents { folders: vec![folder.to_owned()], facts: NATIVE_FORMAT.into() };
+    contents.folders.extend(extra_sources.iter().map(|source| source.folder.clone()));
     for cargo in recipe.cargo() {
         let made_from = workspace::Workspace::above(folder)?.ingredients(&cargo.package, &cargo.profile)?;
         contents.folders.extend(made_from.folders);
         contents.facts.push_str(&made_from.facts);
     }
-    Ok(contents)
+    let mut identity = hash::of_contents(&contents, options.force_dirty)?;
+    if let Some(hash) = &options.hash {
+        identity.hash.clone_from(hash);
+    }
+    Ok(identity)
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +259,9 @@ mod tests {
             ("image: a\nsource:\n- files:\n  - {path: ../a, directory: true}\n", "component `..`"),
             ("image: a\nsource:\n- files:\n  - {path: /a, source: ../../etc/passwd}\n", "component `..`"),
             ("image: a\nsource:\n- files:\n  - {path: /a, directory: true, mode: \"99\"}\n", "no file mode"),
+            ("image: a\nextra-sources: [../b]\n", "`FOLDER:PLACE`"),
+            ("image: a\nextra-sources: ['../b:/../c']\n", "`FOLDER:PLACE`"),
+            ("image: a\nextra-sources: ['a:b:c']\n", "`FOLDER:PLACE`"),
             ("image: a\nsource:\n- cargo: {package: a, bins: []}\n", "has a `cargo` source, but neither"),
         ] {
             let error = fault(recipe);
@@ -192,24 +281,46 @@ mod tests {
     #[test]
     fn every_field_of_linuxkit_is_read() {
         let recipe = "image: a\norg: acme\ntag: v1-{{ .Hash }}\ndockerfile: Other\narches: [amd64]\n\
-            extra-sources: ['.:b']\ngitrepo: https://example.org\nnetwork: true\ndisable-cache: true\n\
+            extra-sources: ['/:b/c']\ngitrepo: https://example.org\nnetwork: true\ndisable-cache: true\n\
             config: {binds: ['/a:/a'], capabilities: [all]}\nbuildArgs: [A=1]\n\
             depends: {docker-images: {target: t, target-dir: d, from-file: f, list: [x]}}\n";
         let folder = package(recipe);
         let options = PackageOptions { hash: Some("0123".into()), ..PackageOptions::default() };
         let package = Package::load_with(folder.path(), &options).unwrap();
         assert_eq!(package.reference(), "acme/a:v1-0123");
-        assert!(!package.recipe().is_native() && package.recipe().disable_cache);
+        assert!(!package.recipe().is_native() && package.recipe().disable_cache && !package.is_dirty());
         let options = PackageOptions { org: Some("127.0.0.1:5000/x".into()), tag: Some("t".into()), ..options };
         assert_eq!(Package::load_with(folder.path(), &options).unwrap().reference(), "127.0.0.1:5000/x/a:t");
     }
 
     #[test]
-    fn the_reference_follows_the_content() {
-        let folder = package("image: a\n");
+    fn the_reference_of_a_native_package_follows_the_content() {
+        let folder = package("image: a\nsource:\n- files: []\n");
         let before = Package::load(folder.path()).unwrap();
         assert!(before.reference().starts_with("kiln/a:"), "{}", before.reference());
         fs::write(folder.path().join("more"), "x").unwrap();
         assert_ne!(Package::load(folder.path()).unwrap().reference(), before.reference());
+    }
+
+    #[test]
+    fn outside_of_git_a_dockerfile_package_is_the_latest() {
+        let folder = package("image: a\n");
+        assert_eq!(Package::load(folder.path()).unwrap().reference(), "linuxkit/a:latest");
+        let options = PackageOptions { tag: Some("v-{{.Hash}}".into()), ..PackageOptions::default() };
+        assert_eq!(Package::load_with(folder.path(), &options).unwrap().reference(), "linuxkit/a:v-");
+    }
+
+    #[test]
+    fn the_folder_to_hash_is_above_the_package() {
+        let folder = package("image: a\n");
+        let with = |hash_folder: &Path| {
+            let options = PackageOptions { hash_folder: Some(hash_folder.to_owned()), ..PackageOptions::default() };
+            Package::load_with(folder.path(), &options)
+        };
+        let other = tempfile::tempdir().unwrap();
+        assert!(matches!(with(other.path()), Err(PackageError::HashFolder { .. })));
+        assert!(with(folder.path().parent().unwrap()).is_ok());
+        fs::write(folder.path().join(RECIPE_FILE), "image: a\nsource:\n- files: []\n").unwrap();
+        assert!(matches!(with(folder.path()), Err(PackageError::NativeHash { flag: "--hash-path", .. })));
     }
 }

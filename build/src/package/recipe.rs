@@ -5,8 +5,10 @@ use serde::Deserialize;
 use crate::config::{ContainerOptions, FileMode};
 use crate::tree::{PathFault, TreePath};
 
-/// Organisation of packages that name none.
-pub const ORG_DEFAULT: &str = "kiln";
+/// Organisation of packages that name none, as LinuxKit has it.
+const ORG_DEFAULT: &str = "linuxkit";
+/// Organisation of native packages that name none: LinuxKit could not have built them.
+const NATIVE_ORG_DEFAULT: &str = "kiln";
 
 /// All of a `build.yml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -14,10 +16,10 @@ pub const ORG_DEFAULT: &str = "kiln";
 pub struct Recipe {
     /// Name of the image, without organisation.
     pub image: String,
-    /// Organisation, or a registry and a path.
-    #[serde(default = "org_default")]
-    pub org: String,
-    /// The tag; `{{.Hash}}` stands for the content hash.
+    /// Organisation, or a registry and a path. See [`Recipe::org`] for the default.
+    #[serde(default)]
+    pub org: Option<String>,
+    /// The tag; `{{.Hash}}` stands for the hash.
     #[serde(default = "tag_default")]
     pub tag: String,
     /// File for a Dockerfile builder. Not used here.
@@ -289,15 +291,11 @@ impl Recipe {
         })
     }
 
-    /// The tag, with the content hash in its place. `None` if it asks for anything else.
-    pub fn tag_for(&self, hash: &str) -> Option<String> {
-        let tag = ["{{.Hash}}", "{{ .Hash }}"].iter().fold(self.tag.clone(), |tag, word| tag.replace(word, hash));
-        (!tag.contains("{{")).then_some(tag)
+    /// The organisation that it says, or the default.
+    pub fn org(&self) -> &str {
+        let default = if self.is_native() { NATIVE_ORG_DEFAULT } else { ORG_DEFAULT };
+        self.org.as_deref().filter(|org| !org.is_empty()).unwrap_or(default)
     }
-}
-
-fn org_default() -> String {
-    ORG_DEFAULT.into()
 }
 
 fn tag_default() -> String {

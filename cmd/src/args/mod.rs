@@ -3,6 +3,7 @@
 mod argv;
 mod disk;
 mod linuxkit;
+mod pkg;
 mod sbom;
 mod size;
 
@@ -14,6 +15,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use disk::DiskSpec;
 pub use linuxkit::Linuxkit;
+pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgNaming, PkgShowTag};
 pub use sbom::Sbom;
 
 /// The whole command line.
@@ -74,7 +76,7 @@ pub enum Command {
     /// Boot what was built, its console on this terminal
     Run(Run),
     /// Build guest packages
-    #[command(subcommand, arg_required_else_help = true)]
+    #[command(arg_required_else_help = true)]
     Pkg(Pkg),
     /// Show what this host can do, and why not
     Doctor(Doctor),
@@ -190,37 +192,6 @@ pub enum Accel {
     Kvm,
     /// QEMU's software CPU
     Qemu,
-}
-
-/// `kiln pkg`.
-#[derive(Debug, Clone, Subcommand)]
-pub enum Pkg {
-    /// Build package folders into the image store
-    Build(PkgBuild),
-    /// Print the reference that a package folder is built as
-    ShowTag(PkgShowTag),
-}
-
-/// `kiln pkg build`.
-#[derive(Debug, Clone, Args)]
-pub struct PkgBuild {
-    /// Folders that hold a build.yml
-    #[arg(required = true, value_name = "DIR")]
-    pub dirs: Vec<PathBuf>,
-    /// Build even what is in the store already
-    #[arg(long)]
-    pub force: bool,
-    /// Architecture to build for: amd64 or arm64 [default: this machine's]
-    #[arg(long)]
-    pub arch: Option<String>,
-}
-
-/// `kiln pkg show-tag`.
-#[derive(Debug, Clone, Args)]
-pub struct PkgShowTag {
-    /// Folders that hold a build.yml
-    #[arg(required = true, value_name = "DIR")]
-    pub dirs: Vec<PathBuf>,
 }
 
 /// `kiln doctor`.
