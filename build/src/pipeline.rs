@@ -188,6 +188,7 @@ fn build_once(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Bui
         return Ok(Built { files, up_to_date: true });
     }
     let layers = unpack(request, &plan, &store, progress)?;
+    let bundles = users::look_up(bundles, &config, &plan, &layers)?;
     let tree = assemble(request, &config, &plan, &bundles, &layers, &sources)?;
     let files = write(request, &tree, progress)?;
     keep_stamp(request, &stamp, &files, progress);
@@ -379,6 +380,8 @@ fn keep_stamp(request: &BuildRequest<'_>, stamp: &Stamp, files: &[PathBuf], prog
         progress.note(&format!("the next build will do everything again: no stamp could be written: {error}"));
     }
 }
+
+mod users;
 
 #[cfg(test)]
 mod tests;

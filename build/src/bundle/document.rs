@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::spec::{
     Capabilities, Linux, OCI_VERSION, Process, RootFilesystem, Spec, SpecDevice, SpecMount, SpecNamespace, SpecRlimit,
-    User,
 };
-use super::{Access, BundleError, Root};
+use super::{Access, BundleError, ImageFiles, Root};
 use crate::config::{
     Capability, Config, Container, ContainerOptions, Device, DeviceKind, DeviceRule, Id, Interface, MountFields,
     Namespace, NamespacePaths, Resources, Role, Runtime, shown,
 };
+use crate::oci::Image;
 
 /// What is known about a container while its documents are made.
 pub(super) struct Subject<'a> {
@@ -22,18 +22,24 @@ pub(super) struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    pub fn is_service(&self) -> bool {
+        matches!(self.role, Role::Service(_))
+    }
+
     /// `config.json` of settled `options`.
-    pub fn spec(&self, options: ContainerOptions, access: Access) -> Result<Spec, BundleError> {
+    pub fn spec(
+        &self,
+        options: ContainerOptions,
+        access: Access,
+        image: &Image,
+        files: Option<&ImageFiles<'_>>,
+    ) -> Result<Spec, BundleError> {
         let mounts = self.mounts(&options, access)?;
+        let annotations = self.annotations(&options, &image.config)?;
+        let user = self.user(&options, image, files)?;
         let devices = options.devices.unwrap_or_default();
         let mut resources: Resources = options.resources.unwrap_or_default();
         resources.devices.extend(devices.iter().filter_map(device_rule));
-        let gids = options.additional_gids.unwrap_or_default();
-        let user = User {
-            uid: self.id("uid", &options.uid.unwrap_or_default())?,
-            gid: self.id("gid", &options.gid.unwrap_or_default())?,
-            additional_gids: gids.iter().map(|gid| self.id("additionalGids", gid)).collect::<Result<_, _>>()?,
-        };
         let limits = options.rlimits.unwrap_or_default().into_iter();
         Ok(Spec {
             oci_version: OCI_VERSION,
@@ -53,7 +59,7 @@ impl Subject<'_> {
             root: RootFilesystem { path: "rootfs", readonly: access == Access::ReadOnly },
             hostname: options.hostname.unwrap_or_default(),
             mounts,
-            annotations: options.annotations.unwrap_or_default(),
+            annotations,
             linux: Linux {
                 uid_mappings: options.uid_mappings.unwrap_or_default(),
                 gid_mappings: options.gid_mappings.unwrap_or_default(),
@@ -76,7 +82,7 @@ impl Subject<'_> {
         })
     }
 
-    fn id(&self, field: &'static str, id: &Id) -> Result<u32, BundleError> {
+    pub fn id(&self, field: &'static str, id: &Id) -> Result<u32, BundleError> {
         self.config.id_number(id).ok_or_else(|| BundleError::UnknownId {
             field,
             name: match id {

@@ -16,15 +16,20 @@
 //! `containers/volumes/NAME/{lower,tmp,merged}`, of which `lower` holds the image; containers see `merged`.
 
 mod document;
+mod service;
 mod settle;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::collections::BTreeMap;
+use std::error::Error;
 
 use crate::config::{Config, ConfigError, ContainerOptions, LABEL, Place, Role, parse_label};
 use crate::oci::Image;
+
+pub use user::ImageFiles;
 
 /// One container, ready to be laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct Bundle {
     pub root: Root,
     /// Whether the container may write to its root.
     pub access: Access,
+    /// Whether the user of its process is still to be looked up in the image: see [`bundles_with_users`].
+    pub needs_user: bool,
 }
 
 /// Where a container's files are.
@@ -122,6 +129,37 @@ pub enum BundleError {
         /// Where the container is written.
         place: Place,
     },
+    /// A user or group that the image does not have.
+    #[error("cannot run image `{image}`: {missing}\n{}", place.excerpt())]
+    UnknownUser {
+        /// What is not where.
+        missing: String,
+        /// Reference as it is written.
+        image: String,
+        /// Where the container is written.
+        place: Place,
+    },
+    /// The image's list of users cannot be read.
+    #[error("cannot read `{path}` of image `{image}`")]
+    UserFile {
+        /// Path in the image.
+        path: &'static str,
+        /// Reference as it is written.
+        image: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// `stopSignal: image`, and the image names something else.
+    #[error("image `{image}` names the stop signal `{signal}`, which is none; write it with `stopSignal`\n{}", place.excerpt())]
+    StopSignal {
+        /// Reference as it is written.
+        image: String,
+        /// What it names.
+        signal: String,
+        /// Where the container is written.
+        place: Place,
+    },
     /// A document could not be written as JSON.
     #[error("cannot write the bundle of {role} as JSON")]
     Json {
@@ -134,11 +172,31 @@ pub enum BundleError {
 }
 
 /// The bundles of all containers, in the order onboot, onshutdown, services. `image` finds an image by its reference as
-/// it is written.
+/// it is written. A user that only the image's files tell is root for the time being, and its bundle says so.
 ///
 /// # Errors
 /// See [`BundleError`].
 pub fn bundles<'i>(config: &Config, image: impl Fn(&str) -> Option<&'i Image>) -> Result<Vec<Bundle>, BundleError> {
+    make(config, image, None)
+}
+
+/// As [`bundles`], with every user: `files` reads `etc/passwd` and `etc/group` of an image.
+///
+/// # Errors
+/// See [`BundleError`].
+pub fn bundles_with_users<'i>(
+    config: &Config,
+    image: impl Fn(&str) -> Option<&'i Image>,
+    files: &ImageFiles<'_>,
+) -> Result<Vec<Bundle>, BundleError> {
+    make(config, image, Some(files))
+}
+
+fn make<'i>(
+    config: &Config,
+    image: impl Fn(&str) -> Option<&'i Image>,
+    files: Option<&ImageFiles<'_>>,
+) -> Result<Vec<Bundle>, BundleError> {
     // By full reference, so that two spellings of one image share as well.
     let mut trees: BTreeMap<&str, String> = BTreeMap::new();
     let mut all = Vec::new();
@@ -157,7 +215,8 @@ pub fn bundles<'i>(config: &Config, image: impl Fn(&str) -> Option<&'i Image>) -
             }
         };
         let runtime = document::runtime(&dir, &root, access, options.runtime.take().unwrap_or_default());
-        let spec = document::Subject { config, container, role }.spec(options, access)?;
+        let needs_user = files.is_none() && user::needs_files(&options, found);
+        let spec = document::Subject { config, container, role }.spec(options, access, found, files)?;
         let json = |source| BundleError::Json { role, source };
         all.push(Bundle {
             role,
@@ -167,6 +226,7 @@ pub fn bundles<'i>(config: &Config, image: impl Fn(&str) -> Option<&'i Image>) -
             dir,
             root,
             access,
+            needs_user,
         });
     }
     Ok(all)

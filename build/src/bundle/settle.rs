@@ -7,7 +7,8 @@ use crate::oci::ImageConfig;
 ///
 /// A field of the YAML replaces the label's, also when it is empty; but an empty text for `cwd`, `hostname` or a
 /// namespace counts as not given. The `.add` fields are joined into the plain ones and are [`None`] afterwards; they are
-/// dropped when the YAML has the plain field. The image's `User` plays no part.
+/// dropped when the YAML has the plain field. The image's `User` and `StopSignal` play no part unless `user` or `stopSignal` ask
+/// for them.
 pub(super) fn settled(options: &ContainerOptions, label: ContainerOptions, image: &ImageConfig) -> ContainerOptions {
     let own = options.clone();
     let mut all = label;
@@ -25,6 +26,12 @@ pub(super) fn settled(options: &ContainerOptions, label: ContainerOptions, image
     all.readonly = own.readonly.or(all.readonly);
     all.masked_paths = own.masked_paths.or(all.masked_paths);
     all.readonly_paths = own.readonly_paths.or(all.readonly_paths);
+    // `user` and the numbers are two ways to say one thing: the label's way counts only if the YAML has neither.
+    if own.user.is_some() {
+        (all.uid, all.gid, all.additional_gids) = (None, None, None);
+    }
+    let numbers = own.uid.is_some() || own.gid.is_some() || own.additional_gids.is_some();
+    all.user = own.user.or(all.user.filter(|_| !numbers));
     all.uid = own.uid.or(all.uid);
     all.gid = own.gid.or(all.gid);
     all.additional_gids = own.additional_gids.or(all.additional_gids);
@@ -38,6 +45,10 @@ pub(super) fn settled(options: &ContainerOptions, label: ContainerOptions, image
     all.uid_mappings = own.uid_mappings.or(all.uid_mappings);
     all.gid_mappings = own.gid_mappings.or(all.gid_mappings);
     all.annotations = own.annotations.or(all.annotations);
+    all.ready = own.ready.or(all.ready);
+    all.restart = own.restart.or(all.restart);
+    all.stop_signal = own.stop_signal.or(all.stop_signal);
+    all.stop_timeout = own.stop_timeout.or(all.stop_timeout);
 
     let working_dir = Some(image.working_dir.trim_start_matches('/')).map(|path| format!("/{path}"));
     all.cwd = said(own.cwd).or(said(all.cwd)).or(working_dir);

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -29,6 +30,7 @@ fn images() -> BTreeMap<String, Image> {
             env: list(config, "Env"),
             working_dir: config["WorkingDir"].as_str().unwrap_or_default().into(),
             user: config["User"].as_str().unwrap_or_default().into(),
+            stop_signal: config["StopSignal"].as_str().unwrap_or_default().into(),
             labels: labels.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap().into())).collect(),
         };
         let reference = format!("docker.io/{name}");
@@ -160,4 +162,52 @@ fn a_label_may_name_the_container_that_uses_it() {
     assert_eq!(found["process"]["user"]["uid"], 101);
     assert_eq!(found["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
     assert_eq!(bundle.access, Access::ReadOnly);
+}
+
+#[test]
+fn how_a_service_runs_reaches_the_guest_as_annotations() {
+    let text = "services:\n- name: db\n  image: golden/plain:1\n- name: web\n  image: golden/plain:1\n  after: [db]\n  \
+                annotations: {own: note, org.kiln.stop-timeout: 1s}\n  ready: {tcp: '127.0.0.1:80', interval: 1}\n  \
+                restart: {policy: always, limit: 3, delay: 1s}\n  stopSignal: quit\n  stopTimeout: 2m\n";
+    let bundles = built(&config("x.yml", text)).unwrap();
+    let annotations = |bundle: &Bundle| {
+        let document: Value = serde_json::from_slice(&bundle.config_json).unwrap();
+        serde_json::from_value::<BTreeMap<String, String>>(document["annotations"].clone()).unwrap_or_default()
+    };
+    assert_eq!(annotations(&bundles[0]), BTreeMap::new());
+    let own = annotations(&bundles[1]);
+    assert_eq!(own["own"], "note");
+    let conditions = kiln_abi::StartConditions::from_annotations(&own).unwrap();
+    assert_eq!(conditions.after, ["db"]);
+    let ready = conditions.ready.unwrap();
+    assert_eq!(ready.check, kiln_abi::ReadyCheck::tcp("127.0.0.1:80").unwrap());
+    assert_eq!(ready.interval, Duration::from_secs(1));
+    let policy = kiln_abi::ServicePolicy::from_annotations(&own).unwrap();
+    assert_eq!((policy.restart, policy.restart_limit), (kiln_abi::RestartPolicy::Always, Some(3)));
+    assert_eq!(policy.restart_delay, Duration::from_secs(1));
+    assert_eq!(policy.stop_signal.to_string(), "SIGQUIT");
+    assert_eq!(policy.stop_timeout, Duration::from_secs(120));
+}
+
+#[test]
+fn the_images_stop_signal_counts_when_it_is_asked_for() {
+    let text = "services: [{name: s, image: 'golden/plain:1', stopSignal: image}, {name: t, image: 'golden/plain:1'}]";
+    let built = |signal: &str| {
+        let mut images = images();
+        images.get_mut("golden/plain:1").unwrap().config.stop_signal = signal.into();
+        bundles(&config("x.yml", text), |written| images.get(written))
+    };
+    let error = built("SIGNONE").unwrap_err().to_string();
+    assert!(error.contains("names the stop signal `SIGNONE`, which is none"), "{error}");
+    for (signal, expected) in [("", Value::Null), ("37", "SIGRTMIN+3".into())] {
+        let bundles = built(signal).unwrap();
+        let found: Vec<Value> = bundles
+            .iter()
+            .map(|bundle| {
+                let document: Value = serde_json::from_slice(&bundle.config_json).unwrap();
+                document["annotations"]["org.kiln.stop-signal"].clone()
+            })
+            .collect();
+        assert_eq!(found, [expected, Value::Null]);
+    }
 }

@@ -1,11 +1,14 @@
 //! What the decoded fields mean, and what one field alone cannot tell: required fields, names, exclusive fields, places.
 
+use std::collections::BTreeMap;
+
+use kiln_abi::{ANNOTATION_AFTER, ANNOTATION_READY, ServicePolicy};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::decode::shown;
 use super::file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
 use super::parse::{Document, Step};
-use super::{Config, ConfigError, Container, ContainerOptions, Fault, FileMode, Id, InitImage, Kernel};
+use super::{After, Config, ConfigError, Container, ContainerOptions, Fault, FileMode, Id, InitImage, Kernel};
 
 /// Longest name of a container: its directory `000-NAME` must fit a file name of 255 bytes.
 const MAX_NAME_BYTES: usize = 200;
@@ -101,11 +104,11 @@ impl Document {
         section: &str,
         names: impl Iterator<Item = &'a str>,
     ) -> Result<(), ConfigError> {
-        let mut seen = std::collections::BTreeMap::new();
+        let mut seen = BTreeMap::new();
         for (index, name) in names.enumerate() {
             let path = |index| [Step::Field(section), Step::Index(index), Step::Field("name")];
             if let Some(first) = seen.insert(name, index) {
-                let first = self.place(&path(first)).line();
+                let first = Box::new(self.place(&path(first)));
                 return Err(self.error(Fault::Duplicate { what, name: name.into(), first }, &path(index)));
             }
         }
@@ -164,7 +167,44 @@ impl Document {
         let image_path = [section, index, Step::Field("image")];
         self.reference(&image, &image_path)?;
         self.options(&options, &path)?;
-        Ok(Container { name, image, options, place: self.place(&image_path) })
+        if !matches!(section, Step::Field("services")) {
+            self.runs_once(&options, &path)?;
+        }
+        let after = self.after(options.after.take().unwrap_or_default(), &path)?;
+        let name_place = self.place(&[section, index, Step::Field("name")]);
+        Ok(Container { name, image, after, options, place: self.place(&image_path), name_place })
+    }
+
+    /// What runs to its end, in the order of its section, has no use for what services have.
+    fn runs_once(&self, options: &ContainerOptions, path: &[Step<'_>; 2]) -> Result<(), ConfigError> {
+        let given = [
+            ("after", options.after.is_some()),
+            ("ready", options.ready.is_some()),
+            ("restart", options.restart.is_some()),
+            ("stopSignal", options.stop_signal.is_some()),
+            ("stopTimeout", options.stop_timeout.is_some()),
+        ];
+        let Some((field, _)) = given.into_iter().find(|(_, given)| *given) else { return Ok(()) };
+        let [section, index] = *path;
+        let name = if let Step::Field(name) = section { name } else { "" };
+        let text = format!(
+            "`{field}` is for services only; the containers of `{name}` run once, one after another in the order of the list"
+        );
+        Err(self.error_at_key(Fault::Invalid { text }, &[section, index], field))
+    }
+
+    fn after(&self, names: Vec<String>, [section, index]: &[Step<'_>; 2]) -> Result<Vec<After>, ConfigError> {
+        let mut after: Vec<After> = Vec::new();
+        for (number, name) in names.into_iter().enumerate() {
+            let place = self.place(&[*section, *index, Step::Field("after"), Step::Index(number)]);
+            if let Some(first) = after.iter().find(|known| known.name == name) {
+                let first = Box::new(first.place.clone());
+                let fault = Fault::Duplicate { what: "service", name: shown(&name), first };
+                return Err(ConfigError { fault, place: Box::new(place) });
+            }
+            after.push(After { name, place });
+        }
+        Ok(after)
     }
 
     /// What the types of the fields leave open.
@@ -179,11 +219,42 @@ impl Document {
         if let Some(cwd) = options.cwd.as_deref().filter(|cwd| !cwd.is_empty() && !cwd.starts_with('/')) {
             return invalid(format!("`{}` is no absolute path", shown(cwd)), "cwd");
         }
+        let numbers = [
+            ("uid", options.uid.is_some()),
+            ("gid", options.gid.is_some()),
+            ("additionalGids", options.additional_gids.is_some()),
+        ];
+        if let (Some(_), Some((field, _))) = (&options.user, numbers.iter().find(|(_, given)| *given)) {
+            return invalid(format!("`user` and `{field}` exclude each other"), field);
+        }
+        self.annotations(options, path)?;
         for (index, variable) in options.env.iter().flatten().enumerate() {
             if variable.find('=').is_none_or(|name_bytes| name_bytes == 0) {
                 let text = format!("`{}` is no variable; write NAME=VALUE", shown(variable));
                 let path = [path, &[Step::Field("env"), Step::Index(index)]].concat();
                 return Err(self.error(Fault::Invalid { text }, &path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Annotations that stand for fields are read by the guest; what it could not read is found here.
+    fn annotations(&self, options: &ContainerOptions, path: &[Step<'_>]) -> Result<(), ConfigError> {
+        let Some(annotations) = &options.annotations else { return Ok(()) };
+        let at = |text: String, key: &str| {
+            let path = [path, &[Step::Field("annotations"), Step::Field(key)]].concat();
+            Err(self.error(Fault::Invalid { text }, &path))
+        };
+        for (key, field) in [(ANNOTATION_AFTER, "after"), (ANNOTATION_READY, "ready")] {
+            if annotations.contains_key(key) {
+                return at(format!("`{key}` is written by the field `{field}`; use that"), key);
+            }
+        }
+        let own = annotations.iter().filter(|(key, _)| key.starts_with("org.kiln."));
+        for (key, value) in own {
+            let alone = BTreeMap::from([(key.clone(), value.clone())]);
+            if let Err(error) = ServicePolicy::from_annotations(&alone) {
+                return at(shown(&error.to_string()), key);
             }
         }
         Ok(())
@@ -264,7 +335,8 @@ impl Document {
             }
             None => self.place(&path),
         };
-        Ok(Volume { name, image, readonly, format, platforms, place })
+        let name_place = self.place(&[section, index, Step::Field("name")]);
+        Ok(Volume { name, image, readonly, format, platforms, place, name_place })
     }
 }
 

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bind, Capability, Device, Id, IdMapping, Mount, Namespace, Place, Resources, Rlimit, Runtime, TmpfsMount};
+use super::{
+    After, Bind, Capability, Device, Id, IdMapping, Mount, Namespace, Place, ReadyOptions, Resources, Restart, Rlimit,
+    Runtime, StopSignal, StopTimeout, TmpfsMount, User,
+};
 
 /// One container of the system.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,10 +16,14 @@ pub struct Container {
     pub name: String,
     /// The reference as it is written, or as `@pkg:` was resolved.
     pub image: String,
+    /// Services that are ready before this one starts, each once. Only services have any.
+    pub after: Vec<After>,
     /// Everything else.
     pub options: ContainerOptions,
     /// Where the image is written.
     pub place: Place,
+    /// Where the name is written.
+    pub name_place: Place,
 }
 
 /// How a container runs. [`None`]: not given, so the image's label decides, then its configuration, then a default.
@@ -131,4 +138,22 @@ pub struct ContainerOptions {
     /// What the guest's init does around the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
+    /// User by the image's own names, in place of `uid`, `gid` and `additionalGids`: `image`, USER or USER:GROUP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+    /// Services that are ready before this one starts. Taken out when an entry is read; never in a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<Vec<String>>,
+    /// How to find out that this service is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<ReadyOptions>,
+    /// When this service is started again after it ended: `no`, `on-failure` or `always`, or a mapping with limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// Signal that asks this service to stop, or `image` for the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<StopSignal>,
+    /// Time between that signal and SIGKILL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<StopTimeout>,
 }

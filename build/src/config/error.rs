@@ -81,15 +81,39 @@ pub enum Fault {
         /// Whether quotes would mend it.
         quote: bool,
     },
-    /// A key or a name that may stand only once.
-    #[error("duplicate {what} `{name}`; the first one is in line {first}")]
+    /// A name that only one may have.
+    #[error("duplicate {what} `{name}`; the first one is at {first}")]
     Duplicate {
-        /// `field`, `service`, `volume`.
+        /// `service`, `volume`.
         what: &'static str,
-        /// The key or name.
+        /// The name.
+        name: String,
+        /// The first one.
+        first: Box<Place>,
+    },
+    /// A key that stands twice in one mapping.
+    #[error("duplicate field `{name}`; the first one is in line {first}")]
+    DuplicateField {
+        /// The key.
         name: String,
         /// Line of the first one, counted from 1.
         first: usize,
+    },
+    /// A name in `after` that no service has.
+    #[error("no service is named `{name}`{}", other_service(nearest, *onboot))]
+    UnknownService {
+        /// The name.
+        name: String,
+        /// Whether a container of `onboot` has it.
+        onboot: bool,
+        /// The service that is spelled most like it, if one is near.
+        nearest: Option<String>,
+    },
+    /// Services that wait for each other.
+    #[error("services wait for each other: {}", services.join(" after "))]
+    Circle {
+        /// Their names, in order; the last is the first again.
+        services: Vec<String>,
     },
     /// A value that its field cannot hold; the text says why.
     #[error("{text}")]
@@ -114,6 +138,13 @@ fn suggestion(nearest: &Option<String>, known: &[String]) -> String {
         None if known.is_empty() => String::new(),
         None => format!(", expected one of {}", known.join(", ")),
     }
+}
+
+fn other_service(nearest: &Option<String>, onboot: bool) -> String {
+    if onboot {
+        return "; containers of onboot have ended before services start, so leave it out".into();
+    }
+    suggestion(nearest, &[])
 }
 
 fn quoting(quote: bool) -> &'static str {

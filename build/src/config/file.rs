@@ -60,6 +60,8 @@ pub struct Volume {
     pub platforms: Vec<String>,
     /// Where the image (or, without one, the entry) is written.
     pub place: Place,
+    /// Where the name is written.
+    pub name_place: Place,
 }
 
 impl Volume {

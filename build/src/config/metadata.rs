@@ -53,6 +53,8 @@ fn container(entry: &Container, reference: &impl Fn(&str) -> String) -> Result<V
     let mut options = entry.options.clone();
     options.name = Some(entry.name.clone());
     options.image = Some(reference(&entry.image));
+    let after: Vec<String> = entry.after.iter().map(|after| after.name.clone()).collect();
+    options.after = (!after.is_empty()).then_some(after);
     serde_json::to_value(&options)
 }
 

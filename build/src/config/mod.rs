@@ -15,10 +15,12 @@ mod metadata;
 mod mount;
 mod nearest;
 mod node;
+mod order;
 mod parse;
 mod place;
 mod resources;
 mod runtime;
+mod service;
 mod value;
 
 pub use capability::Capability;
@@ -35,6 +37,9 @@ pub use resources::{
     ThrottleDevice, WeightDevice,
 };
 pub use runtime::{Interface, MountFields, NamespacePaths, Runtime};
+pub use service::{
+    After, ReadyInterval, ReadyOptions, ReadyTimeout, Restart, RestartDelay, StopSignal, StopTimeout, User,
+};
 pub use value::{Device, DeviceKind, FileMode, Id, IdMapping, Namespace, Rlimit, ValueError};
 
 #[cfg(test)]

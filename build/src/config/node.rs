@@ -285,9 +285,7 @@ fn new_key(node: Node, entries: &[(Key, Node)]) -> Result<Key, Located> {
         return Err((Fault::TooMuch { limit: MAX_KEYS, what: "keys in a mapping" }, node.mark));
     }
     match entries.iter().find(|(key, _)| key.text == text) {
-        Some((first, _)) => {
-            Err((Fault::Duplicate { what: "field", name: shown(&text), first: first.mark.line }, node.mark))
-        }
+        Some((first, _)) => Err((Fault::DuplicateField { name: shown(&text), first: first.mark.line }, node.mark)),
         None => Ok(Key { mark: node.mark, text }),
     }
 }

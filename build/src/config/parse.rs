@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::check::ConfigFields;
 use super::decode::shown;
 use super::node::{self, Node};
+use super::order;
 use super::place::{Mark, Origin};
 use super::{Config, ConfigError, ContainerOptions, Fault, LABEL, Place, Source};
 
@@ -68,7 +69,8 @@ pub fn decode<T: DeserializeOwned>(source: Source<'_>) -> Result<T, ConfigError>
 /// Joins several configurations: the kernel's fields override one by one, lists are appended.
 ///
 /// # Errors
-/// [`Fault::Duplicate`] for a service or volume name that two of them have.
+/// [`Fault::Duplicate`] for a service or volume name that two of them have; `after` that names no service or goes in a
+/// circle.
 pub fn merge(configs: impl IntoIterator<Item = Config>) -> Result<Config, ConfigError> {
     let mut all = Config::default();
     for config in configs {
@@ -81,8 +83,9 @@ pub fn merge(configs: impl IntoIterator<Item = Config>) -> Result<Config, Config
         all.files.extend(files);
         all.volumes.extend(volumes);
     }
-    unique("service", all.services.iter().map(|service| (service.name.as_str(), &service.place)))?;
-    unique("volume", all.volumes.iter().map(|volume| (volume.name.as_str(), &volume.place)))?;
+    unique("service", all.services.iter().map(|service| (service.name.as_str(), &service.name_place)))?;
+    unique("volume", all.volumes.iter().map(|volume| (volume.name.as_str(), &volume.name_place)))?;
+    order::check(&all)?;
     Ok(all)
 }
 
@@ -90,7 +93,7 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = (&'a str, &'a Plac
     let mut seen = std::collections::BTreeMap::new();
     for (name, place) in names {
         if let Some(first) = seen.insert(name, place) {
-            let fault = Fault::Duplicate { what, name: name.into(), first: first.line() };
+            let fault = Fault::Duplicate { what, name: name.into(), first: Box::new(first.clone()) };
             return Err(ConfigError { fault, place: Box::new(place.clone()) });
         }
     }
@@ -166,6 +169,20 @@ impl Document {
             node = part.unwrap_or(node);
         }
         self.origin.place(node.mark, field)
+    }
+
+    /// The fault is that the key `field` of the mapping at `path` is there at all.
+    pub fn error_at_key(&self, fault: Fault, path: &[Step<'_>], field: &str) -> ConfigError {
+        let node = path.iter().fold(&self.root, |node, step| {
+            let part = match step {
+                Step::Field(name) => node.get(name),
+                Step::Index(index) => node.item(*index),
+            };
+            part.unwrap_or(node)
+        });
+        let place = self.place(path);
+        let key = node.entry(field).map(|(key, _)| self.origin.place(key.mark, place.field().into()));
+        ConfigError { fault, place: Box::new(key.unwrap_or(place)) }
     }
 
     pub fn error(&self, fault: Fault, path: &[Step<'_>]) -> ConfigError {

@@ -1,6 +1,6 @@
 use super::{Config, ConfigError, Fault, FileContent, Id, MetadataFormat, Role, Source, merge, parse, parse_label};
 
-fn read(text: &str) -> Result<Config, ConfigError> {
+pub(super) fn read(text: &str) -> Result<Config, ConfigError> {
     let mut packages = |folder: &str| match folder {
         "gone" => Err("no such folder".into()),
         folder => Ok(format!("local/{folder}:1")),
@@ -8,13 +8,13 @@ fn read(text: &str) -> Result<Config, ConfigError> {
     parse(Source { name: "x.yml", text }, &mut packages)
 }
 
-fn good(text: &str) -> Config {
+pub(super) fn good(text: &str) -> Config {
     read(text).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
 /// Each text must be refused at `LINE:COLUMN, FIELD` with words that `expected` begins.
 #[track_caller]
-fn check_refused(cases: &[(&str, &str, &str)]) {
+pub(super) fn check_refused(cases: &[(&str, &str, &str)]) {
     for (text, position, expected) in cases {
         let error = match read(text) {
             Ok(config) => panic!("accepted: {text}\n{config:?}"),
@@ -113,7 +113,11 @@ fn unknown_missing_and_mistyped_fields_are_refused_with_their_path() {
 #[test]
 fn names_and_references_are_checked_where_they_stand() {
     check_refused(&[
-        ("services: [{name: s, image: x}, {name: s, image: y}]\n", "1:40, services[1].name", "duplicate service `s`"),
+        (
+            "services: [{name: s, image: x}, {name: s, image: y}]\n",
+            "1:40, services[1].name",
+            "duplicate service `s`; the first one is at x.yml:1:19",
+        ),
         ("volumes: [{name: v}, {name: v}]\n", "1:29, volumes[1].name", "duplicate volume `v`"),
         ("services: [{name: '../s', image: x}]\n", "1:19, services[0].name", "`../s` cannot be a container's name"),
         ("services: [{name: '', image: x}]\n", "1:19, services[0].name", "`` cannot be a container's name"),
@@ -383,7 +387,7 @@ fn several_files_are_joined() {
     let same = "services: [{name: s, image: x}]\n";
     let error = merge([good(same), good(same)]).unwrap_err();
     assert!(
-        error.to_string().starts_with("duplicate service `s`; the first one is in line 1\n --> x.yml:1:29"),
+        error.to_string().starts_with("duplicate service `s`; the first one is at x.yml:1:19\n --> x.yml:1:19"),
         "{error}"
     );
 
@@ -485,13 +489,17 @@ fn the_reference_has_every_field_and_its_first_example_is_right() {
         ("services: [{name: s, image: x, runtime: {bindNS: {?: 1}}}]", "\n## Containers\n"),
         ("services: [{name: s, image: x, runtime: {interfaces: [{?: 1}]}}]", "\n## Containers\n"),
         ("services: [{name: s, image: x, uidMappings: [{?: 1}]}]", "\n## Containers\n"),
+        ("services: [{name: s, image: x, restart: {?: 1}}]", "\n## Services\n"),
+        ("services: [{name: s, image: x, ready: {?: 1}}]", "\n## Services\n"),
         ("files: [{?: 1}]", "\n## files\n"),
         ("volumes: [{?: 1}]", "\n## volumes\n"),
     ] {
         let error = read(&text.replace('?', "no-such-field-at-all")).unwrap_err();
         let Fault::UnknownField { known, .. } = error.fault else { panic!("{error}") };
         assert!(!known.is_empty(), "{text}");
+        const OF_SERVICES: [&str; 5] = ["after", "ready", "restart", "stopSignal", "stopTimeout"];
         for field in known.iter().filter(|field| !["uidMappings", "containerid", "hostid"].contains(&field.as_str())) {
+            let heading = if OF_SERVICES.contains(&field.as_str()) { "\n## Services\n" } else { heading };
             assert!(section(heading).contains(field.as_str()), "{heading} has nothing about `{field}`");
         }
     }

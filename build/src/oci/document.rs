@@ -149,6 +149,8 @@ struct LooseProcess {
     #[serde(deserialize_with = "null_is_default")]
     user: String,
     #[serde(deserialize_with = "null_is_default")]
+    stop_signal: String,
+    #[serde(deserialize_with = "null_is_default")]
     labels: BTreeMap<String, String>,
 }
 
@@ -160,8 +162,8 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(fro
 /// Reads a configuration and the platform that it is for.
 pub(super) fn parse_config(bytes: &[u8]) -> Result<(PlatformEntry, ImageConfig), DocumentError> {
     let loose: LooseConfig = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
-    let LooseProcess { entrypoint, cmd, env, working_dir, user, labels } = loose.config;
-    Ok((loose.platform, ImageConfig { entrypoint, cmd, env, working_dir, user, labels }))
+    let LooseProcess { entrypoint, cmd, env, working_dir, user, stop_signal, labels } = loose.config;
+    Ok((loose.platform, ImageConfig { entrypoint, cmd, env, working_dir, user, stop_signal, labels }))
 }
 
 /// The entry to use for `wanted`, and whether any entry is for it. Entries that only describe another one

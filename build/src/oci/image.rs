@@ -42,6 +42,8 @@ pub struct ImageConfig {
     pub working_dir: String,
     /// User, as the image names it.
     pub user: String,
+    /// Signal that asks its program to stop, as the image names it; empty when it names none.
+    pub stop_signal: String,
     /// Labels, among them `org.mobyproject.config`.
     pub labels: BTreeMap<String, String>,
 }

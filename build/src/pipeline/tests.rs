@@ -405,3 +405,35 @@ fn packages_are_asked_for_relative_to_their_yaml() {
     assert_eq!(*asked.lock().unwrap(), [lab.path("yaml/../pkg/data")]);
     assert!(lab.tar_listing().contains(&"644 data=data".to_string()));
 }
+
+#[test]
+fn users_are_looked_up_in_the_images_own_list_through_links() {
+    let lab = Lab::new();
+    lab.image(
+        "users:1",
+        &[
+            &[(b'0', "etc/passwd", 0o644, b"www:x:1:1::/:\n")],
+            &[
+                (b'0', "usr/share/passwd", 0o644, b"www:x:33:44::/:\n"),
+                (b'2', "etc/passwd", 0o777, b"../usr/share/passwd"),
+                (b'0', "etc/group", 0o644, b"tty:x:5:www\n"),
+            ],
+        ],
+    );
+    let service = |user: &str| format!("services: [{{name: s, image: 'example.test/users:1', user: {user}}}]");
+    let error = build(&lab.request(&service("nobody"), &[Format::Tar]), &Silent).unwrap_err();
+    let expected = "cannot run image `example.test/users:1`: user `nobody` is not in its /etc/passwd";
+    assert!(chain(&error).starts_with(expected), "{}", chain(&error));
+    assert_eq!(lab.outputs(), [""; 0]);
+
+    for (user, expected) in
+        [("www", json!({"uid": 33, "gid": 44, "additionalGids": [5]})), ("image", json!({"uid": 0, "gid": 0}))]
+    {
+        build(&lab.request(&service(user), &[Format::Tar]), &Silent).unwrap();
+        let listing = lab.tar_listing();
+        let document =
+            listing.iter().find_map(|line| line.strip_prefix("644 containers/services/s/config.json=")).unwrap();
+        let document: serde_json::Value = serde_json::from_str(document).unwrap();
+        assert_eq!(document["process"]["user"], expected);
+    }
+}
