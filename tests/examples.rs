@@ -53,7 +53,7 @@ fn a_client_logs_in_by_ssh_with_its_key_and_not_without() {
 fn a_docker_engine_runs_an_image_that_came_along_as_a_volume() {
     let console = console(&Sandbox::new(), "docker", "docker-check");
     let answers = [
-        " with vfs, cgroup v2, images 1",
+        " with overlay2, cgroup v2, images 1",
         "check: hello from a container in a container",
         "check: hello by the bridge",
         "check: limit 67108864",
