@@ -7,6 +7,7 @@ mod harness;
 mod boot;
 mod build;
 mod cli;
+mod conformance;
 mod examples;
 mod lab;
 mod tidy;

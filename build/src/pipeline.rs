@@ -1,12 +1,14 @@
 //! The whole way from YAML to files, joined.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::assemble::{self, AssembleError, Ingredients, Roots, SourceFiles};
-use crate::bundle::{self, Bundle, BundleError};
+use crate::bundle::{self, Bundle, BundleError, Manner};
 use crate::cancel::{Cancel, Cancelled};
 use crate::compat::Compat;
 use crate::config::{self, Config, ConfigError, ImageReference};
@@ -180,7 +182,8 @@ fn build_once(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Bui
     let config = read(request)?;
     let store = Store::open(&request.store)?;
     let plan = pin(request, &config, &store, progress)?;
-    let bundles = bundle::bundles(&config, |written| plan.image(written))?;
+    let manner = Manner { compat: request.compat, alone: BTreeSet::new() };
+    let bundles = bundle::bundles(&config, &manner, |written| plan.image(written))?;
     let sources = read_sources(request, &config)?;
 
     let stamp = stamp(request, &config, &plan, &sources);
@@ -188,7 +191,7 @@ fn build_once(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Bui
         return Ok(Built { files, up_to_date: true });
     }
     let layers = unpack(request, &plan, &store, progress)?;
-    let bundles = users::look_up(bundles, &config, &plan, &layers)?;
+    let bundles = users::look_up(bundles, &config, &manner, &plan, &layers)?;
     let tree = assemble(request, &config, &plan, &bundles, &layers, &sources)?;
     let files = write(request, &tree, progress)?;
     keep_stamp(request, &stamp, &files, progress);
@@ -247,6 +250,7 @@ fn stamp(request: &BuildRequest<'_>, config: &Config, plan: &Plan, sources: &Sou
     stamp.add("working folder", request.working_folder.as_os_str().as_bytes());
     stamp.add("formats", format!("{:?}", request.formats).as_bytes());
     stamp.add("source date", &request.source_date_s.to_le_bytes());
+    stamp.add("compat", format!("{:?} {}", request.compat, request.decompress_kernel).as_bytes());
     stamp.add("config", format!("{config:?}").as_bytes());
     for (written, image) in plan.images() {
         stamp.add("image", format!("{written} {} {}", image.reference, image.manifest).as_bytes());
@@ -306,6 +310,8 @@ fn assemble(
         folder: &request.store,
         limits: &LayerLimits::default(),
         source_date_s: request.source_date_s,
+        compat: request.compat,
+        decompress_kernel: request.decompress_kernel,
         cancel: &request.cancel,
     })
 }
@@ -333,9 +339,10 @@ fn write(request: &BuildRequest<'_>, tree: &Tree, progress: &dyn Progress) -> Re
         Destination::Stdout => {
             let (format, part) = only_part(request, tree)?;
             let meter = progress.begin("write standard output", Some(part.content_bytes(tree)));
-            let watch = Watch { cancel: &request.cancel, meter: meter.as_ref() };
+            let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &request.store };
             let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, io::stdout().lock()));
-            part.write(tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
+            let tree = of_part(request, tree, part)?;
+            part.write(&tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
                 FormatError::Io(error) => BuildError::Stdout(error),
                 FormatError::Cancelled(cancelled) => cancelled.into(),
                 source => BuildError::Format { format, source },
@@ -361,15 +368,25 @@ fn write_file(
 ) -> Result<(), BuildError> {
     let needed_bytes = part.content_bytes(tree);
     let meter = progress.begin(&format!("write {name}"), Some(needed_bytes));
-    let watch = Watch { cancel: &request.cancel, meter: meter.as_ref() };
+    let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &request.store };
     let mut sink = FileSink::new(outputs.create(name, needed_bytes)?);
-    part.write(tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
+    let tree = of_part(request, tree, part)?;
+    part.write(&tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
         FormatError::Io(error) => outputs.failed(error).into(),
         FormatError::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
         source => BuildError::Format { format, source },
     })?;
     let file = sink.finish().map_err(|error| outputs.failed(error))?;
     Ok(outputs.complete(&file)?)
+}
+
+/// LinuxKit knows no hard links in an initrd.
+fn of_part<'a>(request: &BuildRequest<'_>, tree: &'a Tree, part: Part) -> Result<Cow<'a, Tree>, AssembleError> {
+    if !request.compat.is_linuxkit() || !part.has_initrd() {
+        return Ok(Cow::Borrowed(tree));
+    }
+    let changed = tree.with_symlinks_for_hard_links();
+    changed.map(Cow::Owned).map_err(|source| AssembleError::Tree { what: "the links of the initrd".into(), source })
 }
 
 fn keep_stamp(request: &BuildRequest<'_>, stamp: &Stamp, files: &[PathBuf], progress: &dyn Progress) {

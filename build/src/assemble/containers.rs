@@ -1,6 +1,6 @@
 //! Volumes and containers: their images' trees and the files around them, as the guest's init expects them.
 
-use super::{AssembleError, Ingredients, origin, own_path};
+use super::{AssembleError, Ingredients, RESOLV_LINK, origin, own_path};
 use crate::bundle::{Access, Bundle, Root};
 use crate::config::{Role, Volume, VolumeFormat};
 use crate::tree::{Kind, Origin, Tree, TreeError};
@@ -18,23 +18,33 @@ fn add_volume(
     role: Role,
     tree: &mut Tree,
 ) -> Result<(), AssembleError> {
-    let place = || volume.place.clone();
-    if volume.format == VolumeFormat::Oci {
-        return Err(AssembleError::Unsupported { what: "a volume of `format: oci`", place: place() });
-    }
     let fault = |source| AssembleError::Tree { what: role.to_string(), source };
     let dir = volume.dir();
-    let lower = own_path(&format!("{dir}/lower"));
-    tree.set_origin(Origin { source: "linuxkit.volumes".into(), location: role.to_string() });
-    if let Some(written) = &volume.image {
-        let image = ingredients.image(written, role)?;
-        tree.set_origin(origin(image, role));
-        let files = ingredients.image_tree(image, role)?;
-        tree.graft(&lower, &files).map_err(fault)?;
-    } else {
-        tree.put(&lower, ingredients.generated(0o755), Kind::directory()).map_err(fault)?;
+    let lower = format!("{dir}/lower");
+    let own = Origin { source: "linuxkit.volumes".into(), location: role.to_string() };
+    tree.set_origin(own.clone());
+    match &volume.image {
+        None => {
+            tree.put(&own_path(&lower), ingredients.generated(0o755), Kind::directory()).map(drop).map_err(fault)?
+        }
+        Some(written) if volume.format == VolumeFormat::Oci => {
+            return Err(AssembleError::Unsupported { what: "a volume of `format: oci`", place: volume.place.clone() });
+        }
+        Some(written) => {
+            let image = ingredients.image(written, role)?;
+            tree.set_origin(origin(image, role));
+            let files = ingredients.image_tree(image, role)?;
+            tree.graft(&own_path(&lower), &files).map_err(fault)?;
+            ingredients.supply_mount_points(tree, &lower).map_err(fault)?;
+            let (path, mode, target) = RESOLV_LINK;
+            let link = Kind::Symlink(target.into());
+            ingredients.generate(tree, &format!("{lower}/{path}"), mode, link).map_err(fault)?;
+            tree.set_origin(own);
+        }
     }
-    for name in ["tmp", "merged"] {
+    // The guest's init makes a volume writable when it has a `tmp` for what is written.
+    let writable = !volume.readonly || ingredients.compat.is_linuxkit();
+    for name in ["tmp", "merged"].into_iter().filter(|name| writable || *name != "tmp") {
         ingredients.generate(tree, &format!("{dir}/{name}"), 0o755, Kind::directory()).map_err(fault)?;
     }
     Ok(())

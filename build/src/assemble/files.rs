@@ -1,6 +1,6 @@
 //! The `files:` section: what is written in the YAML, and what is taken from the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::{AssembleError, Ingredients};
 use crate::cancel::Cancel;
 use crate::config::{Config, FileContent, FileEntry, Id};
 use crate::oci::Digest;
-use crate::tree::{Attributes, Body, Kind, Origin, Spool, Tree};
+use crate::tree::{Attributes, Body, Kind, Origin, Spool, Tree, TreeError};
 
 /// What paths of the host are relative to.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +96,7 @@ fn copy(
 }
 
 pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), AssembleError> {
+    let mut folders = BTreeSet::new();
     for (index, entry) in ingredients.config.files.iter().enumerate() {
         let what = format!("files[{index}]");
         tree.set_origin(Origin { source: "linuxkit.files".into(), location: what.clone() });
@@ -121,8 +122,33 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
             ..ingredients.generated(entry.mode.bits())
         };
         let path = super::own_path(&entry.path);
+        if ingredients.compat.is_linuxkit() {
+            let fault = |source| AssembleError::Tree { what: what.clone(), source };
+            put_folders_above(&entry.path, &attributes, &mut folders, tree).map_err(fault)?;
+        }
         tree.put(&path, attributes, kind).map_err(|source| AssembleError::Tree { what, source })?;
     }
+    Ok(())
+}
+
+/// LinuxKit's folders above a file: each is written when it is first met, with the file's owner and its mode, where who may
+/// read or write may search too.
+fn put_folders_above(
+    path: &str,
+    of_file: &Attributes,
+    folders: &mut BTreeSet<String>,
+    tree: &mut Tree,
+) -> Result<(), TreeError> {
+    let search = [0o700, 0o070, 0o007].map(|who| if of_file.mode & who == 0 { 0 } else { who & 0o111 });
+    let attributes =
+        Attributes { mode: search.into_iter().fold(of_file.mode, |mode, bit| mode | bit), ..of_file.clone() };
+    for (end, _) in path.match_indices('/') {
+        let folder = &path[..end];
+        if folders.insert(folder.into()) {
+            tree.put(&super::own_path(folder), attributes.clone(), Kind::directory())?;
+        }
+    }
+    folders.insert(path.into());
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The init images: unpacked over one another into the root.
 
-use super::{AssembleError, Ingredients, own_path};
+use super::{AssembleError, Ingredients, RESOLV_LINK, own_path};
 use crate::config::Role;
 use crate::tree::{Kind, Origin, Tree, TreeError, TreePath};
 
@@ -27,8 +27,8 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
     }
     let fault = |source: TreeError| AssembleError::Tree { what: "the mount points of the init images".into(), source };
     ingredients.supply_mount_points(tree, "").map_err(fault)?;
-    let resolv = Kind::Symlink(b"/run/resolvconf/resolv.conf"[..].into());
-    ingredients.generate(tree, "etc/resolv.conf", 0o777, resolv).map_err(fault)?;
+    let (path, mode, target) = RESOLV_LINK;
+    ingredients.generate(tree, path, mode, Kind::Symlink(target.into())).map_err(fault)?;
     if databases.len() > 1 {
         tree.set_origin(Origin { source: "LINUXKIT.apkinit".into(), location: "init".into() });
         let union: Vec<u8> = databases.into_iter().flat_map(|database| [database, b"\n\n".to_vec()].concat()).collect();

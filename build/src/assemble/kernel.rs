@@ -14,7 +14,11 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
     tree.set_origin(origin(image, Role::Kernel));
     let fault = |source| AssembleError::Tree { what: Role::Kernel.to_string(), source };
 
-    let (mode, binary) = find(&files, image, kernel.binary_name(), "binary")?;
+    let (mode, mut binary) = find(&files, image, kernel.binary_name(), "binary")?;
+    // LinuxKit copies the member of the archive, which of a hard link holds nothing.
+    if ingredients.compat.is_linuxkit() && files.is_later_name(&own_path(kernel.binary_name())) {
+        binary = Body::Inline([].into());
+    }
     ingredients.generate(tree, KERNEL_PATH, mode, Kind::File(binary)).map_err(fault)?;
     let cmdline = Kind::file(kernel.cmdline.as_deref().unwrap_or_default());
     ingredients.generate(tree, CMDLINE_PATH, 0o644, cmdline).map_err(fault)?;

@@ -1,9 +1,9 @@
 //! Images, bundles and files to one tree. The last room that knows there were images.
 //!
 //! LinuxKit's order: kernel, init images, volumes, onboot, onshutdown, services, files. What comes later wins. Where
-//! LinuxKit resets modes that images gave to `dev`, `etc` and the like, or that parents of files have, they stay here.
-//! As there, what a container engine writes over in any case (`etc/hosts`, `etc/resolv.conf`, `etc/hostname`,
-//! `.dockerenv`) is not taken from images: it tells of the machine that made the image.
+//! LinuxKit resets modes that images gave to `dev`, `etc` and the like, or that parents of files have, they stay here
+//! (but see [`Compat`]). As there, what a container engine writes over in any case (`etc/hosts`, `etc/resolv.conf`,
+//! `etc/hostname`, `.dockerenv` and a few more) is not taken from images: it tells of the machine that made the image.
 
 mod containers;
 mod error;
@@ -15,11 +15,12 @@ use std::path::Path;
 
 use crate::bundle::Bundle;
 use crate::cancel::Cancel;
+use crate::compat::Compat;
 use crate::config::{Config, Role};
 use crate::layer::{LayerLimits, UnpackedLayers};
 use crate::oci::Image;
 use crate::plan::Plan;
-use crate::tree::{Attributes, Kind, Node, Origin, Tree, TreeError, TreePath};
+use crate::tree::{Attributes, Kind, Origin, Tree, TreeError, TreePath};
 
 pub use error::AssembleError;
 pub use files::{Roots, SourceFiles};
@@ -42,6 +43,10 @@ pub struct Ingredients<'a> {
     pub limits: &'a LayerLimits,
     /// Time of all that is generated, in seconds since 1970.
     pub source_date_s: i64,
+    /// Whose result is wanted.
+    pub compat: Compat,
+    /// Whether a packed kernel is unpacked.
+    pub decompress_kernel: bool,
     /// Stops it.
     pub cancel: &'a Cancel,
 }
@@ -57,6 +62,12 @@ pub fn assemble(ingredients: &Ingredients<'_>) -> Result<Tree, AssembleError> {
     Ok(tree)
 }
 
+/// What images have and nobody wants.
+const NOT_TAKEN: [&str; 4] = [".dockerenv", "Dockerfile", "dev/console", "etc/hostname"];
+
+/// Where resolvers write, for images that are no container of their own. The mode is LinuxKit's; Linux looks at none.
+const RESOLV_LINK: (&str, u32, &[u8]) = ("etc/resolv.conf", 0o644, b"/run/resolvconf/resolv.conf");
+
 impl Ingredients<'_> {
     /// The image that was planned for a place.
     fn image(&self, written: &str, role: Role) -> Result<&Image, AssembleError> {
@@ -66,13 +77,17 @@ impl Ingredients<'_> {
     /// Its tree.
     fn image_tree(&self, image: &Image, role: Role) -> Result<Tree, AssembleError> {
         self.cancel.check()?;
-        let mut tree = self.layers.tree(image, self.source_date_s).map_err(|source| AssembleError::Layer {
+        let tree = match self.compat {
+            Compat::Right => self.layers.tree(image, self.source_date_s),
+            Compat::Linuxkit => self.layers.linuxkit_tree(image, self.source_date_s),
+        };
+        let mut tree = tree.map_err(|source| AssembleError::Layer {
             role,
             image: image.reference.clone(),
             source: Box::new(source),
         })?;
         tree.set_origin_of_all(origin(image, role));
-        for path in [".dockerenv", "etc/hostname"] {
+        for path in NOT_TAKEN {
             tree.remove(&own_path(path));
         }
         Ok(tree)
@@ -88,12 +103,18 @@ impl Ingredients<'_> {
         tree.put(&path, self.generated(mode), kind).map(drop)
     }
 
-    /// The same, if there is nothing yet. A file that is there gets the content; its mode and owner stay.
+    /// The same, if there is nothing yet. A file that is there gets the content; its mode and owner stay. LinuxKit gives
+    /// files and folders its own mode and owner in any case.
     fn supply(&self, tree: &mut Tree, folder: &str, path: &str, mode: u32, kind: Kind) -> Result<(), TreeError> {
         let path = own_path(&format!("{folder}/{path}"));
-        let attributes = match (tree.get(&path), &kind) {
+        let attributes = match (tree.get(&path).map(|node| (&node.kind, &node.attributes)), &kind) {
             (None, _) => self.generated(mode),
-            (Some(Node { kind: Kind::File(_), attributes, .. }), Kind::File(_)) => attributes.clone(),
+            (Some((Kind::File(_), _)), Kind::File(_)) | (Some((Kind::Directory(_), _)), Kind::Directory(_))
+                if self.compat.is_linuxkit() =>
+            {
+                self.generated(mode)
+            }
+            (Some((Kind::File(_), attributes)), Kind::File(_)) => attributes.clone(),
             (Some(_), _) => return Ok(()),
         };
         tree.put(&path, attributes, kind).map(drop)
@@ -108,7 +129,7 @@ impl Ingredients<'_> {
             self.supply(tree, folder, path, 0o755, Kind::directory())?;
         }
         self.supply(tree, folder, "etc/hosts", 0o644, Kind::file(HOSTS))?;
-        self.supply(tree, folder, "etc/mtab", 0o777, Kind::Symlink(b"/proc/mounts"[..].into()))
+        self.supply(tree, folder, "etc/mtab", 0o755, Kind::Symlink(b"/proc/mounts"[..].into()))
     }
 }
 

@@ -8,6 +8,7 @@ use super::spec::{
     Capabilities, Linux, OCI_VERSION, Process, RootFilesystem, Spec, SpecDevice, SpecMount, SpecNamespace, SpecRlimit,
 };
 use super::{Access, BundleError, ImageFiles, Root};
+use crate::compat::Compat;
 use crate::config::{
     Capability, Config, Container, ContainerOptions, Device, DeviceKind, DeviceRule, Id, Interface, MountFields,
     Namespace, NamespacePaths, Resources, Role, Runtime, shown,
@@ -19,6 +20,7 @@ pub(super) struct Subject<'a> {
     pub config: &'a Config,
     pub container: &'a Container,
     pub role: Role,
+    pub compat: Compat,
 }
 
 impl Subject<'_> {
@@ -51,6 +53,7 @@ impl Subject<'_> {
                 capabilities: capabilities(
                     &options.capabilities.unwrap_or_default(),
                     &options.ambient.unwrap_or_default(),
+                    self.compat,
                 ),
                 rlimits: limits.map(|l| SpecRlimit { kind: l.name, hard: l.hard, soft: l.soft }).collect(),
                 no_new_privileges: options.no_new_privileges.unwrap_or_default(),
@@ -107,7 +110,8 @@ impl Subject<'_> {
             add(SpecMount { destination, kind, source, options, ..SpecMount::default() });
         }
         for bind in options.binds.iter().flatten() {
-            let source = self.bind_source(&bind.source, &bind.options)?;
+            let is_readonly = bind.options.first().is_some_and(|option| option == "ro");
+            let source = self.bind_source(&bind.source, is_readonly)?;
             let mut options = bind.options.clone();
             if options.is_empty() {
                 options.extend(["rw".into(), "rbind".into(), "rshared".into()]);
@@ -119,8 +123,15 @@ impl Subject<'_> {
         }
         for mount in options.mounts.iter().flatten() {
             let mount = mount.clone();
-            let source =
-                if mount.kind == "bind" { self.bind_source(&mount.source, &mount.options)? } else { mount.source };
+            let is_readonly = mount.options.iter().any(|option| option == "ro");
+            let source = match mount.kind.as_str() {
+                // LinuxKit looks, and leaves the name where a path should be.
+                "bind" if self.compat.is_linuxkit() => {
+                    self.bind_source(&mount.source, is_readonly).map(|_| mount.source)?
+                }
+                "bind" => self.bind_source(&mount.source, is_readonly)?,
+                _ => mount.source,
+            };
             add(SpecMount {
                 destination: mount.destination,
                 kind: mount.kind,
@@ -134,7 +145,7 @@ impl Subject<'_> {
     }
 
     /// A path stays as it is; a volume's name becomes the path of its tree.
-    fn bind_source(&self, source: &str, options: &[String]) -> Result<String, BundleError> {
+    fn bind_source(&self, source: &str, is_readonly: bool) -> Result<String, BundleError> {
         if source.starts_with('/') {
             return Ok(source.into());
         }
@@ -142,7 +153,7 @@ impl Subject<'_> {
         let Some(volume) = self.config.volumes.iter().find(|volume| volume.name == source) else {
             return Err(BundleError::UnknownVolume { volume: shown(source), role, place: place() });
         };
-        if volume.readonly && !options.iter().any(|option| option == "ro") {
+        if volume.readonly && !is_readonly {
             return Err(BundleError::ReadOnlyVolume { volume: shown(source), role, place: place() });
         }
         Ok(format!("/{}/merged", volume.dir()))
@@ -173,11 +184,18 @@ fn default_mounts(access: Access) -> [SpecMount; 5] {
     ]
 }
 
-fn capabilities(wanted: &[Capability], ambient: &[Capability]) -> Capabilities {
+fn capabilities(wanted: &[Capability], ambient: &[Capability], compat: Compat) -> Capabilities {
     let names = |list: &[Capability]| list.iter().flat_map(Capability::names).copied().collect::<Vec<_>>();
-    let (effective, ambient) = (names(wanted), names(ambient));
-    let every: BTreeSet<&'static str> = effective.iter().chain(&ambient).copied().collect();
+    let (wanted, ambient) = (names(wanted), names(ambient));
+    let every: BTreeSet<&'static str> = wanted.iter().chain(&ambient).copied().collect();
     let every: Vec<&'static str> = every.into_iter().collect();
+    let mut effective = wanted;
+    if !compat.is_linuxkit() {
+        // A set, with what the kernel adds to it when the program starts.
+        effective.extend(&ambient);
+        let mut seen = BTreeSet::new();
+        effective.retain(|name| seen.insert(*name));
+    }
     Capabilities { bounding: every.clone(), effective, inheritable: every.clone(), permitted: every, ambient }
 }
 

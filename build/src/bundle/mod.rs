@@ -16,6 +16,7 @@
 //! `containers/volumes/NAME/{lower,tmp,merged}`, of which `lower` holds the image; containers see `merged`.
 
 mod document;
+mod linuxkit;
 mod service;
 mod settle;
 mod spec;
@@ -23,9 +24,12 @@ mod spec;
 mod tests;
 mod user;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
+use serde::Serialize;
+
+use crate::compat::Compat;
 use crate::config::{Config, ConfigError, ContainerOptions, LABEL, Place, Role, parse_label};
 use crate::oci::Image;
 
@@ -120,7 +124,7 @@ pub enum BundleError {
         place: Place,
     },
     /// A read-only volume that is bound writable.
-    #[error("{role} would write to volume `{volume}`, which is read-only; add the option `ro`\n{}", place.excerpt())]
+    #[error("{role} would write to volume `{volume}`, which is read-only; make `ro` the first option\n{}", place.excerpt())]
     ReadOnlyVolume {
         /// The name.
         volume: String,
@@ -176,8 +180,12 @@ pub enum BundleError {
 ///
 /// # Errors
 /// See [`BundleError`].
-pub fn bundles<'i>(config: &Config, image: impl Fn(&str) -> Option<&'i Image>) -> Result<Vec<Bundle>, BundleError> {
-    make(config, image, None)
+pub fn bundles<'i>(
+    config: &Config,
+    manner: &Manner,
+    image: impl Fn(&str) -> Option<&'i Image>,
+) -> Result<Vec<Bundle>, BundleError> {
+    make(config, manner, image, None)
 }
 
 /// As [`bundles`], with every user: `files` reads `etc/passwd` and `etc/group` of an image.
@@ -186,14 +194,25 @@ pub fn bundles<'i>(config: &Config, image: impl Fn(&str) -> Option<&'i Image>) -
 /// See [`BundleError`].
 pub fn bundles_with_users<'i>(
     config: &Config,
+    manner: &Manner,
     image: impl Fn(&str) -> Option<&'i Image>,
     files: &ImageFiles<'_>,
 ) -> Result<Vec<Bundle>, BundleError> {
-    make(config, image, Some(files))
+    make(config, manner, image, Some(files))
+}
+
+/// Whose ways are followed.
+#[derive(Debug, Clone, Default)]
+pub struct Manner {
+    /// Whose result is wanted.
+    pub compat: Compat,
+    /// Containers whose root is not shared with later ones.
+    pub alone: BTreeSet<Role>,
 }
 
 fn make<'i>(
     config: &Config,
+    manner: &Manner,
     image: impl Fn(&str) -> Option<&'i Image>,
     files: Option<&ImageFiles<'_>>,
 ) -> Result<Vec<Bundle>, BundleError> {
@@ -204,25 +223,31 @@ fn make<'i>(
         let (written, place) = (&container.image, || container.place.clone());
         let found = image(written).ok_or_else(|| BundleError::NoImage { image: written.clone(), place: place() })?;
         let mut options = settle::settled(&container.options, label(written, found)?, &found.config);
+        if manner.compat.is_linuxkit() {
+            linuxkit::drop_what_is_lost(&mut options);
+        }
         let access = if options.readonly.unwrap_or_default() { Access::ReadOnly } else { Access::Writable };
         let dir = dir(role, &container.name);
         let root = match trees.get(found.reference.as_str()) {
             Some(tree) => Root::Shared { tree: tree.clone() },
             None => {
                 let tree = format!("{dir}/{}", if access == Access::ReadOnly { "rootfs" } else { "lower" });
-                trees.insert(&found.reference, tree.clone());
+                if !manner.alone.contains(&role) {
+                    trees.insert(&found.reference, tree.clone());
+                }
                 Root::Own { tree }
             }
         };
         let runtime = document::runtime(&dir, &root, access, options.runtime.take().unwrap_or_default());
         let needs_user = files.is_none() && user::needs_files(&options, found);
-        let spec = document::Subject { config, container, role }.spec(options, access, found, files)?;
+        let spec =
+            document::Subject { config, container, role, compat: manner.compat }.spec(options, access, found, files)?;
         let json = |source| BundleError::Json { role, source };
         all.push(Bundle {
             role,
             image: written.clone(),
-            config_json: serde_json::to_vec_pretty(&spec).map_err(json)?,
-            runtime_json: serde_json::to_vec_pretty(&runtime).map_err(json)?,
+            config_json: go_json(&spec).map_err(json)?,
+            runtime_json: go_json(&runtime).map_err(json)?,
             dir,
             root,
             access,
@@ -230,6 +255,24 @@ fn make<'i>(
         });
     }
     Ok(all)
+}
+
+/// JSON as Go's library writes it with an indentation of four, so that files can be compared byte by byte with LinuxKit's.
+fn go_json(document: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut text = Vec::new();
+    let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    document.serialize(&mut serde_json::Serializer::with_formatter(&mut text, format))?;
+    // These three stand in strings only.
+    let mut bytes = Vec::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b'<' => bytes.extend_from_slice(b"\\u003c"),
+            b'>' => bytes.extend_from_slice(b"\\u003e"),
+            b'&' => bytes.extend_from_slice(b"\\u0026"),
+            byte => bytes.push(byte),
+        }
+    }
+    Ok(bytes)
 }
 
 fn label(written: &str, image: &Image) -> Result<ContainerOptions, BundleError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Access, Bundle, Root, bundles};
+use super::{Access, Bundle, Manner, Root, bundles};
 use crate::config::{Config, Source, merge, parse};
 use crate::oci::{Digest, Image, ImageConfig};
 
@@ -49,7 +49,7 @@ fn built(config: &Config) -> Result<Vec<Bundle>, String> {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     };
-    bundles(config, |written| images.get(written)).map_err(chain)
+    bundles(config, &Manner::default(), |written| images.get(written)).map_err(chain)
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn the_second_container_of_an_image_shares_the_first_ones_tree() {
 #[test]
 fn a_volume_is_bound_by_its_name() {
     let text = "volumes: [{name: v, readonly: true}, {name: w}]\n\
-                services:\n  - name: s\n    image: golden/plain:1\n    binds: ['v:/v:nosuid,ro', 'w:/w']\n    \
+                services:\n  - name: s\n    image: golden/plain:1\n    binds: ['v:/v:ro,nosuid', 'w:/w']\n    \
                 mounts: [{type: bind, source: w, destination: /m, options: [rbind]}]\n";
     let bundle = built(&config("x.yml", text)).unwrap().remove(0);
     let found: Value = serde_json::from_slice(&bundle.config_json).unwrap();
@@ -195,7 +195,7 @@ fn the_images_stop_signal_counts_when_it_is_asked_for() {
     let built = |signal: &str| {
         let mut images = images();
         images.get_mut("golden/plain:1").unwrap().config.stop_signal = signal.into();
-        bundles(&config("x.yml", text), |written| images.get(written))
+        bundles(&config("x.yml", text), &Manner::default(), |written| images.get(written))
     };
     let error = built("SIGNONE").unwrap_err().to_string();
     assert!(error.contains("names the stop signal `SIGNONE`, which is none"), "{error}");

@@ -10,6 +10,16 @@ pub(super) fn write(tree: &Tree, sink: &mut dyn Sink, threads: Threads, watch: W
         let pad = usize::try_from(ucode.len().wrapping_neg() % 4).unwrap_or(0);
         sink.write_all(&[0; 4][..pad])?;
     }
+    write_root(tree, sink, threads, watch)
+}
+
+/// The gzip stream alone.
+pub(super) fn write_root(
+    tree: &Tree,
+    sink: &mut dyn Sink,
+    threads: Threads,
+    watch: Watch<'_>,
+) -> Result<(), FormatError> {
     gzip::compress(sink, threads, |packer| cpio::write(tree, packer, watch))?;
     sink.flush()?;
     Ok(())

@@ -1,18 +1,21 @@
 //! A tree to bytes. Pure: the same tree gives the same bytes, whatever the clock, the folder or the number of cores.
 
 mod cpio;
+mod docker;
 mod gzip;
 mod initrd;
 mod sink;
 mod tar;
+mod tar_kernel_initrd;
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::progress::Meter;
-use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree, TreePath};
+use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree, TreeError, TreePath};
 
 pub use gzip::Threads;
 pub use sink::{FileSink, Sink, StreamSink};
@@ -24,6 +27,10 @@ pub enum Format {
     Tar,
     /// `NAME-kernel`, `NAME-initrd.img` and `NAME-cmdline`, for a boot loader or `kiln run`.
     KernelInitrd,
+    /// The whole root and a `Dockerfile` as one tar: `NAME.docker`, or a stream.
+    Docker,
+    /// `NAME-initrd.tar` with `kernel`, `initrd.img`, `cmdline` and, if there is some, `ucode.cpio`.
+    TarKernelInitrd,
 }
 
 /// No format has this name.
@@ -36,19 +43,21 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 2] = [Self::KernelInitrd, Self::Tar];
+    pub const ALL: [Self; 4] = [Self::KernelInitrd, Self::Tar, Self::Docker, Self::TarKernelInitrd];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tar => "tar",
             Self::KernelInitrd => "kernel+initrd",
+            Self::Docker => "docker",
+            Self::TarKernelInitrd => "tar-kernel-initrd",
         }
     }
 
     /// Whether it is one file, so that it can go to standard output.
     pub fn is_stream(self) -> bool {
-        matches!(self, Self::Tar)
+        matches!(self, Self::Tar | Self::Docker)
     }
 
     fn names() -> String {
@@ -82,6 +91,10 @@ pub enum Part {
     Initrd,
     /// The kernel's command line.
     Cmdline,
+    /// All of [`Format::Docker`].
+    Docker,
+    /// All of [`Format::TarKernelInitrd`].
+    TarKernelInitrd,
 }
 
 /// Why a part cannot be written.
@@ -102,6 +115,15 @@ pub enum FormatError {
         /// What the format can tell.
         limit_bytes: u64,
     },
+    /// Something of the format's own cannot be where it belongs.
+    #[error("cannot add `{path}`")]
+    Tree {
+        /// What.
+        path: &'static str,
+        /// Why.
+        #[source]
+        source: TreeError,
+    },
     /// Somebody cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -114,6 +136,8 @@ pub struct Watch<'a> {
     pub cancel: &'a Cancel,
     /// Counts the bytes of content that were written.
     pub meter: &'a dyn Meter,
+    /// Where an output goes for a while whose length stands in front of it.
+    pub folder: &'a Path,
 }
 
 impl Format {
@@ -121,6 +145,8 @@ impl Format {
     pub fn parts(self, tree: &Tree) -> Vec<Part> {
         match self {
             Self::Tar => vec![Part::Tar],
+            Self::Docker => vec![Part::Docker],
+            Self::TarKernelInitrd => vec![Part::TarKernelInitrd],
             Self::KernelInitrd => [Part::Kernel, Part::Initrd, Part::Cmdline]
                 .into_iter()
                 .filter(|part| {
@@ -139,6 +165,8 @@ impl Part {
             Self::Kernel => format!("{name}-kernel"),
             Self::Initrd => format!("{name}-initrd.img"),
             Self::Cmdline => format!("{name}-cmdline"),
+            Self::Docker => format!("{name}.docker"),
+            Self::TarKernelInitrd => format!("{name}-initrd.tar"),
         }
     }
 
@@ -153,6 +181,8 @@ impl Part {
         match (self.copied_path(), self) {
             (Some(path), _) => file(tree, path).map_or(Ok(()), |body| copy(body, sink, watch)),
             (None, Self::Initrd) => initrd::write(tree, sink, threads, watch),
+            (None, Self::Docker) => docker::write(tree, sink, watch),
+            (None, Self::TarKernelInitrd) => tar_kernel_initrd::write(tree, sink, threads, watch),
             (None, _) => tar::write(tree, sink, watch),
         }
     }
@@ -169,12 +199,17 @@ impl Part {
         }
     }
 
+    /// Whether an initrd is in it.
+    pub fn has_initrd(self) -> bool {
+        matches!(self, Self::Initrd | Self::TarKernelInitrd)
+    }
+
     /// The file of the tree that it is a copy of.
     fn copied_path(self) -> Option<&'static str> {
         match self {
             Self::Kernel => Some(KERNEL_PATH),
             Self::Cmdline => Some(CMDLINE_PATH),
-            Self::Tar | Self::Initrd => None,
+            Self::Tar | Self::Initrd | Self::Docker | Self::TarKernelInitrd => None,
         }
     }
 }

@@ -15,7 +15,7 @@ fn put(tree: &mut Tree, name: &str, mode: u32, kind: Kind) {
 }
 
 /// A bit of everything. Contents are partly in a spool.
-fn sample(folder: &std::path::Path) -> Tree {
+fn sample(folder: &Path) -> Tree {
     let spool = Spool::create(folder).unwrap();
     spool.file().write_all(&vec![b'S'; 300_000]).unwrap();
     let spooled = Body::Spooled { spool: Arc::new(spool), start: 1, len: 299_999 };
@@ -43,7 +43,7 @@ fn sample(folder: &std::path::Path) -> Tree {
 
 fn written(part: Part, tree: &Tree, threads: usize) -> Vec<u8> {
     let mut out = StreamSink(Vec::new());
-    let watch = Watch { cancel: &Cancel::default(), meter: &Silent };
+    let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
     part.write(tree, &mut out, Threads::new(threads), watch).unwrap();
     out.0
 }
@@ -72,7 +72,7 @@ fn a_file_too_large_for_an_initrd_is_named() {
     let spool = Arc::new(Spool::create(folder.path()).unwrap());
     let mut tree = Tree::new(0);
     put(&mut tree, "var/disk", 0o600, Kind::File(Body::Spooled { spool, start: 0, len: 1 << 32 }));
-    let watch = Watch { cancel: &Cancel::default(), meter: &Silent };
+    let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
     let error = Part::Initrd.write(&tree, &mut StreamSink(Vec::new()), Threads::new(1), watch).unwrap_err();
     assert!(error.to_string().starts_with("`var/disk` is 4294967296 bytes long"), "{error}");
 }
@@ -84,7 +84,7 @@ fn a_cancelled_part_stops() {
     let cancel = Cancel::default();
     cancel.cancel();
     for part in [Part::Tar, Part::Kernel, Part::Initrd, Part::Cmdline] {
-        let watch = Watch { cancel: &cancel, meter: &Silent };
+        let watch = Watch { cancel: &cancel, meter: &Silent, folder: &std::env::temp_dir() };
         let error = part.write(&tree, &mut StreamSink(Vec::new()), Threads::new(2), watch).unwrap_err();
         assert!(matches!(error, FormatError::Cancelled(_)), "{part:?}: {error}");
     }
@@ -93,7 +93,8 @@ fn a_cancelled_part_stops() {
 #[test]
 fn no_format_has_a_made_up_name() {
     let error = "iso".parse::<Format>().unwrap_err();
-    assert_eq!(error.to_string(), "no output format is called `iso`; there are `kernel+initrd`, `tar`");
+    let text = "no output format is called `iso`; there are `kernel+initrd`, `tar`, `docker`, `tar-kernel-initrd`";
+    assert_eq!(error.to_string(), text);
     assert!(Format::ALL.into_iter().all(|format| format.name().parse() == Ok(format)));
 }
 
@@ -106,7 +107,7 @@ fn the_bytes_do_not_depend_on_folder_sink_or_threads() {
         assert!(written(part, &tree, 5) == expected, "{part:?}");
         let file = tempfile::NamedTempFile::new_in(two.path()).unwrap();
         let mut sink = FileSink::new(file.reopen().unwrap());
-        let watch = Watch { cancel: &Cancel::default(), meter: &Silent };
+        let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
         part.write(&tree, &mut sink, Threads::new(2), watch).unwrap();
         sink.finish().unwrap();
         assert!(std::fs::read(file.path()).unwrap() == expected, "{part:?}");

@@ -7,6 +7,7 @@ mod apply;
 mod archive;
 mod decompress;
 mod fault;
+mod newest_first;
 mod pax;
 mod unpacked;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Archive, LayerError, LayerLimits};
+use super::{Archive, LayerError, LayerLimits, newest_first};
 use crate::cancel::Cancel;
 use crate::oci::{Digest, Image, Layer};
 use crate::progress::Meter;
@@ -79,6 +79,12 @@ impl UnpackedLayers {
             self.0[&digest].apply(&mut tree).map_err(|fault| LayerError { digest, fault })?;
         }
         Ok(tree)
+    }
+
+    /// The same as LinuxKit flattens it: see docs/compatibility.md.
+    pub fn linuxkit_tree(&self, image: &Image, mtime_s: i64) -> Result<Tree, LayerError> {
+        let layers: Vec<_> = image.layers.iter().map(|layer| (layer.digest, &self.0[&layer.digest])).collect();
+        newest_first::flatten(&layers, mtime_s)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use crate::bundle::{self, Bundle, BundleError};
+use crate::bundle::{self, Bundle, BundleError, Manner};
 use crate::config::Config;
 use crate::layer::UnpackedLayers;
 use crate::oci::Image;
@@ -18,13 +18,14 @@ const LINKS: usize = 8;
 pub(super) fn look_up(
     bundles: Vec<Bundle>,
     config: &Config,
+    manner: &Manner,
     plan: &Plan,
     layers: &UnpackedLayers,
 ) -> Result<Vec<Bundle>, BundleError> {
     if !bundles.iter().any(|bundle| bundle.needs_user) {
         return Ok(bundles);
     }
-    bundle::bundles_with_users(config, |written| plan.image(written), &|image, path| file(layers, image, path))
+    bundle::bundles_with_users(config, manner, |written| plan.image(written), &|image, path| file(layers, image, path))
 }
 
 type AnyError = Box<dyn Error + Send + Sync>;

@@ -13,8 +13,8 @@ impl Tree {
     pub fn graft(&mut self, at: &TreePath, other: &Tree) -> Result<(), TreeError> {
         let mut placed: HashMap<NodeId, NodeId> = HashMap::new();
         let mut displaced = Vec::new();
-        for (path, from) in other.walk() {
-            let path = at.append(&path);
+        for (below, from) in other.walk() {
+            let path = at.append(&below);
             let node = other.node(from);
             let here = self.find(&path);
             match (&node.kind, here.map(|id| &self.node(id).kind)) {
@@ -29,6 +29,7 @@ impl Tree {
             }
             if let Some(&id) = placed.get(&from) {
                 self.name_node(&path, id)?;
+                self.keep_order_of_names(&path, other.is_later_name(&below));
                 continue;
             }
             let kind = match &node.kind {
@@ -39,9 +40,18 @@ impl Tree {
                 self.put_node(&path, Node { kind, attributes: node.attributes.clone(), origin: node.origin.clone() })?;
             if !matches!(node.kind, Kind::Directory(_)) {
                 placed.insert(from, id);
+                self.keep_order_of_names(&path, other.is_later_name(&below));
             }
         }
         displaced.into_iter().try_for_each(|(path, folder)| self.put_back(&path, folder))
+    }
+
+    fn keep_order_of_names(&mut self, path: &TreePath, is_later: bool) {
+        if is_later {
+            self.later_names.insert(path.clone());
+        } else {
+            self.later_names.remove(path);
+        }
     }
 
     /// What the folder `old` had, now below the link at `path` that replaced it. What is there already stays.

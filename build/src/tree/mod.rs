@@ -9,7 +9,7 @@ mod resolve;
 mod spool;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use path::{NAME_LIMIT_BYTES, PATH_LIMIT_BYTES, PathFault, TreePath, printable};
@@ -145,6 +145,8 @@ pub struct Tree {
     nodes: Vec<Node>,
     implied: Attributes,
     origin: Arc<Origin>,
+    /// Paths that were given to a node that had a name already, as they were given.
+    later_names: BTreeSet<TreePath>,
 }
 
 impl Kind {
@@ -174,12 +176,17 @@ impl Tree {
         let implied = Attributes::of_root(0o755, mtime_s);
         let origin = Arc::<Origin>::default();
         let root = Node { attributes: implied.clone(), kind: Kind::directory(), origin: origin.clone() };
-        Self { nodes: vec![root], implied, origin }
+        Self { nodes: vec![root], implied, origin, later_names: BTreeSet::new() }
     }
 
     /// From now on, what is put here comes from `origin`.
     pub fn set_origin(&mut self, origin: Origin) {
         self.origin = Arc::new(origin);
+    }
+
+    /// The time of what is supplied, in seconds since 1970.
+    pub fn implied_mtime_s(&self) -> i64 {
+        self.implied.mtime_s
     }
 
     /// All nodes that are here now come from `origin`.
@@ -221,7 +228,33 @@ impl Tree {
         if matches!(self.node(id).kind, Kind::Directory(_)) {
             return Err(refuse());
         }
-        self.name_node(path, id)
+        self.name_node(path, id)?;
+        self.later_names.insert(path.clone());
+        Ok(())
+    }
+
+    /// Whether `path` is a hard link: a name that was given to a file that had one before.
+    pub fn is_later_name(&self, path: &TreePath) -> bool {
+        self.later_names.contains(path)
+    }
+
+    /// The same, with each hard link made a symbolic one to the file's first name.
+    pub fn with_symlinks_for_hard_links(&self) -> Result<Self, TreeError> {
+        let mut names: BTreeMap<NodeId, Vec<TreePath>> = BTreeMap::new();
+        for (path, id) in self.walk().filter(|(_, id)| !matches!(self.node(*id).kind, Kind::Directory(_))) {
+            names.entry(id).or_default().push(path);
+        }
+        let mut tree = self.clone();
+        for (id, names) in names.into_iter().filter(|(_, names)| names.len() > 1) {
+            let first = names.iter().find(|path| !self.is_later_name(path)).or(names.first()).cloned();
+            let Some(first) = first else { continue };
+            for path in names.iter().filter(|path| **path != first) {
+                let target = Kind::Symlink(first.seen_from(path).into());
+                let node = Node { kind: target, ..self.node(id).clone() };
+                tree.put_node(path, node)?;
+            }
+        }
+        Ok(tree)
     }
 
     /// Takes away what is at `path` with all below it. No symbolic link is followed. Nothing there is no error.
@@ -274,6 +307,7 @@ impl Tree {
             return Ok(id);
         }
         let id = self.add(node)?;
+        self.later_names.remove(path);
         self.name_node(path, id)?;
         Ok(id)
     }

@@ -103,6 +103,15 @@ impl TreePath {
         }
     }
 
+    /// The text of a symbolic link at `link` that leads to this path.
+    pub fn seen_from(&self, link: &TreePath) -> Vec<u8> {
+        let (here, there): (Vec<_>, Vec<_>) = (self.components().collect(), link.components().collect());
+        let folders = there.len().saturating_sub(1);
+        let shared = here.iter().zip(there.iter().take(folders)).take_while(|(a, b)| a == b).count();
+        let up = std::iter::repeat_n(&b".."[..], folders - shared);
+        up.chain(here.into_iter().skip(shared)).collect::<Vec<_>>().join(&b"/"[..])
+    }
+
     /// What `path` is called when its root is this folder.
     pub fn append(&self, path: &TreePath) -> Self {
         self.join(&path.0)
@@ -157,6 +166,16 @@ mod tests {
             assert_eq!(TreePath::from_member(name.as_bytes()).unwrap().as_bytes(), path.as_bytes(), "{name}");
         }
         assert_eq!(TreePath::from_user("/etc/x").unwrap().as_bytes(), b"etc/x");
+    }
+
+    #[test]
+    fn a_link_leads_up_and_down() {
+        let path = |name| TreePath::from_user(name).unwrap();
+        for (target, link, text) in
+            [("odd/a", "odd/b", "a"), ("odd/a", "b", "odd/a"), ("a", "x/y/b", "../../a"), ("x/a", "x/y/b", "../a")]
+        {
+            assert_eq!(path(target).seen_from(&path(link)), text.as_bytes(), "{link}");
+        }
     }
 
     #[test]

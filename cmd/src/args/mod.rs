@@ -120,7 +120,7 @@ pub struct Build {
     /// Write the one output to this file; `-` is standard output. The format is then `tar` unless one is given
     #[arg(long = "o", short = 'o', value_name = "FILE", conflicts_with_all = ["name", "dir"])]
     pub output: Option<PathBuf>,
-    /// What to make: `kernel+initrd` or `tar`; repeatable, or a list with commas [default: kernel+initrd]
+    /// What to make: `kernel+initrd`, `tar`, `docker` or `tar-kernel-initrd`; repeatable, or a list with commas [default: kernel+initrd]
     #[arg(long, short, value_name = "FORMAT", value_delimiter = ',')]
     pub format: Vec<String>,
     /// Architecture to build for: amd64, arm64 or riscv64 [default: this machine's]
