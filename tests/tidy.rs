@@ -17,11 +17,12 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("tree", &[]),
     ("layer", &["oci", "tree"]),
     ("bundle", &["config", "oci"]),
+    ("sbom", &["oci", "tree"]),
     ("assemble", &["config", "bundle", "layer", "oci", "plan", "tree"]),
     ("format", &["tree"]),
     ("output", &["format", "oci"]),
     ("package", &["config", "format", "layer", "oci", "output", "tree"]),
-    ("pipeline", &["assemble", "bundle", "config", "format", "layer", "oci", "output", "plan", "tree"]),
+    ("pipeline", &["assemble", "bundle", "config", "format", "layer", "oci", "output", "plan", "sbom", "tree"]),
 ];
 
 /// Where a program may be started.

@@ -18,4 +18,5 @@ pub mod package;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;
+pub mod sbom;
 pub mod tree;

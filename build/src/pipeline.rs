@@ -1,5 +1,7 @@
 //! The whole way from YAML to files, joined.
 
+mod software;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -19,6 +21,9 @@ use crate::output::{OutputError, Outputs, Stamp};
 use crate::plan::{self, ImageUse, Plan, PlanError, Pull, PullOptions};
 use crate::progress::Progress;
 use crate::tree::Tree;
+
+use software::Listing;
+pub use software::SbomError;
 
 /// 2017-04-18T16:30:00Z: the time that LinuxKit gives to what a build generates.
 pub const DEFAULT_SOURCE_DATE_S: i64 = 1_492_533_000;
@@ -85,6 +90,17 @@ pub struct BuildRequest<'a> {
     pub input_tar: Option<PathBuf>,
     /// Size of disk images, in bytes.
     pub disk_bytes: u64,
+    /// The software bill of materials, if one is wanted.
+    pub sbom: Option<SbomRequest>,
+}
+
+/// Where the software bill of materials goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SbomRequest {
+    /// Its path in the root.
+    pub path: String,
+    /// The time that it names, in seconds since 1970.
+    pub created_s: i64,
 }
 
 /// What a build left.
@@ -123,6 +139,9 @@ pub enum BuildError {
     /// The tree cannot be put together.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
+    /// The software bill of materials has no place.
+    #[error(transparent)]
+    Sbom(#[from] SbomError),
     /// A file does not fit into the format.
     #[error("cannot make {format}")]
     Format {
@@ -186,13 +205,18 @@ fn build_once(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Bui
     let bundles = bundle::bundles(&config, &manner, |written| plan.image(written))?;
     let sources = read_sources(request, &config)?;
 
-    let stamp = stamp(request, &config, &plan, &sources);
+    let lists = software::stated(request, &plan, &store, progress)?;
+
+    let mut stamp = stamp(request, &config, &plan, &sources);
+    lists.add_to(&mut stamp);
     if let Some(files) = up_to_date(request, &stamp) {
         return Ok(Built { files, up_to_date: true });
     }
     let layers = unpack(request, &plan, &store, progress)?;
+    let listing = lists.listing(request, progress);
     let bundles = users::look_up(bundles, &config, &manner, &plan, &layers)?;
-    let tree = assemble(request, &config, &plan, &bundles, &layers, &sources)?;
+    let mut tree = assemble(request, &config, &plan, &bundles, &layers, &sources, &listing)?;
+    listing.put(&mut tree, &plan)?;
     let files = write(request, &tree, progress)?;
     keep_stamp(request, &stamp, &files, progress);
     Ok(Built { files, up_to_date: false })
@@ -249,6 +273,7 @@ fn stamp(request: &BuildRequest<'_>, config: &Config, plan: &Plan, sources: &Sou
     stamp.add("destination", format!("{:?}", request.destination).as_bytes());
     stamp.add("working folder", request.working_folder.as_os_str().as_bytes());
     stamp.add("formats", format!("{:?}", request.formats).as_bytes());
+    stamp.add("sbom", format!("{:?}", request.sbom).as_bytes());
     stamp.add("source date", &request.source_date_s.to_le_bytes());
     stamp.add("compat", format!("{:?} {}", request.compat, request.decompress_kernel).as_bytes());
     stamp.add("config", format!("{config:?}").as_bytes());
@@ -300,6 +325,7 @@ fn assemble(
     bundles: &[Bundle],
     layers: &UnpackedLayers,
     sources: &SourceFiles,
+    listing: &Listing<'_>,
 ) -> Result<Tree, AssembleError> {
     assemble::assemble(&Ingredients {
         config,
@@ -310,6 +336,7 @@ fn assemble(
         folder: &request.store,
         limits: &LayerLimits::default(),
         source_date_s: request.source_date_s,
+        on_unpacked: &|unpacked| listing.add(unpacked),
         compat: request.compat,
         decompress_kernel: request.decompress_kernel,
         cancel: &request.cancel,

@@ -5,11 +5,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
 use kiln_build::format::Format;
-use kiln_build::pipeline::{self, BuildRequest, Built, Destination, YamlSource};
+use kiln_build::pipeline::{self, BuildRequest, Built, Destination, SbomRequest, YamlSource};
 use kiln_build::plan::{Pull, PullOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -84,6 +85,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         decompress_kernel: asked.linuxkit.decompress_kernel,
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
+        sbom: sbom(asked, source_date_s)?,
     };
     match pipeline::build(&request, &progress) {
         Ok(built) => {
@@ -92,6 +94,19 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         }
         Err(error) => Err(Failure::unless_interrupted(error, &cancel)),
     }
+}
+
+fn sbom(asked: &args::Build, source_date_s: i64) -> Result<Option<SbomRequest>, Failure> {
+    let args::Sbom { no_sbom, sbom_output, sbom_current_time } = &asked.sbom;
+    if *no_sbom {
+        return Ok(None);
+    }
+    let created_s = match sbom_current_time {
+        true => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed()),
+        false => source_date_s,
+    };
+    let path = sbom_output.to_str().ok_or_else(|| Failure::usage("`-sbom-output` is no UTF-8 text"))?.to_owned();
+    Ok(Some(SbomRequest { path, created_s }))
 }
 
 /// A flag that the first SIGINT or SIGTERM sets; the second ends the process at once.

@@ -33,7 +33,7 @@ fn add_volume(
         Some(written) => {
             let image = ingredients.image(written, role)?;
             tree.set_origin(origin(image, role));
-            let files = ingredients.image_tree(image, role)?;
+            let files = ingredients.image_tree(image, role, &lower)?;
             tree.graft(&own_path(&lower), &files).map_err(fault)?;
             ingredients.supply_mount_points(tree, &lower).map_err(fault)?;
             let (path, mode, target) = RESOLV_LINK;
@@ -57,7 +57,7 @@ pub(super) fn add_bundles(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Res
         tree.set_origin(origin(image, role));
         let fault = |source| AssembleError::Tree { what: role.to_string(), source };
         if let Root::Own { tree: path } = &bundle.root {
-            let files = ingredients.image_tree(image, role)?;
+            let files = ingredients.image_tree(image, role, path)?;
             tree.graft(&own_path(path), &files).map_err(fault)?;
             supply_in_container(ingredients, tree, path).map_err(fault)?;
         }

@@ -16,7 +16,7 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
     for (index, entry) in images.iter().enumerate() {
         let role = Role::Init(index);
         let image = ingredients.image(&entry.image, role)?;
-        let files = ingredients.image_tree(image, role)?;
+        let files = ingredients.image_tree(image, role, "")?;
         databases.extend(apk_database(&files)?);
         let fault = |source| AssembleError::Tree { what: role.to_string(), source };
         tree.graft(&TreePath::root(), &files).map_err(fault)?;

@@ -10,7 +10,7 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
     let kernel = &ingredients.config.kernel;
     let Some(written) = &kernel.image else { return Ok(()) };
     let image = ingredients.image(written, Role::Kernel)?;
-    let files = ingredients.image_tree(image, Role::Kernel)?;
+    let files = ingredients.image_tree(image, Role::Kernel, "")?;
     tree.set_origin(origin(image, Role::Kernel));
     let fault = |source| AssembleError::Tree { what: Role::Kernel.to_string(), source };
 

@@ -47,8 +47,22 @@ pub struct Ingredients<'a> {
     pub compat: Compat,
     /// Whether a packed kernel is unpacked.
     pub decompress_kernel: bool,
+    /// Is shown the tree of every image before it is used.
+    pub on_unpacked: &'a dyn Fn(&Unpacked<'_>),
     /// Stops it.
     pub cancel: &'a Cancel,
+}
+
+/// An image's tree, and where it goes.
+pub struct Unpacked<'a> {
+    /// What the image is for.
+    pub role: Role,
+    /// The image.
+    pub image: &'a Image,
+    /// The folder that it goes into, without a slash in front; empty for the root.
+    pub folder: &'a str,
+    /// Its files.
+    pub files: &'a Tree,
 }
 
 /// The one tree.
@@ -74,8 +88,8 @@ impl Ingredients<'_> {
         self.plan.image(written).ok_or_else(|| AssembleError::NotPlanned { role, image: written.into() })
     }
 
-    /// Its tree.
-    fn image_tree(&self, image: &Image, role: Role) -> Result<Tree, AssembleError> {
+    /// Its tree, which is to go into `folder`.
+    fn image_tree(&self, image: &Image, role: Role, folder: &str) -> Result<Tree, AssembleError> {
         self.cancel.check()?;
         let tree = match self.compat {
             Compat::Right => self.layers.tree(image, self.source_date_s),
@@ -90,6 +104,7 @@ impl Ingredients<'_> {
         for path in NOT_TAKEN {
             tree.remove(&own_path(path));
         }
+        (self.on_unpacked)(&Unpacked { role, image, folder, files: &tree });
         Ok(tree)
     }
 

@@ -1,5 +1,6 @@
 //! Images: references, digests, the content store and the registry. The last room that touches the network.
 
+mod attestation;
 mod credentials;
 mod digest;
 mod document;

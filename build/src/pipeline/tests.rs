@@ -110,6 +110,7 @@ impl Lab {
             decompress_kernel: false,
             input_tar: None,
             disk_bytes: 1 << 30,
+            sbom: None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! The store says what is missing; the answer is verified while it streams into it; then the store is asked again. All
 //! waiting is done by one thread; nothing asynchronous is seen outside.
 
+mod attestation;
 mod client;
 mod endpoint;
 mod error;
@@ -30,6 +31,7 @@ pub use remote::{RemoteManifest, put_remote_manifest, remote_manifest};
 
 use self::endpoint::Endpoint;
 use self::http::{Asked, Http};
+use super::attestation::STATEMENT_BYTES_MAX;
 use super::document::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX, media_type, parse_document};
 use super::{BlobKind, BlobWriter, Digest, Image, Layer, Platform, Reference, Store, StoreError, TagEntry};
 use crate::cancel::Cancel;
@@ -137,6 +139,7 @@ impl Puller<'_> {
         };
         let image = self.documents(reference, &what, &endpoint, root, &local).await?;
         self.layers(&what, &endpoint, &image).await?;
+        self.package_lists(&what, &endpoint, root, &image).await;
         let entry = self.entry(root).map_err(local)?;
         self.store.tag(reference, &entry).map_err(local)?;
         Ok(image)
@@ -175,6 +178,7 @@ impl Puller<'_> {
         let (folder, limit) = match kind {
             BlobKind::Manifest => ("manifests", MANIFEST_BYTES_MAX),
             BlobKind::Config | BlobKind::Layer => ("blobs", CONFIG_BYTES_MAX),
+            BlobKind::Statement => ("blobs", STATEMENT_BYTES_MAX),
         };
         let url = endpoint.url(folder, name);
         let _place = self.places.acquire().await;

@@ -6,6 +6,7 @@
 //! and renamed, so that whatever carries a digest as its name was that digest once. Disks rot and other programs write
 //! here too: every document is verified when it is read, and every layer while it is read.
 
+mod attestation;
 mod blob;
 mod find;
 mod index;
@@ -37,6 +38,8 @@ pub enum BlobKind {
     Config,
     /// A layer.
     Layer,
+    /// What somebody states about an image.
+    Statement,
 }
 
 /// What can be wrong with a store or with what is asked of it.
@@ -201,6 +204,7 @@ impl std::fmt::Display for BlobKind {
             Self::Manifest => "manifest",
             Self::Config => "image configuration",
             Self::Layer => "layer",
+            Self::Statement => "attestation",
         })
     }
 }
