@@ -10,19 +10,20 @@ use crate::harness::tree;
 const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("progress", &[]),
     ("cancel", &[]),
+    ("cache", &[]),
     ("compat", &[]),
     ("oci", &[]),
     ("config", &[]),
     ("plan", &["oci"]),
     ("tree", &[]),
-    ("layer", &["oci", "tree"]),
+    ("layer", &["cache", "oci", "tree"]),
     ("bundle", &["config", "oci"]),
     ("sbom", &["oci", "tree"]),
     ("assemble", &["config", "bundle", "layer", "oci", "plan", "tree"]),
-    ("format", &["tree"]),
+    ("format", &["cache", "tree"]),
     ("output", &["format", "oci"]),
     ("package", &["config", "format", "layer", "oci", "output", "tree"]),
-    ("pipeline", &["assemble", "bundle", "config", "format", "layer", "oci", "output", "plan", "sbom", "tree"]),
+    ("pipeline", &["assemble", "bundle", "cache", "config", "format", "layer", "oci", "output", "plan", "sbom", "tree"]),
 ];
 
 /// Where a program may be started.

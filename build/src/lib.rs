@@ -7,6 +7,7 @@
 
 pub mod assemble;
 pub mod bundle;
+pub mod cache;
 pub mod cancel;
 pub mod compat;
 pub mod config;

@@ -11,16 +11,17 @@ use std::path::{Path, PathBuf};
 
 use crate::assemble::{self, AssembleError, Ingredients, Roots, SourceFiles};
 use crate::bundle::{self, Bundle, BundleError, Manner};
+use crate::cache::Cache;
 use crate::cancel::{Cancel, Cancelled};
 use crate::compat::Compat;
 use crate::config::{self, Config, ConfigError, ImageReference};
-use crate::format::{FileSink, Format, FormatError, Part, StreamSink, Threads, Watch};
+use crate::format::{FileSink, Format, FormatError, Packing, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Store, StoreError};
 use crate::output::{OutputError, Outputs, Stamp};
 use crate::plan::{self, ImageUse, Plan, PlanError, Pull, PullOptions};
 use crate::progress::Progress;
-use crate::tree::Tree;
+use crate::tree::{DamagedSpool, Spool, Tree};
 
 use software::Listing;
 pub use software::SbomError;
@@ -136,6 +137,9 @@ pub enum BuildError {
         #[source]
         source: LayerError,
     },
+    /// An unpacked layer cannot be read back.
+    #[error("cannot read an unpacked layer")]
+    Unpacked(#[source] io::Error),
     /// The tree cannot be put together.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -165,24 +169,56 @@ pub enum BuildError {
     Cancelled(#[from] Cancelled),
 }
 
-/// Builds. On an error nothing is left behind, and files of a former build are as they were. A layer that turns out to be
-/// damaged in the store is fetched again, once.
+/// Builds. On an error nothing is left behind, and files of a former build are as they were. What turns out to be damaged
+/// in the cache or in the store is made or fetched again, once each.
 pub fn build(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
     check_destination(request)?;
-    match build_once(request, progress) {
-        Err(error) if request.pull.pull != Pull::Never => match damaged_blob(&error) {
-            Some(blob) => {
+    let mut cache = Cache::in_store(&request.store);
+    let mut mended = [false; 2];
+    loop {
+        let error = match build_once(request, &cache, progress) {
+            Ok(built) => {
+                cache.trim();
+                return Ok(built);
+            }
+            Err(error) => error,
+        };
+        match damage(&error) {
+            Some(Damage::Cache) if !mended[0] => {
+                progress.note("an unpacked layer in the cache is damaged; unpacking it again");
+                // One that is read-only stays damaged.
+                cache = Cache::none();
+                mended[0] = true;
+            }
+            Some(Damage::Blob(blob)) if !mended[1] && request.pull.pull != Pull::Never => {
                 progress.note(&format!(
                     "blob {} in `{}` is damaged; getting it anew",
                     blob.digest,
                     blob.path.display()
                 ));
-                build_once(request, progress)
+                mended[1] = true;
             }
-            None => Err(error),
-        },
-        built => built,
+            _ => return Err(error),
+        }
     }
+}
+
+/// What can be mended: whoever found the damage removed it.
+enum Damage<'a> {
+    Cache,
+    Blob(&'a DamagedBlob),
+}
+
+fn damage(error: &BuildError) -> Option<Damage<'_>> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let carried = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
+        if carried.is_some_and(|carried| carried.is::<DamagedSpool>()) {
+            return Some(Damage::Cache);
+        }
+        cause = error.source();
+    }
+    damaged_blob(error).map(Damage::Blob)
 }
 
 /// The blob that was damaged. The store has removed it by now, so that the next look finds that it is missing.
@@ -197,7 +233,7 @@ fn damaged_blob(error: &BuildError) -> Option<&DamagedBlob> {
     })
 }
 
-fn build_once(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
+fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress) -> Result<Built, BuildError> {
     let config = read(request)?;
     let store = Store::open(&request.store)?;
     let plan = pin(request, &config, &store, progress)?;
@@ -212,12 +248,17 @@ fn build_once(request: &BuildRequest<'_>, progress: &dyn Progress) -> Result<Bui
     if let Some(files) = up_to_date(request, &stamp) {
         return Ok(Built { files, up_to_date: true });
     }
-    let layers = unpack(request, &plan, &store, progress)?;
+    let layers = unpack(request, &plan, &store, cache, progress)?;
+    if request.destination == Destination::Stdout {
+        // What is written cannot be taken back.
+        layers.check().map_err(BuildError::Unpacked)?;
+    }
     let listing = lists.listing(request, progress);
     let bundles = users::look_up(bundles, &config, &manner, &plan, &layers)?;
     let mut tree = assemble(request, &config, &plan, &bundles, &layers, &sources, &listing)?;
     listing.put(&mut tree, &plan)?;
-    let files = write(request, &tree, progress)?;
+    let packing = Packing { threads: Threads::of_machine(), cache };
+    let files = write(request, &tree, packing, progress)?;
     keep_stamp(request, &stamp, &files, progress);
     Ok(Built { files, up_to_date: false })
 }
@@ -263,7 +304,7 @@ fn pin(
 
 fn read_sources(request: &BuildRequest<'_>, config: &Config) -> Result<SourceFiles, AssembleError> {
     let roots = Roots { working_folder: &request.working_folder, home_folder: request.home_folder.as_deref() };
-    SourceFiles::read(config, roots, &request.store, &request.cancel)
+    SourceFiles::read(config, roots, &scratch(request), &request.cancel)
 }
 
 /// Everything that the outputs depend on.
@@ -293,10 +334,25 @@ fn up_to_date(request: &BuildRequest<'_>, stamp: &Stamp) -> Option<Vec<PathBuf>>
     }
 }
 
+/// Where contents go while the build works: the store, or, if that is read-only, beside the outputs.
+fn scratch(request: &BuildRequest<'_>) -> PathBuf {
+    if Spool::create(&request.store).is_ok() {
+        return request.store.clone();
+    }
+    let beside = match &request.destination {
+        Destination::Folder { folder, .. } => Some(folder.as_path()),
+        Destination::File(path) => path.parent(),
+        Destination::Stdout => None,
+    };
+    let beside = request.working_folder.join(beside.unwrap_or(Path::new("")));
+    beside.ancestors().find(|folder| folder.is_dir()).map_or(request.store.clone(), Into::into)
+}
+
 fn unpack(
     request: &BuildRequest<'_>,
     plan: &Plan,
     store: &Store,
+    cache: &Cache,
     progress: &dyn Progress,
 ) -> Result<UnpackedLayers, BuildError> {
     let mut layers: Vec<Layer> = plan.images().flat_map(|(_, image)| image.layers.clone()).collect();
@@ -305,8 +361,8 @@ fn unpack(
     let packed_bytes = layers.iter().map(|layer| layer.size_bytes).sum();
     let meter = progress.begin("unpack layers", Some(packed_bytes));
     let limits = LayerLimits::default();
-    let unpacking =
-        Unpacking { folder: &request.store, limits: &limits, cancel: &request.cancel, meter: meter.as_ref() };
+    let folder = &scratch(request);
+    let unpacking = Unpacking { folder, cache, limits: &limits, cancel: &request.cancel, meter: meter.as_ref() };
     let open = |layer: &Layer| store.open_layer(layer).map_err(io::Error::other);
     UnpackedLayers::unpack(layers, open, &unpacking).map_err(|error| match error.fault {
         ArchiveFault::Cancelled(cancelled) => cancelled.into(),
@@ -333,7 +389,7 @@ fn assemble(
         bundles,
         layers,
         sources,
-        folder: &request.store,
+        folder: &scratch(request),
         limits: &LayerLimits::default(),
         source_date_s: request.source_date_s,
         on_unpacked: &|unpacked| listing.add(unpacked),
@@ -343,13 +399,18 @@ fn assemble(
     })
 }
 
-fn write(request: &BuildRequest<'_>, tree: &Tree, progress: &dyn Progress) -> Result<Vec<PathBuf>, BuildError> {
+fn write(
+    request: &BuildRequest<'_>,
+    tree: &Tree,
+    packing: Packing<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>, BuildError> {
     match &request.destination {
         Destination::Folder { folder, name } => {
             let mut outputs = Outputs::begin(folder)?;
             for &format in &request.formats {
                 for part in format.parts(tree) {
-                    write_file(request, tree, (format, part), &part.file_name(name), &mut outputs, progress)?;
+                    write_file(request, tree, (format, part, packing), &part.file_name(name), &mut outputs, progress)?;
                 }
             }
             request.cancel.check()?;
@@ -359,17 +420,17 @@ fn write(request: &BuildRequest<'_>, tree: &Tree, progress: &dyn Progress) -> Re
             let (format, part) = only_part(request, tree)?;
             let name = path.file_name().and_then(|name| name.to_str()).ok_or(BuildError::NotOneFile)?;
             let mut outputs = Outputs::begin(path.parent().unwrap_or(Path::new("")))?;
-            write_file(request, tree, (format, part), name, &mut outputs, progress)?;
+            write_file(request, tree, (format, part, packing), name, &mut outputs, progress)?;
             request.cancel.check()?;
             Ok(outputs.commit()?)
         }
         Destination::Stdout => {
             let (format, part) = only_part(request, tree)?;
             let meter = progress.begin("write standard output", Some(part.content_bytes(tree)));
-            let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &request.store };
+            let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &scratch(request) };
             let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, io::stdout().lock()));
             let tree = of_part(request, tree, part)?;
-            part.write(&tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
+            part.write(&tree, &mut sink, packing, watch).map_err(|error| match error {
                 FormatError::Io(error) => BuildError::Stdout(error),
                 FormatError::Cancelled(cancelled) => cancelled.into(),
                 source => BuildError::Format { format, source },
@@ -388,17 +449,17 @@ fn only_part(request: &BuildRequest<'_>, tree: &Tree) -> Result<(Format, Part), 
 fn write_file(
     request: &BuildRequest<'_>,
     tree: &Tree,
-    (format, part): (Format, Part),
+    (format, part, packing): (Format, Part, Packing<'_>),
     name: &str,
     outputs: &mut Outputs,
     progress: &dyn Progress,
 ) -> Result<(), BuildError> {
     let needed_bytes = part.content_bytes(tree);
     let meter = progress.begin(&format!("write {name}"), Some(needed_bytes));
-    let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &request.store };
+    let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &scratch(request) };
     let mut sink = FileSink::new(outputs.create(name, needed_bytes)?);
     let tree = of_part(request, tree, part)?;
-    part.write(&tree, &mut sink, Threads::of_machine(), watch).map_err(|error| match error {
+    part.write(&tree, &mut sink, packing, watch).map_err(|error| match error {
         FormatError::Io(error) => outputs.failed(error).into(),
         FormatError::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
         source => BuildError::Format { format, source },

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use super::{FormatError, Watch};
+use super::{FormatError, Sink, Watch, copy};
 use crate::tree::{Body, Kind, Node, NodeId, Tree, TreePath};
 
 const S_IFIFO: u32 = 0o010_000;
@@ -16,13 +16,16 @@ const S_IFBLK: u32 = 0o060_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFLNK: u32 = 0o120_000;
 
+/// For whoever has one name: nobody looks it up. A running number would change all that follows a new file.
+const NO_INODE: u32 = 0;
+
 const HEADER_BYTES: usize = 110;
 
 /// Folders whose content is not for the running system: the kernel and what goes with it.
 const LEFT_OUT: &[u8] = b"boot/";
 
 /// Writes all but the root itself and what is below `boot`.
-pub(super) fn write(tree: &Tree, out: &mut dyn Write, watch: Watch<'_>) -> Result<(), FormatError> {
+pub(super) fn write(tree: &Tree, out: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
     let mut names: HashMap<NodeId, u32> = HashMap::new();
     for (_, id) in entries(tree).filter(|(_, id)| can_be_linked(tree.node(*id))) {
         *names.entry(id).or_default() += 1;
@@ -34,8 +37,7 @@ pub(super) fn write(tree: &Tree, out: &mut dyn Write, watch: Watch<'_>) -> Resul
         let node = tree.node(id);
         let total = names.get(&id).copied().unwrap_or(1);
         if total == 1 {
-            let inode = archive.inode();
-            archive.member(&path, node, Place { inode, names: 1, has_content: true }, watch)?;
+            archive.member(&path, node, Place { inode: NO_INODE, names: 1, has_content: true }, watch)?;
             continue;
         }
         let links = links.entry(id).or_insert_with(|| Links { inode: archive.inode(), left: total });
@@ -69,7 +71,7 @@ fn can_be_linked(node: &Node) -> bool {
 }
 
 struct Archive<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut dyn Sink,
     offset: u64,
     next_inode: u32,
 }
@@ -103,6 +105,7 @@ impl Archive<'_> {
         let mode = kind | attributes.mode;
         let size = u32::try_from(len_bytes).map_err(too_large)?;
         let fields = [place.inode, mode, attributes.uid, attributes.gid, names, mtime, size, 0, 0, device.0, device.1];
+        self.out.begin_member(path.as_bytes(), len_bytes)?;
         self.header(fields, path.as_bytes())?;
         match &node.kind {
             Kind::File(body) if place.has_content => self.content(body, watch)?,
@@ -132,18 +135,8 @@ impl Archive<'_> {
     }
 
     fn content(&mut self, body: &Body, watch: Watch<'_>) -> Result<(), FormatError> {
-        const PIECE_BYTES: u64 = 256 * 1024;
-        let mut buffer = vec![0; usize::try_from(body.len().min(PIECE_BYTES)).unwrap_or(0)];
-        let mut offset = 0;
-        while offset < body.len() {
-            watch.cancel.check()?;
-            let len = usize::try_from(body.len() - offset).unwrap_or(usize::MAX).min(buffer.len());
-            body.read_exact_at(&mut buffer[..len], offset)?;
-            self.put(&buffer[..len])?;
-            offset += len as u64;
-            watch.meter.advance(len as u64);
-        }
-        Ok(())
+        self.offset += body.len();
+        copy(body, self.out, watch)
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -1,5 +1,8 @@
-//! One gzip member (RFC 1952), packed by several threads. Chunks of one size are packed each on its own and end at a
-//! byte boundary, so the bytes depend on the content alone, not on the number of threads.
+//! One gzip member (RFC 1952), packed by several threads. It is cut into chunks, each of which is packed on its own and ends
+//! at a byte boundary, so the bytes depend on the content alone, not on the number of threads. A chunk that an earlier
+//! build packed is taken from the cache, by what is in it and without reading that.
+
+mod chunk;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -7,16 +10,33 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use crc32fast::Hasher;
-use flate2::{Compress, Compression, FlushCompress, Status};
 
-/// What is packed at once. Smaller chunks pack worse, larger ones need more memory.
+use super::Sink;
+use crate::cache::Cache;
+use crate::tree::Body;
+use chunk::{Chunk, ChunkPacker, Packed};
+
+/// Longest chunk. Smaller ones pack worse, larger ones need more memory.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// Level 1 packs twice as fast as level 2; an initrd is read once, so building it counts more than its last percents.
-const LEVEL: u32 = 1;
+/// Shortest chunk that ends before it is full, where one member ends and the next begins. So a member that is new moves
+/// the ends of few chunks.
+const SHORT_CHUNK_BYTES: usize = 128 * 1024;
+
+/// Of the members behind a short chunk, one of this many begins a new one; its name tells.
+const CUT_ONE_OF: u32 = 4;
 
 /// Chunks on the way, for each thread: one in work, one waiting.
 const CHUNKS_A_THREAD: usize = 2;
+
+/// How bytes are packed. Changes nothing about the result.
+#[derive(Debug, Clone, Copy)]
+pub struct Packing<'a> {
+    /// How many threads pack.
+    pub threads: Threads,
+    /// Where chunks are that were packed before, and where they stay.
+    pub cache: &'a Cache,
+}
 
 /// How many threads pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,67 +60,41 @@ impl Threads {
 /// Packs what `produce` writes into one gzip member on `out`.
 pub fn compress<E: From<io::Error>>(
     out: &mut (impl Write + ?Sized),
-    Threads(threads): Threads,
-    produce: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    packing: Packing<'_>,
+    produce: impl FnOnce(&mut dyn Sink) -> Result<(), E>,
 ) -> Result<(), E> {
     // Deflate, no flags, no time, packed as fast as possible, made on any system.
     out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255])?;
+    let Threads(threads) = packing.threads;
     thread::scope(|scope| {
         let lanes = (0..threads.get()).map(|_| {
             let (work, to_do) = sync_channel(CHUNKS_A_THREAD);
             let (done, packed) = sync_channel(CHUNKS_A_THREAD);
-            scope.spawn(move || pack_all(&to_do, &done));
+            scope.spawn(move || pack_all(packing.cache, &to_do, &done));
             Lane { work, packed }
         });
         let lanes = lanes.collect();
-        let chunk = Vec::with_capacity(CHUNK_BYTES);
-        let mut packer = Packer { lanes, sent: 0, written: 0, chunk, out, total: Hasher::new(), len: 0 };
+        let mut packer =
+            Packer { lanes, sent: 0, written: 0, chunk: Chunk::default(), out, total: Hasher::new(), len: 0 };
         produce(&mut packer)?;
         packer.finish().map_err(E::from)
     })
 }
 
 /// Packs chunks until there are no more to come.
-fn pack_all(to_do: &Receiver<Vec<u8>>, done: &SyncSender<io::Result<Packed>>) {
-    let mut deflate = Compress::new(Compression::new(LEVEL), false);
+fn pack_all(cache: &Cache, to_do: &Receiver<Chunk>, done: &SyncSender<io::Result<Packed>>) {
+    let mut packer = ChunkPacker::new(cache);
     while let Ok(chunk) = to_do.recv() {
         // Nobody waits for it any more when the other end failed.
-        if done.send(pack(&mut deflate, chunk)).is_err() {
+        if done.send(packer.pack(&chunk)).is_err() {
             return;
         }
     }
 }
 
-fn pack(deflate: &mut Compress, mut chunk: Vec<u8>) -> io::Result<Packed> {
-    deflate.reset();
-    let mut bytes = Vec::with_capacity(chunk.len() / 2 + 1024);
-    loop {
-        let taken = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
-        let rest = chunk.get(taken..).unwrap_or_default();
-        let status = deflate.compress_vec(rest, &mut bytes, FlushCompress::Sync).map_err(io::Error::other)?;
-        // All is out when there was room to spare.
-        if bytes.len() < bytes.capacity() && deflate.total_in() == chunk.len() as u64 {
-            break;
-        }
-        debug_assert!(!matches!(status, Status::StreamEnd), "nothing asked for an end");
-        bytes.reserve(bytes.len() / 2 + 1024);
-    }
-    let mut checksum = Hasher::new();
-    checksum.update(&chunk);
-    chunk.clear();
-    Ok(Packed { bytes, checksum, empty: chunk })
-}
-
-struct Packed {
-    bytes: Vec<u8>,
-    checksum: Hasher,
-    /// The chunk's memory, to be filled again.
-    empty: Vec<u8>,
-}
-
 /// One thread. Chunks go to the lanes in turn and come back in turn.
 struct Lane {
-    work: SyncSender<Vec<u8>>,
+    work: SyncSender<Chunk>,
     packed: Receiver<io::Result<Packed>>,
 }
 
@@ -110,7 +104,7 @@ struct Packer<'a, W: ?Sized> {
     sent: usize,
     /// How many came back.
     written: usize,
-    chunk: Vec<u8>,
+    chunk: Chunk,
     out: &'a mut W,
     total: Hasher,
     len: u64,
@@ -118,32 +112,32 @@ struct Packer<'a, W: ?Sized> {
 
 impl<W: Write + ?Sized> Packer<'_, W> {
     fn send_chunk(&mut self) -> io::Result<()> {
-        let all_busy = self.sent - self.written == self.lanes.len() * CHUNKS_A_THREAD;
-        let empty = if all_busy { self.take_oldest()? } else { Vec::with_capacity(CHUNK_BYTES) };
-        let chunk = std::mem::replace(&mut self.chunk, empty);
-        self.len += chunk.len() as u64;
+        if self.sent - self.written == self.lanes.len() * CHUNKS_A_THREAD {
+            self.write_oldest()?;
+        }
+        let chunk = std::mem::take(&mut self.chunk);
+        self.len += chunk.len_bytes() as u64;
         let lane = &self.lanes[self.sent % self.lanes.len()];
         lane.work.send(chunk).map_err(|_| io::Error::other("a packing thread ended"))?;
         self.sent += 1;
         Ok(())
     }
 
-    /// Writes the oldest chunk and gives its memory back.
-    fn take_oldest(&mut self) -> io::Result<Vec<u8>> {
+    fn write_oldest(&mut self) -> io::Result<()> {
         let lane = &self.lanes[self.written % self.lanes.len()];
         let packed = lane.packed.recv().map_err(|_| io::Error::other("a packing thread ended"))??;
         self.written += 1;
-        self.out.write_all(&packed.bytes)?;
+        self.out.write_all(packed.bytes())?;
         self.total.combine(&packed.checksum);
-        Ok(packed.empty)
+        Ok(())
     }
 
     fn finish(mut self) -> io::Result<()> {
-        if !self.chunk.is_empty() {
+        if self.chunk.len_bytes() > 0 {
             self.send_chunk()?;
         }
         while self.written < self.sent {
-            self.take_oldest()?;
+            self.write_oldest()?;
         }
         // An empty last block of fixed codes.
         self.out.write_all(&[0x03, 0x00])?;
@@ -151,19 +145,52 @@ impl<W: Write + ?Sized> Packer<'_, W> {
         let len = u32::try_from(self.len & u64::from(u32::MAX)).unwrap_or(0);
         self.out.write_all(&len.to_le_bytes())
     }
+
+    fn room(&self) -> usize {
+        CHUNK_BYTES - self.chunk.len_bytes()
+    }
 }
 
 impl<W: Write + ?Sized> Write for Packer<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = bytes.len().min(CHUNK_BYTES - self.chunk.len());
-        self.chunk.extend_from_slice(&bytes[..len]);
-        if self.chunk.len() == CHUNK_BYTES {
+        let len = bytes.len().min(self.room());
+        self.chunk.add_bytes(&bytes[..len]);
+        if self.room() == 0 {
             self.send_chunk()?;
         }
         Ok(len)
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<W: Write + ?Sized> Sink for Packer<'_, W> {
+    fn append(&mut self, body: &Body) -> io::Result<()> {
+        if let Body::Inline(bytes) = body {
+            return self.write_all(bytes);
+        }
+        let mut offset = 0;
+        while let Some(part) =
+            body.slice(offset, (body.len() - offset).min(self.room() as u64)).filter(|p| !p.is_empty())
+        {
+            offset += part.len();
+            self.chunk.add_body(part);
+            if self.room() == 0 {
+                self.send_chunk()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A long content begins a chunk, so that where it is cut does not depend on what is in front of it.
+    fn begin_member(&mut self, name: &[u8], content_bytes: u64) -> io::Result<()> {
+        let is_long = content_bytes >= SHORT_CHUNK_BYTES as u64;
+        let is_chosen = || crc32fast::hash(name).is_multiple_of(CUT_ONE_OF);
+        if self.chunk.len_bytes() > 0 && (is_long || self.chunk.len_bytes() >= SHORT_CHUNK_BYTES && is_chosen()) {
+            self.send_chunk()?;
+        }
         Ok(())
     }
 }
@@ -176,10 +203,9 @@ mod tests {
 
     fn packed(content: &[u8], threads: usize, write_bytes: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        compress(&mut out, Threads::new(threads), |packer| {
-            content.chunks(write_bytes).try_for_each(|part| packer.write_all(part))
-        })
-        .unwrap();
+        let packing = Packing { threads: Threads::new(threads), cache: &Cache::none() };
+        compress(&mut out, packing, |packer| content.chunks(write_bytes).try_for_each(|part| packer.write_all(part)))
+            .unwrap();
         out
     }
 
@@ -222,12 +248,13 @@ mod tests {
             }
         }
         let plain = content(8 * CHUNK_BYTES);
-        let error = compress(&mut Full(1 << 20), Threads::new(2), |packer| packer.write_all(&plain)).unwrap_err();
+        let packing = Packing { threads: Threads::new(2), cache: &Cache::none() };
+        let error = compress(&mut Full(1 << 20), packing, |packer| packer.write_all(&plain)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        let failed = |packer: &mut dyn Write| {
+        let failed = |packer: &mut dyn Sink| {
             packer.write_all(&plain)?;
             Err(io::Error::from(io::ErrorKind::NotFound))
         };
-        assert_eq!(compress(&mut Vec::new(), Threads::new(2), failed).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(compress(&mut Vec::new(), packing, failed).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

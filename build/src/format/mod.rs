@@ -17,7 +17,7 @@ use crate::cancel::{Cancel, Cancelled};
 use crate::progress::Meter;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree, TreeError, TreePath};
 
-pub use gzip::Threads;
+pub use gzip::{Packing, Threads};
 pub use sink::{FileSink, Sink, StreamSink};
 
 /// What a build can write.
@@ -175,14 +175,14 @@ impl Part {
         self,
         tree: &Tree,
         sink: &mut dyn Sink,
-        threads: Threads,
+        packing: Packing<'_>,
         watch: Watch<'_>,
     ) -> Result<(), FormatError> {
         match (self.copied_path(), self) {
             (Some(path), _) => file(tree, path).map_or(Ok(()), |body| copy(body, sink, watch)),
-            (None, Self::Initrd) => initrd::write(tree, sink, threads, watch),
+            (None, Self::Initrd) => initrd::write(tree, sink, packing, watch),
             (None, Self::Docker) => docker::write(tree, sink, watch),
-            (None, Self::TarKernelInitrd) => tar_kernel_initrd::write(tree, sink, threads, watch),
+            (None, Self::TarKernelInitrd) => tar_kernel_initrd::write(tree, sink, packing, watch),
             (None, _) => tar::write(tree, sink, watch),
         }
     }

@@ -17,6 +17,12 @@ const BUFFER_BYTES: usize = 256 * 1024;
 pub trait Sink: Write {
     /// Appends all of `body`.
     fn append(&mut self, body: &Body) -> io::Result<()>;
+
+    /// What follows is the member `name` of an archive, with so much content: where a sink that works in pieces may begin
+    /// one.
+    fn begin_member(&mut self, _name: &[u8], _content_bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file that is written from its start on.
@@ -41,11 +47,12 @@ impl FileSink {
     fn append_by_kernel(&mut self, body: &Body) -> io::Result<u64> {
         let Body::Spooled { spool, start, len } = body else { return Ok(0) };
         self.file.flush()?;
+        let content = spool.content()?;
         let mut from = *start;
         let end = start + len;
         while from < end {
             let most = usize::try_from(end - from).unwrap_or(usize::MAX);
-            match copy_file_range(spool.file(), Some(&mut from), self.file.get_ref(), None, most) {
+            match copy_file_range(content, Some(&mut from), self.file.get_ref(), None, most) {
                 Ok(0) | Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
                     self.kernel_copies = false;
                     break;

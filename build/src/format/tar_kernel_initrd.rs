@@ -3,14 +3,19 @@
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
-use super::{FormatError, Sink, StreamSink, Threads, Watch, file, initrd, tar};
+use super::{FormatError, Packing, Sink, StreamSink, Watch, file, initrd, tar};
 use crate::tree::{Attributes, Body, CMDLINE_PATH, KERNEL_PATH, Kind, Origin, Spool, Tree, TreePath, UCODE_PATH};
 
 /// Writes what `tree` has of it, in LinuxKit's order. The microcode is a member of its own, not in front of the initrd.
-pub(super) fn write(tree: &Tree, sink: &mut dyn Sink, threads: Threads, watch: Watch<'_>) -> Result<(), FormatError> {
+pub(super) fn write(
+    tree: &Tree,
+    sink: &mut dyn Sink,
+    packing: Packing<'_>,
+    watch: Watch<'_>,
+) -> Result<(), FormatError> {
     let spool = Spool::create(watch.folder)?;
     let mut packed = StreamSink(BufWriter::with_capacity(256 << 10, spool.file()));
-    initrd::write_root(tree, &mut packed, threads, watch)?;
+    initrd::write_root(tree, &mut packed, packing, watch)?;
     packed.flush()?;
     drop(packed);
     let len = spool.file().metadata()?.len();

@@ -3,6 +3,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use super::*;
+use crate::cache::{self, Cache};
 use crate::progress::Silent;
 use crate::tree::{Attributes, Origin, Spool};
 
@@ -41,10 +42,15 @@ fn sample(folder: &Path) -> Tree {
     tree
 }
 
+fn packing(threads: usize) -> Packing<'static> {
+    static NO_CACHE: std::sync::LazyLock<Cache> = std::sync::LazyLock::new(Cache::none);
+    Packing { threads: Threads::new(threads), cache: &NO_CACHE }
+}
+
 fn written(part: Part, tree: &Tree, threads: usize) -> Vec<u8> {
     let mut out = StreamSink(Vec::new());
     let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
-    part.write(tree, &mut out, Threads::new(threads), watch).unwrap();
+    part.write(tree, &mut out, packing(threads), watch).unwrap();
     out.0
 }
 
@@ -73,7 +79,7 @@ fn a_file_too_large_for_an_initrd_is_named() {
     let mut tree = Tree::new(0);
     put(&mut tree, "var/disk", 0o600, Kind::File(Body::Spooled { spool, start: 0, len: 1 << 32 }));
     let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
-    let error = Part::Initrd.write(&tree, &mut StreamSink(Vec::new()), Threads::new(1), watch).unwrap_err();
+    let error = Part::Initrd.write(&tree, &mut StreamSink(Vec::new()), packing(1), watch).unwrap_err();
     assert!(error.to_string().starts_with("`var/disk` is 4294967296 bytes long"), "{error}");
 }
 
@@ -85,7 +91,7 @@ fn a_cancelled_part_stops() {
     cancel.cancel();
     for part in [Part::Tar, Part::Kernel, Part::Initrd, Part::Cmdline] {
         let watch = Watch { cancel: &cancel, meter: &Silent, folder: &std::env::temp_dir() };
-        let error = part.write(&tree, &mut StreamSink(Vec::new()), Threads::new(2), watch).unwrap_err();
+        let error = part.write(&tree, &mut StreamSink(Vec::new()), packing(2), watch).unwrap_err();
         assert!(matches!(error, FormatError::Cancelled(_)), "{part:?}: {error}");
     }
 }
@@ -108,7 +114,7 @@ fn the_bytes_do_not_depend_on_folder_sink_or_threads() {
         let file = tempfile::NamedTempFile::new_in(two.path()).unwrap();
         let mut sink = FileSink::new(file.reopen().unwrap());
         let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
-        part.write(&tree, &mut sink, Threads::new(2), watch).unwrap();
+        part.write(&tree, &mut sink, packing(2), watch).unwrap();
         sink.finish().unwrap();
         assert!(std::fs::read(file.path()).unwrap() == expected, "{part:?}");
     }
@@ -206,4 +212,59 @@ fn without_kernel_and_command_line_there_is_only_an_initrd() {
     let names = Format::KernelInitrd.parts(&tree).into_iter().map(|part| part.file_name("x"));
     assert!(names.eq(["x-kernel", "x-initrd.img", "x-cmdline"]));
     assert_eq!(written(Part::Cmdline, &tree, 1), b"quiet");
+}
+
+/// Files `from..to`, as large as files are, of which the contents lie in a spool that is known by its bytes.
+fn large(folder: &Path, extra: bool) -> Tree {
+    const FILES: u64 = 300;
+    let spool = Spool::create(folder).unwrap().identified(Some([7; 32]));
+    let mut state = 1_u32;
+    let mut content = Vec::new();
+    for _ in 0..FILES * 40_000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        content.push(b'a' + (state >> 27).to_le_bytes()[0]);
+    }
+    spool.file().write_all(&content).unwrap();
+    let spool = Arc::new(spool);
+    let mut tree = Tree::new(7);
+    for number in 0..FILES {
+        let len = 100 + (number * 7919) % 39_000;
+        let body = Body::Spooled { spool: spool.clone(), start: number * 40_000, len };
+        put(&mut tree, &format!("usr/{}/{number}", number % 7), 0o644, Kind::File(body));
+    }
+    if extra {
+        put(&mut tree, "etc/new", 0o644, Kind::file("new"));
+        put(&mut tree, "usr/1/new", 0o644, Kind::file("new"));
+    }
+    tree
+}
+
+#[test]
+fn a_cache_changes_no_byte_and_a_new_file_leaves_most_of_it_of_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::in_store(folder.path());
+    let kept = || std::fs::read_dir(folder.path().join(cache::FOLDER).join("packed")).unwrap().count();
+    let write = |tree: &Tree| {
+        let mut out = StreamSink(Vec::new());
+        let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: folder.path() };
+        Part::Initrd.write(tree, &mut out, Packing { cache: &cache, ..packing(3) }, watch).unwrap();
+        out.0
+    };
+    let (old, new) = (large(folder.path(), false), large(folder.path(), true));
+    let (expected_old, expected_new) = (written(Part::Initrd, &old, 2), written(Part::Initrd, &new, 2));
+    assert!(write(&old) == expected_old);
+    let before = kept();
+    assert!(before >= 10, "{before} chunks");
+    assert!(write(&old) == expected_old);
+    assert_eq!(kept(), before);
+    assert!(write(&new) == expected_new);
+    assert!(kept() - before <= 6, "{} of {before} chunks were packed again", kept() - before);
+    // Damage: each entry is made again.
+    for entry in std::fs::read_dir(folder.path().join(cache::FOLDER).join("packed")).unwrap().flatten() {
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        std::fs::write(entry.path(), bytes).unwrap();
+    }
+    assert!(write(&new) == expected_new);
 }

@@ -1,12 +1,13 @@
 //! Layers to trees (OCI image specification, `layer.md`).
 //!
 //! A layer is unpacked once: its content goes to a [`Spool`] as it is, its members into memory. Applying it to a tree
-//! then copies no content, however many images share the layer.
+//! then copies no content, however many images share the layer. With a cache, the spool stays for the next builds.
 
 mod apply;
 mod archive;
 mod decompress;
 mod fault;
+mod kept;
 mod newest_first;
 mod pax;
 mod unpacked;
@@ -16,9 +17,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crc32fast::Hasher;
+use sha2::{Digest as _, Sha256};
+
 use crate::cancel::Cancel;
-use crate::oci::Digest;
-use crate::tree::{Body, Spool, Tree};
+use crate::oci::Layer;
+use crate::tree::{Body, Identity, Spool, Tree};
 
 pub use archive::{ArchiveLimits, Member, MemberKind};
 pub use fault::{ArchiveFault, LayerError, MemberFault};
@@ -61,33 +65,32 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Unpacks the layer `digest`, `packed_bytes` long, that `blob` gives; `blob` is read to its end. Content goes to
-    /// an unlinked file in `folder`.
-    pub fn unpack_layer(
-        digest: Digest,
-        packed_bytes: u64,
-        blob: impl Read + Send,
-        folder: &Path,
-        limits: &LayerLimits,
-        cancel: &Cancel,
-    ) -> Result<Self, LayerError> {
-        let limits = limits.for_archive(packed_bytes);
-        Self::unpack(blob, folder, limits, cancel).map_err(|fault| LayerError { digest, fault })
+    /// Unpacks `layer`, whose blob is `blob`; it is read to its end. Content goes to a file with no name.
+    pub fn unpack_layer(layer: &Layer, blob: impl Read + Send, unpacking: &Unpacking<'_>) -> Result<Self, LayerError> {
+        let Unpacking { folder, cache, cancel, .. } = *unpacking;
+        let digest = layer.digest;
+        let limits = unpacking.limits.for_archive(layer.size_bytes);
+        let unpacked = Self::unpack(blob, folder, limits, cancel, Some(*digest.as_bytes()));
+        let (archive, crc32) = unpacked.map_err(|fault| LayerError { digest, fault })?;
+        kept::keep(cache, digest, &archive, crc32);
+        Ok(archive)
     }
 
+    /// Also gives the checksum of its content.
     fn unpack(
         blob: impl Read + Send,
         folder: &Path,
         limits: ArchiveLimits,
         cancel: &Cancel,
-    ) -> Result<Self, ArchiveFault> {
+        identity: Option<Identity>,
+    ) -> Result<(Self, u32), ArchiveFault> {
         let full = |source| ArchiveFault::Spool { folder: folder.into(), len_bytes: 0, source };
-        let spool = Spool::create(folder).map_err(full)?;
+        let spool = Spool::create(folder).map_err(full)?.identified(identity);
         let content = decompress::decompress(blob).map_err(ArchiveFault::Read)?;
-        let mut content = Spooling { content, spool: &spool, folder, len: 0 };
+        let mut content = Spooling { content, spool: &spool, folder, len: 0, hasher: Hasher::new() };
         let members = archive::read(&mut content, limits, cancel)?;
-        let len = content.len;
-        Ok(Self { members, content: Body::Spooled { spool: Arc::new(spool), start: 0, len } })
+        let (len, crc32) = (content.len, content.hasher.finalize());
+        Ok((Self { members, content: Body::Spooled { spool: Arc::new(spool), start: 0, len } }, crc32))
     }
 
     /// Reads a tar that lies in `content`, such as the modules of a kernel image. If it is packed, its content goes to
@@ -95,10 +98,18 @@ impl Archive {
     pub fn open(content: Body, folder: &Path, limits: &LayerLimits, cancel: &Cancel) -> Result<Self, ArchiveFault> {
         let limits = limits.for_archive(content.len());
         if decompress::is_packed(content.reader()).map_err(ArchiveFault::Read)? {
-            return Self::unpack(content.reader(), folder, limits, cancel);
+            let identity = unpacked_identity(&content);
+            return Ok(Self::unpack(content.reader(), folder, limits, cancel, identity)?.0);
         }
         let members = archive::read(content.reader(), limits, cancel)?;
         Ok(Self { members, content })
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match &self.content {
+            Body::Spooled { spool, .. } => spool.content().map(drop),
+            Body::Inline(_) => Ok(()),
+        }
     }
 
     /// Its members, in its order.
@@ -117,12 +128,23 @@ impl Archive {
     }
 }
 
+/// What the unpacked bytes of a packed body are known by.
+fn unpacked_identity(packed: &Body) -> Option<Identity> {
+    let (identity, start) = packed.identity()?;
+    let mut hash = Sha256::new_with_prefix("kiln unpacked 1\n");
+    hash.update(identity);
+    hash.update(start.to_le_bytes());
+    hash.update(packed.len().to_le_bytes());
+    Some(hash.finalize().into())
+}
+
 /// Copies what passes by into a spool.
 struct Spooling<'a, R> {
     content: R,
     spool: &'a Spool,
     folder: &'a Path,
     len: u64,
+    hasher: Hasher,
 }
 
 impl<R: Read> Read for Spooling<'_, R> {
@@ -133,6 +155,7 @@ impl<R: Read> Read for Spooling<'_, R> {
             return Err(io::Error::other(fault));
         }
         self.len += len as u64;
+        self.hasher.update(&buffer[..len]);
         Ok(len)
     }
 }

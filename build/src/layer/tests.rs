@@ -2,6 +2,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::*;
+use crate::cache::Cache;
+use crate::oci::Digest;
+use crate::progress::Silent;
 use crate::tree::{Attributes, Kind, TreePath, printable};
 
 /// One member as a test writes it: type flag, name, link name or content.
@@ -35,6 +38,10 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
         if is_link {
             header.set_link_name_literal(text).unwrap();
         }
+        if matches!(flag, b'3' | b'4') {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
         member(&mut archive, header, content.as_bytes());
     }
     archive.resize(archive.len() + 1024, 0);
@@ -42,9 +49,14 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
 }
 
 fn unpack_with(blob: &[u8], limits: &LayerLimits) -> Result<Archive, LayerError> {
+    unpack_as(blob, blob.len() as u64, limits, &Cancel::default())
+}
+
+fn unpack_as(blob: &[u8], size_bytes: u64, limits: &LayerLimits, cancel: &Cancel) -> Result<Archive, LayerError> {
     let folder = tempfile::tempdir().unwrap();
-    let digest = Digest::from_bytes([0xab; 32]);
-    Archive::unpack_layer(digest, blob.len() as u64, blob, folder.path(), limits, &Cancel::default())
+    let layer = Layer { digest: Digest::from_bytes([0xab; 32]), size_bytes, media_type: String::new() };
+    let unpacking = Unpacking { folder: folder.path(), cache: &Cache::none(), limits, cancel, meter: &Silent };
+    Archive::unpack_layer(&layer, blob, &unpacking)
 }
 
 fn unpack(blob: &[u8]) -> Result<Archive, LayerError> {
@@ -192,11 +204,7 @@ fn what_is_no_tar_is_refused_with_the_place() {
 fn a_cancelled_unpacking_stops() {
     let cancel = Cancel::default();
     cancel.cancel();
-    let folder = tempfile::tempdir().unwrap();
-    let blob = archive(&[(b'0', "a", "x")]);
-    let limits = LayerLimits::default();
-    let digest = Digest::from_bytes([0; 32]);
-    let error = Archive::unpack_layer(digest, 1, &blob[..], folder.path(), &limits, &cancel).unwrap_err();
+    let error = unpack_as(&archive(&[(b'0', "a", "x")]), 1, &LayerLimits::default(), &cancel).unwrap_err();
     assert!(matches!(error.fault, ArchiveFault::Cancelled(_)));
 }
 
@@ -342,4 +350,59 @@ fn random_layers_agree_with_a_naive_model() {
         }
         assert_eq!(listing(&tree), model(&layers), "{layers:?}");
     }
+}
+
+#[test]
+fn a_layer_from_the_cache_is_what_it_was() {
+    let store = tempfile::tempdir().unwrap();
+    let cache = Cache::in_store(store.path());
+    let limits = LayerLimits::default();
+    let mut blob = Vec::new();
+    let mut extended = header(b'x', "PaxHeaders/a", 0);
+    let records = b"28 SCHILY.xattr.user.k=v\0\nw\n12 mtime=-7\n";
+    extended.set_size(records.len() as u64);
+    member(&mut blob, extended, records);
+    blob.extend(archive(&[
+        (b'0', "a", "content"),
+        (b'1', "b", "a"),
+        (b'2', "c", "../a"),
+        (b'5', "d", ""),
+        (b'3', "null", ""),
+        (b'4', "loop", ""),
+        (b'6', "pipe", ""),
+        (b'0', "d/.wh.x", ""),
+    ]));
+    let layer = |digest| Layer { digest, size_bytes: blob.len() as u64, media_type: String::new() };
+    let (digest, other) = (Digest::from_bytes([1; 32]), Digest::from_bytes([2; 32]));
+    let cancel = Cancel::default();
+    let unpacking = Unpacking { folder: store.path(), cache: &cache, limits: &limits, cancel: &cancel, meter: &Silent };
+    let unpacked = |digest, open: &(dyn Fn() -> io::Result<&'static [u8]> + Sync)| {
+        let layers = UnpackedLayers::unpack(vec![layer(digest)], |_| open(), &unpacking)?;
+        layers.check().map_err(|error| LayerError { digest, fault: ArchiveFault::Read(error) })?;
+        let mut tree = Tree::new(1);
+        layers.0[&digest].apply(&mut tree).unwrap();
+        let attributes: Vec<_> = tree.walk().map(|(_, id)| tree.node(id).attributes.clone()).collect();
+        Ok::<_, LayerError>((listing(&tree), attributes))
+    };
+    let blob: &'static [u8] = blob.clone().leak();
+    let first = unpacked(digest, &|| Ok(blob)).unwrap();
+    assert_eq!(first.0, ["a=content", "b=content", "c>../a", "d/", "loop?", "null?", "pipe?"]);
+    let refuse = || Err(io::Error::other("nobody should ask"));
+    assert_eq!(unpacked(digest, &refuse).unwrap(), first);
+    assert!(unpacked(other, &refuse).is_err());
+
+    let kept = cache.path(crate::cache::Shelf::Layers, digest.as_bytes()).unwrap();
+    let whole = std::fs::read(&kept).unwrap();
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 4;
+        std::fs::write(&kept, damaged).unwrap();
+        assert!(unpacked(digest, &refuse).is_err(), "byte {at}");
+        assert!(!kept.exists(), "byte {at}");
+    }
+    for len in [0, 1, 31, 32, whole.len() - 1] {
+        std::fs::write(&kept, &whole[..len]).unwrap();
+        assert!(unpacked(digest, &refuse).is_err(), "{len} bytes");
+    }
+    assert_eq!(unpacked(digest, &|| Ok(blob)).unwrap(), first);
 }

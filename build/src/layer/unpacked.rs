@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Archive, LayerError, LayerLimits, newest_first};
+use super::{Archive, ArchiveFault, LayerError, LayerLimits, kept, newest_first};
+use crate::cache::Cache;
 use crate::cancel::Cancel;
 use crate::oci::{Digest, Image, Layer};
 use crate::progress::Meter;
@@ -19,6 +20,8 @@ const AT_ONCE: usize = 4;
 pub struct Unpacking<'a> {
     /// Where contents go.
     pub folder: &'a Path,
+    /// Where layers are that were unpacked before, and where they stay.
+    pub cache: &'a Cache,
     /// What layers may do.
     pub limits: &'a LayerLimits,
     /// Stops it.
@@ -29,7 +32,7 @@ pub struct Unpacking<'a> {
 
 /// Unpacked layers by digest.
 #[derive(Debug, Default)]
-pub struct UnpackedLayers(HashMap<Digest, Archive>);
+pub struct UnpackedLayers(pub(super) HashMap<Digest, Archive>);
 
 impl UnpackedLayers {
     /// Unpacks `layers`, each of which is named once; `open` gives the blob of one.
@@ -69,6 +72,11 @@ impl UnpackedLayers {
         })
     }
 
+    /// Reads all that comes from the cache and was not read yet, and is an error if it is damaged.
+    pub fn check(&self) -> io::Result<()> {
+        self.0.values().try_for_each(Archive::check)
+    }
+
     /// The tree of `image`, with `mtime_s` as the time of parents that no layer has.
     ///
     /// Panics when a layer of `image` was not among those unpacked.
@@ -94,10 +102,13 @@ fn unpack_one<R: Read + Send>(
     unpacking: &Unpacking<'_>,
 ) -> Result<Archive, LayerError> {
     let digest = layer.digest;
-    let blob = open(layer).map_err(|error| LayerError { digest, fault: super::ArchiveFault::Read(error) })?;
+    if let Some(archive) = kept::find(unpacking.cache, digest) {
+        unpacking.meter.advance(layer.size_bytes);
+        return Ok(archive);
+    }
+    let blob = open(layer).map_err(|error| LayerError { digest, fault: ArchiveFault::Read(error) })?;
     let blob = Counted { blob, meter: unpacking.meter };
-    let Unpacking { folder, limits, cancel, .. } = *unpacking;
-    Archive::unpack_layer(digest, layer.size_bytes, blob, folder, limits, cancel)
+    Archive::unpack_layer(layer, blob, unpacking)
 }
 
 struct Counted<'a, R> {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use path::{NAME_LIMIT_BYTES, PATH_LIMIT_BYTES, PathFault, TreePath, printable};
-pub use spool::{Body, BodyReader, Spool};
+pub use spool::{Body, BodyReader, DamagedSpool, Identity, Spool};
 pub use walk::Walk;
 
 /// Where the kernel is in a tree.
