@@ -1,6 +1,7 @@
 //! The whole way from YAML to files, joined.
 
 mod software;
+mod timing;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ use crate::tree::{DamagedSpool, Spool, Tree};
 
 use software::Listing;
 pub use software::SbomError;
+pub use timing::Phase;
+use timing::Timer;
 
 /// 2017-04-18T16:30:00Z: the time that LinuxKit gives to what a build generates.
 pub const DEFAULT_SOURCE_DATE_S: i64 = 1_492_533_000;
@@ -111,6 +114,8 @@ pub struct Built {
     pub files: Vec<PathBuf>,
     /// Nothing had changed since these files were written, so they were left as they are.
     pub up_to_date: bool,
+    /// Where the time went, one step after another.
+    pub phases: Vec<Phase>,
 }
 
 /// Why there is no build. Its cause, if it has one, is the source.
@@ -234,33 +239,41 @@ fn damaged_blob(error: &BuildError) -> Option<&DamagedBlob> {
 }
 
 fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress) -> Result<Built, BuildError> {
+    let timer = Timer::new(progress);
     let config = read(request)?;
+    timer.lap("config");
     let store = Store::open(&request.store)?;
-    let plan = pin(request, &config, &store, progress)?;
+    let plan = pin(request, &config, &store, &timer)?;
+    timer.lap("pin");
     let manner = Manner { compat: request.compat, alone: BTreeSet::new() };
     let bundles = bundle::bundles(&config, &manner, |written| plan.image(written))?;
     let sources = read_sources(request, &config)?;
 
-    let lists = software::stated(request, &plan, &store, progress)?;
+    let lists = software::stated(request, &plan, &store, &timer)?;
 
     let mut stamp = stamp(request, &config, &plan, &sources);
     lists.add_to(&mut stamp);
-    if let Some(files) = up_to_date(request, &stamp) {
-        return Ok(Built { files, up_to_date: true });
+    let known = up_to_date(request, &stamp);
+    timer.lap("check");
+    if let Some(files) = known {
+        return Ok(Built { files, up_to_date: true, phases: timer.into_phases() });
     }
-    let layers = unpack(request, &plan, &store, cache, progress)?;
+    let layers = unpack(request, &plan, &store, cache, &timer)?;
+    timer.lap("unpack");
     if request.destination == Destination::Stdout {
         // What is written cannot be taken back.
         layers.check().map_err(BuildError::Unpacked)?;
     }
-    let listing = lists.listing(request, progress);
+    let listing = lists.listing(request, &timer);
     let bundles = users::look_up(bundles, &config, &manner, &plan, &layers)?;
     let mut tree = assemble(request, &config, &plan, &bundles, &layers, &sources, &listing)?;
     listing.put(&mut tree, &plan)?;
+    timer.lap("assemble");
     let packing = Packing { threads: Threads::of_machine(), cache };
-    let files = write(request, &tree, packing, progress)?;
+    let files = write(request, &tree, packing, &timer)?;
     keep_stamp(request, &stamp, &files, progress);
-    Ok(Built { files, up_to_date: false })
+    timer.lap("commit");
+    Ok(Built { files, up_to_date: false, phases: timer.into_phases() })
 }
 
 fn check_destination(request: &BuildRequest<'_>) -> Result<(), BuildError> {
@@ -403,14 +416,14 @@ fn write(
     request: &BuildRequest<'_>,
     tree: &Tree,
     packing: Packing<'_>,
-    progress: &dyn Progress,
+    timer: &Timer<'_>,
 ) -> Result<Vec<PathBuf>, BuildError> {
     match &request.destination {
         Destination::Folder { folder, name } => {
             let mut outputs = Outputs::begin(folder)?;
             for &format in &request.formats {
                 for part in format.parts(tree) {
-                    write_file(request, tree, (format, part, packing), &part.file_name(name), &mut outputs, progress)?;
+                    write_file(request, tree, (format, part, packing), &part.file_name(name), &mut outputs, timer)?;
                 }
             }
             request.cancel.check()?;
@@ -420,13 +433,13 @@ fn write(
             let (format, part) = only_part(request, tree)?;
             let name = path.file_name().and_then(|name| name.to_str()).ok_or(BuildError::NotOneFile)?;
             let mut outputs = Outputs::begin(path.parent().unwrap_or(Path::new("")))?;
-            write_file(request, tree, (format, part, packing), name, &mut outputs, progress)?;
+            write_file(request, tree, (format, part, packing), name, &mut outputs, timer)?;
             request.cancel.check()?;
             Ok(outputs.commit()?)
         }
         Destination::Stdout => {
             let (format, part) = only_part(request, tree)?;
-            let meter = progress.begin("write standard output", Some(part.content_bytes(tree)));
+            let meter = timer.begin("write standard output", Some(part.content_bytes(tree)));
             let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &scratch(request) };
             let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, io::stdout().lock()));
             let tree = of_part(request, tree, part)?;
@@ -435,6 +448,7 @@ fn write(
                 FormatError::Cancelled(cancelled) => cancelled.into(),
                 source => BuildError::Format { format, source },
             })?;
+            timer.lap("write standard output");
             Ok(Vec::new())
         }
     }
@@ -452,10 +466,10 @@ fn write_file(
     (format, part, packing): (Format, Part, Packing<'_>),
     name: &str,
     outputs: &mut Outputs,
-    progress: &dyn Progress,
+    timer: &Timer<'_>,
 ) -> Result<(), BuildError> {
     let needed_bytes = part.content_bytes(tree);
-    let meter = progress.begin(&format!("write {name}"), Some(needed_bytes));
+    let meter = timer.begin(&format!("write {name}"), Some(needed_bytes));
     let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &scratch(request) };
     let mut sink = FileSink::new(outputs.create(name, needed_bytes)?);
     let tree = of_part(request, tree, part)?;
@@ -465,7 +479,10 @@ fn write_file(
         source => BuildError::Format { format, source },
     })?;
     let file = sink.finish().map_err(|error| outputs.failed(error))?;
-    Ok(outputs.complete(&file)?)
+    timer.lap(&format!("write {name}"));
+    outputs.complete(&file)?;
+    timer.lap(&format!("sync {name}"));
+    Ok(())
 }
 
 /// LinuxKit knows no hard links in an initrd.

@@ -20,6 +20,7 @@ use crate::pkg;
 use crate::printer::Printer;
 use crate::progress::Shown;
 use crate::surroundings::{self, variable};
+use crate::timings;
 
 /// Longest YAML that is read. Configurations have some kilobytes; `contents:` of files may be long.
 const YAML_BYTES: u64 = 16 << 20;
@@ -90,6 +91,9 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     match pipeline::build(&request, &progress) {
         Ok(built) => {
             tell(&built, printer);
+            if let Some(form) = asked.timings {
+                printer.asked(&timings::shown(&built.phases, form));
+            }
             Ok(())
         }
         Err(error) => Err(Failure::unless_interrupted(error, &cancel)),

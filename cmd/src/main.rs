@@ -11,6 +11,7 @@ mod progress;
 mod reference;
 mod run;
 mod surroundings;
+mod timings;
 
 use std::process::ExitCode;
 

@@ -69,6 +69,11 @@ impl Printer {
         }
     }
 
+    /// What was asked for by a flag of its own: said at every level.
+    pub fn asked(&self, text: &str) {
+        self.talk(&format!("{}\n", printable(text)));
+    }
+
     /// Something worth knowing for who looks into how it works.
     pub fn detail(&self, text: &str) {
         if self.level >= Level::Detail {

@@ -170,7 +170,9 @@ fn everything_has_its_place_in_the_tree() {
     let lab = Lab::new();
     fs::write(lab.path("host.txt"), "from host").unwrap();
     let built = build(&lab.request(WHOLE, &[Format::Tar]), &Silent).unwrap();
-    assert_eq!(built, Built { files: vec![lab.path("out/x.tar")], up_to_date: false });
+    assert_eq!((built.files, built.up_to_date), (vec![lab.path("out/x.tar")], false));
+    let names: Vec<_> = built.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["config", "pin", "check", "unpack", "assemble", "write x.tar", "sync x.tar", "commit"]);
     let listing = lab.tar_listing();
     let has = |line: &str| assert!(listing.iter().any(|listed| listed == line), "no `{line}` in {listing:#?}");
     for line in [
@@ -437,4 +439,27 @@ fn users_are_looked_up_in_the_images_own_list_through_links() {
         let document: serde_json::Value = serde_json::from_str(document).unwrap();
         assert_eq!(document["process"]["user"], expected);
     }
+}
+
+#[test]
+fn a_bill_of_materials_lies_where_it_was_asked_for_and_replaces_no_folder() {
+    let lab = Lab::new();
+    fs::write(lab.path("host.txt"), "from host").unwrap();
+    let build = |path: &str, created_s: i64| {
+        let sbom = Some(SbomRequest { path: path.into(), created_s });
+        build(&BuildRequest { sbom, ..lab.request(WHOLE, &[Format::Tar]) }, &Silent)
+    };
+    for (path, text) in [("../x", "`..`"), ("etc", "folder `etc`"), ("", "folder `.`"), ("init/x", "`init`")] {
+        let error = build(path, 0).unwrap_err();
+        assert!(chain(&error).contains(text), "{path}: {}", chain(&error));
+        assert!(lab.outputs().is_empty());
+    }
+    build("/some/where.json", 0).unwrap();
+    let listing = lab.tar_listing();
+    let bill = listing.iter().find_map(|line| line.strip_prefix("644 some/where.json=")).unwrap().to_owned();
+    for wanted in ["example.test/kernel:1", "SPDXRef-Image-init-1", "pkg:oci/app@sha256%3A", "1970-01-01T00:00:00Z"] {
+        assert!(bill.contains(wanted), "no {wanted} in {bill}");
+    }
+    assert!(build("/some/where.json", 0).unwrap().up_to_date);
+    assert!(!build("/some/where.json", 1).unwrap().up_to_date, "another time is another document");
 }

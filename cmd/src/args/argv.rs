@@ -25,7 +25,9 @@ pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>
         let takes_next = match long_flag(&reached, &word) {
             Some(arg) => {
                 let one_dash = !word.as_encoded_bytes().starts_with(b"--");
-                let takes_next = arg.get_action().takes_values() && !word.as_encoded_bytes().contains(&b'=');
+                let takes_next = arg.get_action().takes_values()
+                    && !arg.is_require_equals_set()
+                    && !word.as_encoded_bytes().contains(&b'=');
                 rewritten.push(if one_dash { prefixed(&word) } else { word });
                 takes_next
             }

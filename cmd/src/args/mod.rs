@@ -6,6 +6,7 @@ mod linuxkit;
 mod pkg;
 mod sbom;
 mod size;
+mod timings;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use disk::DiskSpec;
 pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgNaming, PkgShowTag};
 pub use sbom::Sbom;
+pub use timings::Timings;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -135,6 +137,9 @@ pub struct Build {
     /// About the packages in it.
     #[command(flatten)]
     pub sbom: Sbom,
+    /// Where the time goes
+    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
+    pub timings: Option<Timings>,
 }
 
 /// `kiln run`.
