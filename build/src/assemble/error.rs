@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::KernelPacking;
 use crate::cancel::Cancelled;
 use crate::config::{Place, Role};
 use crate::layer::{ArchiveFault, LayerError};
@@ -39,6 +40,17 @@ pub enum AssembleError {
         file: String,
         /// The YAML's key for it.
         field: &'static str,
+    },
+    /// The kernel cannot be unpacked.
+    #[error("cannot decompress `{file}` of kernel image `{image}`")]
+    KernelPacking {
+        /// Its full reference.
+        image: String,
+        /// The kernel.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<KernelPacking>,
     },
     /// The kernel's tar is none.
     #[error("cannot unpack `{file}` of kernel image `{image}`; with `tar: none` of `kernel:` it is left out")]

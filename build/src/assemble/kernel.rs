@@ -1,5 +1,6 @@
 //! The kernel's image: of it only the kernel, the tar with its modules and the microcode are used.
 
+use super::decompress::unpacked;
 use super::{AssembleError, Ingredients, origin, own_path};
 use crate::config::Role;
 use crate::layer::Archive;
@@ -15,6 +16,13 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
     let fault = |source| AssembleError::Tree { what: Role::Kernel.to_string(), source };
 
     let (mode, mut binary) = find(&files, image, kernel.binary_name(), "binary")?;
+    if ingredients.decompress_kernel {
+        binary = unpacked(&binary, ingredients.folder).map_err(|source| AssembleError::KernelPacking {
+            image: image.reference.clone(),
+            file: kernel.binary_name().into(),
+            source: Box::new(source),
+        })?;
+    }
     // LinuxKit copies the member of the archive, which of a hard link holds nothing.
     if ingredients.compat.is_linuxkit() && files.is_later_name(&own_path(kernel.binary_name())) {
         binary = Body::Inline([].into());

@@ -6,6 +6,7 @@
 //! `etc/hostname`, `.dockerenv` and a few more) is not taken from images: it tells of the machine that made the image.
 
 mod containers;
+mod decompress;
 mod error;
 mod files;
 mod init;
@@ -22,6 +23,7 @@ use crate::oci::Image;
 use crate::plan::Plan;
 use crate::tree::{Attributes, Kind, Origin, Tree, TreeError, TreePath};
 
+pub use decompress::KernelPacking;
 pub use error::AssembleError;
 pub use files::{Roots, SourceFiles};
 
