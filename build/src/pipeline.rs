@@ -10,7 +10,7 @@ use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::assemble::{self, AssembleError, Ingredients, Roots, SourceFiles};
+use crate::assemble::{self, AssembleError, Ingredients, Roots, SourceFiles, VolumeLayouts};
 use crate::bundle::{self, Bundle, BundleError, Manner};
 use crate::cache::Cache;
 use crate::cancel::{Cancel, Cancelled};
@@ -244,6 +244,7 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
     timer.lap("config");
     let store = Store::open(&request.store)?;
     let plan = pin(request, &config, &store, &timer)?;
+    let layouts = volumes::pin(request, &config, &store, &timer)?;
     timer.lap("pin");
     let manner = Manner { compat: request.compat, alone: BTreeSet::new() };
     let bundles = bundle::bundles(&config, &manner, |written| plan.image(written))?;
@@ -253,6 +254,9 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
 
     let mut stamp = stamp(request, &config, &plan, &sources);
     lists.add_to(&mut stamp);
+    for blob in layouts.values().flat_map(|layout| &layout.blobs) {
+        stamp.add("blob", blob.digest.to_string().as_bytes());
+    }
     let known = up_to_date(request, &stamp);
     timer.lap("check");
     if let Some(files) = known {
@@ -264,9 +268,10 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
         // What is written cannot be taken back.
         layers.check().map_err(BuildError::Unpacked)?;
     }
+    let layouts = VolumeLayouts::read(layouts, &store, &scratch(request), &request.cancel)?;
     let listing = lists.listing(request, &timer);
     let bundles = users::look_up(bundles, &config, &manner, &plan, &layers)?;
-    let mut tree = assemble(request, &config, &plan, &bundles, &layers, &sources, &listing)?;
+    let mut tree = assemble(request, &config, &plan, &bundles, &layers, (&sources, &layouts), &listing)?;
     listing.put(&mut tree, &plan)?;
     timer.lap("assemble");
     let packing = Packing { threads: Threads::of_machine(), cache };
@@ -310,7 +315,12 @@ fn pin(
         reference: used.reference.into(),
         place: format!("{}: {}", used.place, used.role),
     };
-    let uses: Vec<_> = config.image_references().into_iter().map(image_use).collect();
+    let uses: Vec<_> = config
+        .image_references()
+        .into_iter()
+        .filter(|used| !volumes::is_layout(config, used.role))
+        .map(image_use)
+        .collect();
     let options = PullOptions { cancel: request.cancel.clone(), ..request.pull.clone() };
     Ok(plan::pin(&uses, &Platform::linux(&request.architecture), store, &options, progress)?)
 }
@@ -393,7 +403,7 @@ fn assemble(
     plan: &Plan,
     bundles: &[Bundle],
     layers: &UnpackedLayers,
-    sources: &SourceFiles,
+    (sources, layouts): (&SourceFiles, &VolumeLayouts),
     listing: &Listing<'_>,
 ) -> Result<Tree, AssembleError> {
     assemble::assemble(&Ingredients {
@@ -401,6 +411,7 @@ fn assemble(
         plan,
         bundles,
         layers,
+        layouts,
         sources,
         folder: &scratch(request),
         limits: &LayerLimits::default(),
@@ -504,6 +515,7 @@ fn keep_stamp(request: &BuildRequest<'_>, stamp: &Stamp, files: &[PathBuf], prog
 }
 
 mod users;
+mod volumes;
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 
 use super::{AssembleError, Ingredients, RESOLV_LINK, origin, own_path};
 use crate::bundle::{Access, Bundle, Root};
-use crate::config::{Role, Volume, VolumeFormat};
+use crate::config::{Role, Volume};
+use crate::plan::Layout;
 use crate::tree::{Kind, Origin, Tree, TreeError};
 
 pub(super) fn add_volumes(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), AssembleError> {
     for (index, volume) in ingredients.config.volumes.iter().enumerate() {
-        add_volume(ingredients, volume, Role::Volume(index), tree)?;
+        add_volume(ingredients, volume, (Role::Volume(index), ingredients.layouts.of(index)), tree)?;
     }
     Ok(())
 }
@@ -15,7 +16,7 @@ pub(super) fn add_volumes(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Res
 fn add_volume(
     ingredients: &Ingredients<'_>,
     volume: &Volume,
-    role: Role,
+    (role, layout): (Role, Option<&Layout>),
     tree: &mut Tree,
 ) -> Result<(), AssembleError> {
     let fault = |source| AssembleError::Tree { what: role.to_string(), source };
@@ -27,18 +28,20 @@ fn add_volume(
         None => {
             tree.put(&own_path(&lower), ingredients.generated(0o755), Kind::directory()).map(drop).map_err(fault)?
         }
-        Some(written) if volume.format == VolumeFormat::Oci => {
-            return Err(AssembleError::Unsupported { what: "a volume of `format: oci`", place: volume.place.clone() });
-        }
         Some(written) => {
-            let image = ingredients.image(written, role)?;
-            tree.set_origin(origin(image, role));
-            let files = ingredients.image_tree(image, role, &lower)?;
-            tree.graft(&own_path(&lower), &files).map_err(fault)?;
-            ingredients.supply_mount_points(tree, &lower).map_err(fault)?;
-            let (path, mode, target) = RESOLV_LINK;
-            let link = Kind::Symlink(target.into());
-            ingredients.generate(tree, &format!("{lower}/{path}"), mode, link).map_err(fault)?;
+            if let Some(layout) = layout {
+                tree.set_origin(Origin { source: layout.reference.clone(), location: role.to_string() });
+                ingredients.layouts.put(layout, &lower, ingredients, tree).map_err(fault)?;
+            } else {
+                let image = ingredients.image(written, role)?;
+                tree.set_origin(origin(image, role));
+                let files = ingredients.image_tree(image, role, &lower)?;
+                tree.graft(&own_path(&lower), &files).map_err(fault)?;
+                ingredients.supply_mount_points(tree, &lower).map_err(fault)?;
+                let (path, mode, target) = RESOLV_LINK;
+                let link = Kind::Symlink(target.into());
+                ingredients.generate(tree, &format!("{lower}/{path}"), mode, link).map_err(fault)?;
+            }
             tree.set_origin(own);
         }
     }

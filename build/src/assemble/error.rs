@@ -7,6 +7,7 @@ use super::KernelPacking;
 use crate::cancel::Cancelled;
 use crate::config::{Place, Role};
 use crate::layer::{ArchiveFault, LayerError};
+use crate::oci::Digest;
 use crate::tree::TreeError;
 
 /// Why images and files do not come together.
@@ -72,13 +73,25 @@ pub enum AssembleError {
         #[source]
         source: TreeError,
     },
-    /// Something that this version cannot do.
-    #[error("{what} is not supported yet\n{}", place.excerpt())]
-    Unsupported {
-        /// What.
-        what: &'static str,
-        /// Where it is written.
-        place: Place,
+    /// A blob of an OCI volume cannot be read from the store.
+    #[error("cannot read {digest} of image `{image}`, which is in a volume")]
+    LayoutBlob {
+        /// The image.
+        image: String,
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A blob of an OCI volume cannot be kept on disk.
+    #[error("cannot keep an image in `{}`; free some space there or choose another `--cache`", folder.display())]
+    SpoolBlob {
+        /// Where to.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// A file of the host that `files:` wants is not there.
     #[error("`source: {}` is not there; relative paths start at `{}`, and `optional: true` makes it no error\n{}", written, working_folder.display(), place.excerpt())]

@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod init;
 mod kernel;
+mod layout;
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ use crate::tree::{Attributes, Kind, Origin, Tree, TreeError, TreePath};
 pub use decompress::KernelPacking;
 pub use error::AssembleError;
 pub use files::{Roots, SourceFiles};
+pub use layout::VolumeLayouts;
 
 /// What a tree is made of.
 pub struct Ingredients<'a> {
@@ -37,6 +39,8 @@ pub struct Ingredients<'a> {
     pub bundles: &'a [Bundle],
     /// The layers of all images.
     pub layers: &'a UnpackedLayers,
+    /// What OCI volumes hold.
+    pub layouts: &'a VolumeLayouts,
     /// What `files:` takes from the host.
     pub sources: &'a SourceFiles,
     /// Where contents go that have to be unpacked.

@@ -287,7 +287,14 @@ fn what_is_wrong_is_named_and_nothing_is_left() {
         ("files:\n  - {path: a, source: store}", &["cannot read", "x.yml:2"]),
         ("files:\n  - {path: a, contents: x, uid: nobody}", &["`nobody` is no container's name", "x.yml:2"]),
         ("files:\n  - {path: a, contents: x}\n  - {path: a/b, contents: x}", &["add files[1]", "`a` in the path"]),
-        ("volumes:\n  - {name: v, image: 'example.test/data:1', format: oci}", &["`format: oci` is not supported"]),
+        (
+            "volumes:\n  - {name: v, image: 'example.test/data:1', format: oci, platforms: [linux/riscv64]}",
+            &["x.yml:2", "volume[0]", "example.test/data:1", "linux/riscv64"],
+        ),
+        (
+            "volumes:\n  - {name: v, image: 'example.test/data:1', format: oci, platforms: [linux]}",
+            &["x.yml:2", "`linux` is no platform"],
+        ),
         ("init: ['example.test/none:1']", &["x.yml:1", "example.test/none:1"]),
         ("init: ['@pkg:../init']", &["x.yml:1"]),
     ] {

@@ -2,6 +2,8 @@
 //!
 //! What is in the store intact is never asked for on the network; what is missing or damaged there is fetched again.
 
+mod layout;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cancel::{Cancel, Cancelled};
@@ -10,6 +12,8 @@ use crate::oci::{
     fetch,
 };
 use crate::progress::Progress;
+
+pub use layout::{Layout, LayoutUse, pin_layouts};
 
 /// One place of a YAML that uses an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +108,16 @@ pub enum PlanError {
         /// Why.
         #[source]
         source: Box<FetchError>,
+    },
+    /// A platform that is none.
+    #[error(
+        "{place}: `{written}` is no platform; write OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as `linux/arm64`"
+    )]
+    Platform {
+        /// Where it is used.
+        place: String,
+        /// As it is written.
+        written: String,
     },
     /// The user stopped the build.
     #[error(transparent)]

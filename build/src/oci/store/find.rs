@@ -73,7 +73,7 @@ impl Store {
     }
 }
 
-fn unavailable(reference: &Reference, wanted: &Platform, entries: &[Descriptor]) -> StoreError {
+pub(super) fn unavailable(reference: &Reference, wanted: &Platform, entries: &[Descriptor]) -> StoreError {
     const SHOWN: usize = 12;
     let known = |entry: &&PlatformEntry| entry.os != "unknown" && !entry.os.is_empty();
     let platforms = entries.iter().filter_map(|entry| entry.platform.as_ref()).filter(known);

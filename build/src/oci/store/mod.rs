@@ -10,6 +10,7 @@ mod attestation;
 mod blob;
 mod find;
 mod index;
+mod layout;
 mod put;
 mod walk;
 
@@ -130,6 +131,20 @@ pub enum StoreError {
         wanted: Platform,
         /// What it runs on.
         found: String,
+    },
+    /// A name that means one platform's image, where an index is needed.
+    #[error(
+        "image `{reference}` is one platform's image without an index, and only an index makes a layout; push it as an index, or leave out `format: oci`"
+    )]
+    NoIndex {
+        /// The image.
+        reference: String,
+    },
+    /// A name that the store does not have.
+    #[error("image `{reference}` is not in the store")]
+    Unnamed {
+        /// The image.
+        reference: String,
     },
     /// Indexes point at indexes without end.
     #[error("image `{reference}` has indexes nested more than {limit} deep")]
