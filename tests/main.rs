@@ -11,3 +11,4 @@ mod conformance;
 mod examples;
 mod lab;
 mod tidy;
+mod yaml;

@@ -14,6 +14,7 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("compat", &[]),
     ("oci", &[]),
     ("config", &[]),
+    ("source", &["config"]),
     ("plan", &["oci"]),
     ("tree", &[]),
     ("layer", &["cache", "oci", "tree"]),
@@ -23,7 +24,10 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("format", &["cache", "tree"]),
     ("output", &["format", "oci"]),
     ("package", &["config", "format", "layer", "oci", "output", "tree"]),
-    ("pipeline", &["assemble", "bundle", "cache", "config", "format", "layer", "oci", "output", "plan", "sbom", "tree"]),
+    (
+        "pipeline",
+        &["assemble", "bundle", "cache", "config", "format", "layer", "oci", "output", "plan", "sbom", "tree"],
+    ),
 ];
 
 /// Where a program may be started.

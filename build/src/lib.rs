@@ -20,4 +20,5 @@ pub mod pipeline;
 pub mod plan;
 pub mod progress;
 pub mod sbom;
+pub mod source;
 pub mod tree;

@@ -15,7 +15,7 @@ use crate::bundle::{self, Bundle, BundleError, Manner};
 use crate::cache::Cache;
 use crate::cancel::{Cancel, Cancelled};
 use crate::compat::Compat;
-use crate::config::{self, Config, ConfigError, ImageReference};
+use crate::config::{self, Config, ConfigError, ImageReference, MetadataFormat, ReadOptions, UnknownVariable};
 use crate::format::{FileSink, Format, FormatError, Packing, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Store, StoreError};
@@ -24,6 +24,7 @@ use crate::plan::{self, ImageUse, Plan, PlanError, Pull, PullOptions};
 use crate::progress::Progress;
 use crate::tree::{DamagedSpool, Spool, Tree};
 
+pub use crate::config::YamlSource;
 use software::Listing;
 pub use software::SbomError;
 pub use timing::Phase;
@@ -31,17 +32,6 @@ use timing::Timer;
 
 /// 2017-04-18T16:30:00Z: the time that LinuxKit gives to what a build generates.
 pub const DEFAULT_SOURCE_DATE_S: i64 = 1_492_533_000;
-
-/// One YAML text, and what it is called in messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct YamlSource {
-    /// As the user named it: a path, or `-`.
-    pub name: String,
-    /// All of it.
-    pub text: String,
-    /// What `@pkg:` folders are relative to; `None` for standard input.
-    pub folder: Option<PathBuf>,
-}
 
 /// Where a build puts its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +76,8 @@ pub struct BuildRequest<'a> {
     pub pull: PullOptions,
     /// For `@pkg:`; without it such an image is an error.
     pub packages: Option<&'a PackageResolver<'a>>,
+    /// What the YAML takes from outside of its text; its own `packages` is not looked at.
+    pub yaml: ReadOptions<'a>,
     /// Whose result is wanted.
     pub compat: Compat,
     /// Whether a packed kernel is unpacked.
@@ -124,6 +116,12 @@ pub enum BuildError {
     /// The YAML is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The YAML cannot be written again.
+    #[error("cannot write the configuration as YAML")]
+    Yaml(#[source] serde_json::Error),
+    /// A value for a variable that no file has.
+    #[error(transparent)]
+    Variable(#[from] UnknownVariable),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -289,19 +287,29 @@ fn check_destination(request: &BuildRequest<'_>) -> Result<(), BuildError> {
     }
 }
 
-fn read(request: &BuildRequest<'_>) -> Result<Config, ConfigError> {
-    let mut configs = Vec::new();
-    for YamlSource { name, text, folder } in &request.sources {
-        let mut packages = |written: &str| {
-            let folder = folder.as_deref().unwrap_or(&request.working_folder).join(written);
-            match request.packages {
-                Some(resolve) => resolve(&folder),
-                None => Err(Box::from("packages cannot be built here")),
-            }
-        };
-        configs.push(config::parse(config::Source { name, text }, &mut packages)?);
-    }
-    config::merge(configs)
+/// The YAML that is built, with everything joined, included and filled in. Building this text gives the same result.
+///
+/// # Errors
+/// [`BuildError::Config`], [`BuildError::Variable`].
+pub fn resolved_yaml(request: &BuildRequest<'_>) -> Result<String, BuildError> {
+    read(request)?.metadata(MetadataFormat::Yaml, str::to_owned).map_err(BuildError::Yaml)
+}
+
+fn read(request: &BuildRequest<'_>) -> Result<Config, BuildError> {
+    let packages = |source: &YamlSource, written: &str| {
+        if source.folder.is_none() && source.name.contains("://") {
+            return Err("a YAML from a URL has no folder beside it; use the package's image".into());
+        }
+        let folder = source.folder.as_deref().unwrap_or(&request.working_folder).join(written);
+        match request.packages {
+            Some(resolve) => resolve(&folder),
+            None => Err(Box::from("packages cannot be built here")),
+        }
+    };
+    let options = ReadOptions { packages: Some(&packages), ..request.yaml.clone() };
+    let read = config::read(&request.sources, &options)?;
+    read.check_set(&options.set)?;
+    Ok(read.config)
 }
 
 fn pin(

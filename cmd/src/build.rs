@@ -1,7 +1,6 @@
 //! `kiln build`: files and flags to a build request, and what came of it.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,9 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
+use kiln_build::config::ReadOptions;
 use kiln_build::format::Format;
 use kiln_build::pipeline::{self, BuildRequest, Built, Destination, SbomRequest, YamlSource};
 use kiln_build::plan::{Pull, PullOptions};
+use kiln_build::source::SourceReader;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args;
@@ -22,33 +23,8 @@ use crate::progress::Shown;
 use crate::surroundings::{self, variable};
 use crate::timings;
 
-/// Longest YAML that is read. Configurations have some kilobytes; `contents:` of files may be long.
-const YAML_BYTES: u64 = 16 << 20;
 /// Output name of a build from standard input, as LinuxKit has it.
 const STDIN_NAME: &str = "moby";
-
-/// A file that cannot be a configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// It cannot be read.
-    #[error("cannot read `{name}`")]
-    Unreadable {
-        /// As the user named it.
-        name: String,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// It is too long.
-    #[error("`{0}` is longer than {YAML_BYTES} bytes, so it is no configuration")]
-    TooLong(String),
-    /// It is no text.
-    #[error("`{0}` is no UTF-8 text, so it is no configuration")]
-    NoText(String),
-    /// It is on the network.
-    #[error("`{0}` is a URL, which is not supported yet")]
-    Url(String),
-}
 
 /// Builds what was asked for.
 pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
@@ -58,20 +34,30 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     let compat = surroundings::compat(asked.linuxkit.compat, &variable)?;
     let source_date_s = surroundings::source_date_s(&variable)?;
     let registries = surroundings::registries(global, &variable)?;
-    let sources = asked.files.iter().map(|file| source(file)).collect::<Result<Vec<_>, _>>()?;
+    let reader = SourceReader {
+        certificates: registries.certificates.clone(),
+        offline: false,
+        working_folder: std::env::current_dir()?,
+    };
+    let sources = asked.files.iter().map(|file| reader.read(file)).collect::<Result<Vec<_>, _>>()?;
+    let include = |from: &YamlSource, name: &str| Ok(reader.include(from, name)?);
+    let environment = |name: &str| variable(name)?.into_string().ok();
     let cancel = cancel_on_signals()?;
     printer.detail(&format!("image store: {}", store.display()));
     let progress = Shown::new(printer);
     let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
     let packages = pkg::Workbench::new(&store, &architecture, source_date_s, cancel.clone())?;
-    let resolve = |folder: &Path| Ok(packages.resolve(folder, &progress)?);
+    let resolve = |folder: &Path| match asked.yaml.dry_run {
+        true => Ok(packages.reference(folder)?),
+        false => Ok(packages.resolve(folder, &progress)?),
+    };
     let request = BuildRequest {
         sources,
         destination,
         formats,
         architecture,
         store,
-        working_folder: std::env::current_dir()?,
+        working_folder: reader.working_folder.clone(),
         home_folder: surroundings::home(&variable),
         source_date_s,
         cancel: cancel.clone(),
@@ -82,12 +68,22 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
             ..PullOptions::default()
         },
         packages: Some(&resolve),
+        yaml: ReadOptions {
+            include: Some(&include),
+            set: asked.yaml.set.iter().cloned().collect(),
+            environment: Some(&environment),
+            ..ReadOptions::default()
+        },
         compat,
         decompress_kernel: asked.linuxkit.decompress_kernel,
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
         sbom: sbom(asked, source_date_s)?,
     };
+    if asked.yaml.dry_run {
+        let text = pipeline::resolved_yaml(&request).map_err(|error| Failure::unless_interrupted(error, &cancel))?;
+        return Ok(printer.data(text.as_bytes())?);
+    }
     match pipeline::build(&request, &progress) {
         Ok(built) => {
             tell(&built, printer);
@@ -169,31 +165,6 @@ fn default_name(last: Option<&PathBuf>) -> String {
     stem.map_or_else(|| STDIN_NAME.into(), |stem| stem.to_string_lossy().into_owned())
 }
 
-fn source(file: &Path) -> Result<YamlSource, SourceError> {
-    let name = file.to_string_lossy().into_owned();
-    if name.starts_with("http://") || name.starts_with("https://") {
-        return Err(SourceError::Url(name));
-    }
-    let is_stdin = file == Path::new("-");
-    let mut bytes = Vec::new();
-    let read = |from: &mut dyn Read, bytes: &mut Vec<u8>| from.take(YAML_BYTES + 1).read_to_end(bytes);
-    let done = if is_stdin {
-        read(&mut io::stdin().lock(), &mut bytes)
-    } else {
-        File::open(file).and_then(|mut file| read(&mut file, &mut bytes))
-    };
-    done.map_err(|source| SourceError::Unreadable { name: name.clone(), source })?;
-    if bytes.len() as u64 > YAML_BYTES {
-        return Err(SourceError::TooLong(name));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| SourceError::NoText(name.clone()))?;
-    let folder = file
-        .parent()
-        .filter(|_| !is_stdin)
-        .map(|folder| if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_path_buf() });
-    Ok(YamlSource { name, text, folder })
-}
-
 fn tell(built: &Built, printer: &Printer) {
     for file in &built.files {
         let size = file.metadata().map(|metadata| format!(" ({})", HumanBytes(metadata.len()))).unwrap_or_default();
@@ -240,18 +211,5 @@ mod tests {
         assert_eq!(named("-"), (".".into(), "moby".into()));
         assert_eq!(named("-dir out -name n a.yml"), ("out".into(), "n".into()));
         assert_eq!(destination(&asked("-o - a.yml")), Destination::Stdout);
-    }
-
-    #[test]
-    fn what_is_no_configuration_is_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("x.yml");
-        assert!(matches!(source(&file), Err(SourceError::Unreadable { .. })));
-        std::fs::write(&file, b"\xff").unwrap();
-        assert!(matches!(source(&file), Err(SourceError::NoText(_))));
-        File::create(&file).unwrap().set_len(YAML_BYTES + 1).unwrap();
-        assert!(matches!(source(&file), Err(SourceError::TooLong(_))));
-        assert!(matches!(source(Path::new("https://x/y.yml")), Err(SourceError::Url(_))));
-        assert!(matches!(source(folder.path()), Err(SourceError::Unreadable { .. })));
     }
 }

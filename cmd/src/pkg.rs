@@ -42,6 +42,12 @@ impl Workbench {
         let options = PackageOptions { org: org_from_environment(&variable), ..PackageOptions::default() };
         Package::load_with(folder, &options)?.resolve(&Store::open(&self.store)?, &self.context, progress)
     }
+
+    /// The reference of the package in `folder`, which is not built.
+    pub fn reference(&self, folder: &Path) -> Result<String, PackageError> {
+        let options = PackageOptions { org: org_from_environment(&variable), ..PackageOptions::default() };
+        Ok(Package::load_with(folder, &options)?.reference().to_string())
+    }
 }
 
 /// Does what `kiln pkg` asks for.

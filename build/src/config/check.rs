@@ -8,7 +8,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::decode::shown;
 use super::file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
 use super::parse::{Document, Step};
-use super::{After, Config, ConfigError, Container, ContainerOptions, Fault, FileMode, Id, InitImage, Kernel};
+use super::{After, Config, ConfigError, Container, ContainerOptions, Fault, FileMode, Id, InitImage, Kernel, Place};
 
 /// Longest name of a container: its directory `000-NAME` must fit a file name of 255 bytes.
 const MAX_NAME_BYTES: usize = 200;
@@ -28,6 +28,11 @@ pub(super) struct ConfigFields {
     /// Content trust of former days; read over.
     #[serde(rename = "trust")]
     _trust: Option<IgnoredAny>,
+    /// Files that come before this one: paths relative to it, or URLs.
+    include: Vec<String>,
+    /// Names that `${NAME}` may stand for in this file's values, with their defaults.
+    #[serde(rename = "variables")]
+    _variables: Option<BTreeMap<String, Option<String>>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -73,7 +78,7 @@ struct VolumeFields {
 
 impl Document {
     pub fn config(&self, fields: ConfigFields) -> Result<Config, ConfigError> {
-        let ConfigFields { kernel, init, onboot, onshutdown, services, files, volumes, _trust } = fields;
+        let ConfigFields { kernel, init, onboot, onshutdown, services, files, volumes, .. } = fields;
         let config = Config {
             kernel: self.kernel(kernel)?,
             init: self.init(init)?,
@@ -86,6 +91,12 @@ impl Document {
         self.unique("service", "services", config.services.iter().map(|service| service.name.as_str()))?;
         self.unique("volume", "volumes", config.volumes.iter().map(|volume| volume.name.as_str()))?;
         Ok(config)
+    }
+
+    /// What the file includes, and where it says so.
+    pub fn includes(&self, fields: &ConfigFields) -> Vec<(String, Place)> {
+        let at = |index| self.place(&[Step::Field("include"), Step::Index(index)]);
+        fields.include.iter().enumerate().map(|(index, name)| (name.clone(), at(index))).collect()
     }
 
     fn each<T, U>(
@@ -262,9 +273,11 @@ impl Document {
 
     /// Only what can be no reference at all; its grammar is the registry client's.
     fn reference(&self, reference: &str, path: &[Step<'_>]) -> Result<(), ConfigError> {
-        let fit = |c: char| c.is_ascii_graphic();
+        // Also what nobody expanded: `$` and braces are in no reference.
+        let fit = |c: char| c.is_ascii_graphic() && !matches!(c, '$' | '{' | '}');
         if reference.is_empty() || !reference.chars().all(fit) {
-            let text = format!("`{}` is no image reference; write NAME[:TAG][@DIGEST]", shown(reference));
+            let hint = if reference.contains("${") { "; a variable must be named under `variables`" } else { "" };
+            let text = format!("`{}` is no image reference; write NAME[:TAG][@DIGEST]{hint}", shown(reference));
             return Err(self.error(Fault::Invalid { text }, path));
         }
         Ok(())

@@ -99,6 +99,15 @@ pub enum Fault {
         /// Line of the first one, counted from 1.
         first: usize,
     },
+    /// An included file that cannot be read.
+    #[error("cannot include `{file}`")]
+    Include {
+        /// As it is written.
+        file: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A name in `after` that no service has.
     #[error("no service is named `{name}`{}", other_service(nearest, *onboot))]
     UnknownService {

@@ -2,7 +2,8 @@
 //!
 //! Every fault is shown with file, line, column, the line itself and carets ([`ConfigError`]). What came in is checked
 //! here, once: later rooms get values that cannot be wrong in themselves, and a [`Place`] for what only they can find out
-//! (an image that does not exist). This room reads no file and asks no network: `@pkg:` references go to a callback.
+//! (an image that does not exist). This room reads no file and asks no network: `@pkg:` references, included files and
+//! values of variables come from callbacks.
 
 mod capability;
 mod check;
@@ -18,10 +19,12 @@ mod node;
 mod order;
 mod parse;
 mod place;
+mod read;
 mod resources;
 mod runtime;
 mod service;
 mod value;
+mod variables;
 
 pub use capability::Capability;
 pub use container::{Container, ContainerOptions};
@@ -32,6 +35,7 @@ pub use kernel::Kernel;
 pub use mount::{Bind, Mount, TmpfsMount};
 pub use parse::{MAX_TEXT_BYTES, PackageError, decode, merge, parse, parse_label};
 pub use place::{Place, Source};
+pub use read::{IncludeReader, PackageReader, ReadConfig, ReadOptions, UnknownVariable, YamlSource, read};
 pub use resources::{
     BlockIo, Cpu, DeviceRule, HugepageLimit, Memory, Network, NetworkPriority, Pids, RdmaLimit, Resources,
     ThrottleDevice, WeightDevice,

@@ -9,6 +9,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::Fault;
 use super::decode::shown;
 use super::place::Mark;
+use super::variables::{self, Variables};
 
 /// Deepest nesting: LinuxKit's fields need 7 levels.
 const MAX_DEPTH: usize = 32;
@@ -68,12 +69,15 @@ impl Node {
     }
 }
 
-/// The one document of `text`, with `replace` asked about each string that is a value.
+/// The one document of `text`, with the values of `variables` put in, and then `replace` asked about each string that is
+/// a value.
 pub(super) fn read(
     text: &str,
+    variables: &Variables,
     replace: &mut dyn FnMut(&str) -> Result<Option<String>, Fault>,
 ) -> Result<Node, Located> {
-    let mut tree = Tree { open: Vec::new(), anchors: BTreeMap::new(), nodes: 0, bytes: 0, root: None, replace };
+    let mut tree =
+        Tree { open: Vec::new(), anchors: BTreeMap::new(), nodes: 0, bytes: 0, root: None, variables, replace };
     let mut parser = Parser::new_from_str(text);
     let mut documents = 0;
     while let Some(next) = parser.next_event() {
@@ -144,6 +148,7 @@ struct Tree<'r> {
     nodes: usize,
     bytes: usize,
     root: Option<Node>,
+    variables: &'r Variables,
     replace: &'r mut dyn FnMut(&str) -> Result<Option<String>, Fault>,
 }
 
@@ -262,15 +267,33 @@ impl Tree<'_> {
     ) -> Result<Node, Located> {
         let is_key = matches!(self.open.last(), Some(Open { kind: OpenKind::Map { key: None, .. }, .. }));
         // A key is a word, whatever it looks like.
-        let value = if is_key { Value::Text(text.into_owned()) } else { typed(text, style, tag, mark)? };
+        if is_key {
+            return Ok(Node { mark, value: Value::Text(text.into_owned()) });
+        }
+        if self.is_in_variables() {
+            // Text, whatever it looks like: `1.10` is a version here.
+            let plain = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null");
+            let value = if plain { Value::Null } else { Value::Text(text.into_owned()) };
+            return Ok(Node { mark, value });
+        }
+        let text = self.variables.expand(&text).map_err(|fault| (fault, mark))?.map_or(text, Cow::Owned);
+        let value = typed(text, style, tag, mark)?;
         let value = match value {
-            Value::Text(text) if !is_key => match (self.replace)(&text).map_err(|fault| (fault, mark))? {
+            Value::Text(text) => match (self.replace)(&text).map_err(|fault| (fault, mark))? {
                 Some(replaced) => Value::Text(replaced),
                 None => Value::Text(text),
             },
             other => other,
         };
         Ok(Node { mark, value })
+    }
+}
+
+impl Tree<'_> {
+    /// Whether the next value is one of the top level's `variables`.
+    fn is_in_variables(&self) -> bool {
+        let [Open { kind: OpenKind::Map { key: Some(key), .. }, .. }, _] = &self.open[..] else { return false };
+        key.text == variables::SECTION
     }
 }
 

@@ -10,6 +10,7 @@ use super::decode::shown;
 use super::node::{self, Node};
 use super::order;
 use super::place::{Mark, Origin};
+use super::variables::{self, Variables};
 use super::{Config, ConfigError, ContainerOptions, Fault, LABEL, Place, Source};
 
 /// Longest configuration that is read.
@@ -33,8 +34,12 @@ pub fn parse(
     source: Source<'_>,
     packages: &mut dyn FnMut(&str) -> Result<String, PackageError>,
 ) -> Result<Config, ConfigError> {
-    let document = Document::read(source, MAX_TEXT_BYTES, packages)?;
+    let (document, _) = Document::read_with_variables(source, &|_| None, packages)?;
     let fields: ConfigFields = document.decode()?;
+    if let Some((_, place)) = document.includes(&fields).into_iter().next() {
+        let text = "nothing can be included here".into();
+        return Err(ConfigError { fault: Fault::Invalid { text }, place: Box::new(place) });
+    }
     document.config(fields)
 }
 
@@ -126,17 +131,44 @@ impl Document {
         }
         let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
         let origin = Origin::new(Source { name: source.name, text });
+        Self::of(origin, text, &Variables::default(), packages)
+    }
+
+    /// Reads a file with its variables; `given` gives the values that come from outside. The text is read once, and once
+    /// more if it has variables or packages.
+    pub fn read_with_variables(
+        source: Source<'_>,
+        given: &dyn Fn(&str) -> Option<String>,
+        packages: &mut dyn FnMut(&str) -> Result<String, PackageError>,
+    ) -> Result<(Self, Variables), ConfigError> {
+        let plain = Self::read(source, MAX_TEXT_BYTES, &mut |folder| Ok(format!("{PACKAGE}{folder}")))?;
+        let wrong =
+            |(fault, mark)| ConfigError { fault, place: Box::new(plain.origin.place(mark, variables::SECTION.into())) };
+        let variables = Variables::of(&plain.root, given).map_err(wrong)?;
+        if variables.is_empty() && !source.text.contains(PACKAGE) {
+            return Ok((plain, variables));
+        }
+        let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
+        Ok((Self::of(plain.origin, text, &variables, packages)?, variables))
+    }
+
+    fn of(
+        origin: Origin,
+        text: &str,
+        variables: &Variables,
+        packages: &mut dyn FnMut(&str) -> Result<String, PackageError>,
+    ) -> Result<Self, ConfigError> {
         let mut replace = |value: &str| {
             let Some(folder) = value.strip_prefix(PACKAGE) else { return Ok(None) };
             let answer = packages(folder).map(Some);
             answer.map_err(|source| Fault::Package { folder: shown(folder), source })
         };
-        let root = node::read(text, &mut replace)
+        let root = node::read(text, variables, &mut replace)
             .map_err(|(fault, mark)| ConfigError { fault, place: Box::new(origin.place(mark, String::new())) })?;
         Ok(Self { root, origin })
     }
 
-    fn decode<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ConfigError> {
+    pub fn decode<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ConfigError> {
         if matches!(self.root.value, node::Value::Null) {
             let place = Box::new(self.origin.place(START, String::new()));
             return Err(ConfigError { fault: Fault::Empty, place });

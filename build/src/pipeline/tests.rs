@@ -106,6 +106,7 @@ impl Lab {
             cancel: Cancel::default(),
             pull: PullOptions { pull: Pull::Never, ..PullOptions::default() },
             packages: None,
+            yaml: ReadOptions::default(),
             compat: Compat::Right,
             decompress_kernel: false,
             input_tar: None,

@@ -7,6 +7,7 @@ mod pkg;
 mod sbom;
 mod size;
 mod timings;
+mod yaml;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgNaming, PkgShowTag};
 pub use sbom::Sbom;
 pub use timings::Timings;
+pub use yaml::Yaml;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -110,7 +112,7 @@ pub enum Command {
 /// `kiln build`.
 #[derive(Debug, Clone, Args)]
 pub struct Build {
-    /// YAML files, merged in this order; `-` is standard input
+    /// YAML files or http(s) URLs, merged in this order; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Name that the output files start with [default: the last FILE's, less its extension]
@@ -131,6 +133,9 @@ pub struct Build {
     /// Ask the registry even for images that are in the store
     #[arg(long)]
     pub pull: bool,
+    /// About the YAML.
+    #[command(flatten)]
+    pub yaml: Yaml,
     /// To be like LinuxKit.
     #[command(flatten)]
     pub linuxkit: Linuxkit,
