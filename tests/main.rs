@@ -10,5 +10,6 @@ mod cli;
 mod conformance;
 mod examples;
 mod lab;
+mod pkg;
 mod tidy;
 mod yaml;

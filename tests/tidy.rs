@@ -23,7 +23,7 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("assemble", &["config", "bundle", "layer", "oci", "plan", "tree"]),
     ("format", &["cache", "tree"]),
     ("output", &["format", "oci"]),
-    ("package", &["config", "format", "layer", "oci", "output", "tree"]),
+    ("package", &["config", "format", "layer", "oci", "output", "plan", "tree"]),
     (
         "pipeline",
         &["assemble", "bundle", "cache", "config", "format", "layer", "oci", "output", "plan", "sbom", "tree"],

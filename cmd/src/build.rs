@@ -46,7 +46,13 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     printer.detail(&format!("image store: {}", store.display()));
     let progress = Shown::new(printer);
     let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
-    let packages = pkg::Workbench::new(&store, &architecture, source_date_s, cancel.clone())?;
+    let pull = PullOptions {
+        docker_first: asked.linuxkit.docker,
+        pull: if asked.pull { Pull::Always } else { Pull::Missing },
+        registry: registries,
+        ..PullOptions::default()
+    };
+    let packages = pkg::Workbench::new(&store, &architecture, source_date_s, pull.clone(), cancel.clone())?;
     let resolve = |folder: &Path| match asked.yaml.dry_run {
         true => Ok(packages.reference(folder)?),
         false => Ok(packages.resolve(folder, &progress)?),
@@ -61,12 +67,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         home_folder: surroundings::home(&variable),
         source_date_s,
         cancel: cancel.clone(),
-        pull: PullOptions {
-            docker_first: asked.linuxkit.docker,
-            pull: if asked.pull { Pull::Always } else { Pull::Missing },
-            registry: registries,
-            ..PullOptions::default()
-        },
+        pull,
         packages: Some(&resolve),
         yaml: ReadOptions {
             include: Some(&include),

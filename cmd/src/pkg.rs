@@ -1,14 +1,17 @@
 //! `kiln pkg`: package folders to images in the store, and what `@pkg:` in a YAML means.
 
+mod build;
+
 use std::path::{Path, PathBuf};
 
 use kiln_build::cancel::Cancel;
-use kiln_build::oci::{Platform, Store};
-use kiln_build::package::{BuildContext, Package, PackageError, PackageOptions};
+use kiln_build::oci::{Platform, Reference, Store};
+use kiln_build::package::{self, BuildContext, DockerfileOptions, Package, PackageError, PackageOptions, Publishing};
+use kiln_build::plan::PullOptions;
 use kiln_build::progress::Progress;
 
 use crate::args::{self, PkgCommand, PkgNaming};
-use crate::build::{cancel_on_signals, own_architecture};
+use crate::build::cancel_on_signals;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::progress::Shown;
@@ -31,9 +34,22 @@ pub struct Workbench {
 
 impl Workbench {
     /// Describes it; nothing is made yet.
-    pub fn new(store: &Path, architecture: &str, source_date_s: i64, cancel: Cancel) -> Result<Self, Failure> {
+    pub fn new(
+        store: &Path,
+        architecture: &str,
+        source_date_s: i64,
+        pull: PullOptions,
+        cancel: Cancel,
+    ) -> Result<Self, Failure> {
         let cache_folder = surroundings::kept("packages", &variable).ok_or(SurroundingsError::NoHome)?;
-        let context = BuildContext { cache_folder, platform: Platform::linux(architecture), source_date_s, cancel };
+        let context = BuildContext {
+            cache_folder,
+            platform: Platform::linux(architecture),
+            source_date_s,
+            cancel,
+            pull,
+            dockerfile: DockerfileOptions::default(),
+        };
         Ok(Self { store: store.to_owned(), context })
     }
 
@@ -52,38 +68,19 @@ impl Workbench {
 
 /// Does what `kiln pkg` asks for.
 pub fn pkg(asked: &args::Pkg, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
-    let options = options(&asked.naming, &variable)?;
+    let mut options = options(&asked.naming, &variable)?;
+    if let PkgCommand::Build(asked) | PkgCommand::Push(asked) = &asked.command {
+        options.dockerfile.clone_from(&asked.dockerfile);
+    }
+    // Its hash stays the same whatever changes.
+    let anew = asked.naming.dev;
     match &asked.command {
-        PkgCommand::Build(asked) => build(asked, &options, global, printer),
+        PkgCommand::Build(asked) => build::build(asked, options, asked.push, anew, global, printer),
+        PkgCommand::Push(asked) => build::build(asked, options, true, anew, global, printer),
         PkgCommand::ShowTag(asked) => show_tag(asked, &options, printer),
+        PkgCommand::Manifest(asked) => manifest(asked, &options, global, printer),
+        PkgCommand::RemoteTag(asked) => remote_tag(asked, global, printer),
     }
-}
-
-/// Builds each package, or with force builds it anew, and prints its reference.
-fn build(
-    asked: &args::PkgBuild,
-    options: &PackageOptions,
-    global: &args::Global,
-    printer: &Printer,
-) -> Result<(), Failure> {
-    let store = surroundings::store(global, &variable)?;
-    let source_date_s = surroundings::source_date_s(&variable)?;
-    let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
-    let cancel = cancel_on_signals()?;
-    let bench = Workbench::new(&store, &architecture, source_date_s, cancel.clone())?;
-    let progress = Shown::new(printer);
-    for folder in &asked.dirs {
-        let package = Package::load_with(folder, options)?;
-        let store = Store::open(&bench.store)?;
-        let built = if asked.force {
-            package.build(&store, &bench.context, &progress)
-        } else {
-            package.ensure(&store, &bench.context, &progress)
-        };
-        built.map_err(|error| Failure::unless_interrupted(error, &cancel))?;
-        printer.data(format!("{}\n", package.reference()).as_bytes())?;
-    }
-    Ok(())
 }
 
 /// Prints the reference of each package, one a line.
@@ -96,6 +93,40 @@ fn show_tag(asked: &args::PkgShowTag, options: &PackageOptions, printer: &Printe
         };
         printer.data(line.as_bytes())?;
     }
+    Ok(())
+}
+
+/// Makes and pushes the index of each package; prints its reference.
+fn manifest(
+    asked: &args::PkgManifest,
+    options: &PackageOptions,
+    global: &args::Global,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let registry = surroundings::registries(global, &variable)?;
+    let cancel = cancel_on_signals()?;
+    let progress = Shown::new(printer);
+    let with = Publishing { registry: &registry, cancel: &cancel, progress: &progress };
+    for folder in &asked.dirs {
+        let package = Package::load_with(folder, options)?;
+        let pushed = package.push_index(asked.release.as_deref(), with);
+        pushed.map_err(|error| Failure::unless_interrupted(error, &cancel))?;
+        printer.data(format!("{}\n", package.reference()).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Gives an image in a registry another tag.
+fn remote_tag(asked: &args::PkgRemoteTag, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
+    let reference = |text: &str| text.parse::<Reference>().map_err(Failure::usage);
+    let (from, to) = (reference(&asked.from)?, reference(&asked.to)?);
+    let registry = surroundings::registries(global, &variable)?;
+    let cancel = cancel_on_signals()?;
+    let progress = Shown::new(printer);
+    let with = Publishing { registry: &registry, cancel: &cancel, progress: &progress };
+    let digest = package::remote_tag(&from, &to, with);
+    let digest = digest.map_err(|error| Failure::unless_interrupted(error, &cancel))?;
+    printer.note(&format!("`{to}` is {digest}"));
     Ok(())
 }
 

@@ -25,6 +25,7 @@ use crate::oci::Layer;
 use crate::tree::{Body, Identity, Spool, Tree};
 
 pub use archive::{ArchiveLimits, Member, MemberKind};
+pub(crate) use decompress::decompress;
 pub use fault::{ArchiveFault, LayerError, MemberFault};
 pub use unpacked::{UnpackedLayers, Unpacking};
 
@@ -86,7 +87,7 @@ impl Archive {
     ) -> Result<(Self, u32), ArchiveFault> {
         let full = |source| ArchiveFault::Spool { folder: folder.into(), len_bytes: 0, source };
         let spool = Spool::create(folder).map_err(full)?.identified(identity);
-        let content = decompress::decompress(blob).map_err(ArchiveFault::Read)?;
+        let content = decompress(blob).map_err(ArchiveFault::Read)?;
         let mut content = Spooling { content, spool: &spool, folder, len: 0, hasher: Hasher::new() };
         let members = archive::read(&mut content, limits, cancel)?;
         let (len, crc32) = (content.len, content.hasher.finalize());

@@ -1,5 +1,6 @@
 //! A package's image: its sources one after another, then a layer, then a name in the store.
 
+use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
@@ -8,9 +9,10 @@ use super::deb::{Selection, unpack};
 use super::error::{PackageError, io_error};
 use super::recipe::{Debian, Source};
 use super::stage::Stage;
-use super::{Package, cargo, kernel, lock, pack};
+use super::{DockerfileOptions, Package, cargo, dockerfile, kernel, lock, pack};
 use crate::cancel::Cancel;
-use crate::oci::{Image, Platform, Store, StoreError};
+use crate::oci::{Image, Platform, RegistryOptions, Store, StoreError};
+use crate::plan::{self, ImageUse, PlanError, Pull, PullOptions};
 use crate::progress::{Progress, Silent};
 
 /// What a package is built with.
@@ -24,11 +26,15 @@ pub struct BuildContext {
     pub source_date_s: i64,
     /// Stops a build, with the programs that it has started; nothing is left behind but what they had finished.
     pub cancel: Cancel,
+    /// How registries are asked, for base images and for packages that somebody else may have built.
+    pub pull: PullOptions,
+    /// For packages with a Dockerfile.
+    pub dockerfile: DockerfileOptions,
 }
 
 impl Package {
-    /// The reference, whose image is then in `store`: built now if it was missing. This is what `@pkg:FOLDER` means. A
-    /// package that only has a Dockerfile is not built: its image may be in a registry.
+    /// The reference, whose image is then in `store`: built now if it was missing. This is what `@pkg:FOLDER` means. Of a
+    /// package that only has a Dockerfile the image may be missing still, where nothing here can build it.
     ///
     /// Errors: as of [`build`](Self::build).
     pub fn resolve(
@@ -37,17 +43,16 @@ impl Package {
         context: &BuildContext,
         progress: &dyn Progress,
     ) -> Result<String, PackageError> {
-        if self.recipe().is_native() {
-            self.ensure(store, context, progress)?;
-        } else if self.find(store, context)?.is_none() {
-            let (short, folder) = (self.reference(), self.folder().display());
-            progress
-                .note(&format!("package `{folder}` only has a Dockerfile, so `{short}` is looked for in a registry"));
+        match self.ensure(store, context, progress) {
+            Ok(_) => {}
+            Err(error @ PackageError::NoBuilder { .. }) => progress.note(&format!("`{}`: {error}", self.reference())),
+            Err(error) => return Err(error),
         }
         Ok(self.reference().to_owned())
     }
 
-    /// The image, from the store if it is there intact, else built.
+    /// The image: from the store if it is there intact, else from the registry if nobody else could have built another
+    /// one, else built. Native packages are never asked of a registry.
     ///
     /// Errors: as of [`build`](Self::build).
     pub fn ensure(
@@ -56,22 +61,72 @@ impl Package {
         context: &BuildContext,
         progress: &dyn Progress,
     ) -> Result<Image, PackageError> {
+        match self.find_or_pull(store, context, progress)? {
+            Some(image) => Ok(image),
+            None => self.build_missing(store, context, progress),
+        }
+    }
+
+    /// The image, if the store or the registry has it.
+    pub fn find_or_pull(
+        &self,
+        store: &Store,
+        context: &BuildContext,
+        progress: &dyn Progress,
+    ) -> Result<Option<Image>, PackageError> {
+        match self.find(store, context)? {
+            Some(image) => Ok(Some(image)),
+            None => self.pull(store, context, progress),
+        }
+    }
+
+    /// Builds the image, unless the store has it by now.
+    ///
+    /// Errors: as of [`build`](Self::build).
+    pub fn build_missing(
+        &self,
+        store: &Store,
+        context: &BuildContext,
+        progress: &dyn Progress,
+    ) -> Result<Image, PackageError> {
+        let _lock = self.lock(context, progress)?;
+        // Somebody else may have built it while we waited.
         match self.find(store, context)? {
             Some(image) => Ok(image),
-            None => {
-                let _lock = self.lock(context, progress)?;
-                // Somebody else may have built it while we waited.
-                match self.find(store, context)? {
-                    Some(image) => Ok(image),
-                    None => self.build_locked(store, context, progress),
-                }
+            None => self.build_locked(store, context, progress),
+        }
+    }
+
+    /// The image, if the registry has it.
+    fn pull(
+        &self,
+        store: &Store,
+        context: &BuildContext,
+        progress: &dyn Progress,
+    ) -> Result<Option<Image>, PackageError> {
+        let is_known = !self.is_dirty() && self.is_named_for_content();
+        if self.recipe().is_native() || !is_known || context.pull.pull == Pull::Never {
+            return Ok(None);
+        }
+        let used = ImageUse { reference: self.reference().to_owned(), place: self.folder().display().to_string() };
+        // Most often it is simply not there; a registry that fails is no reason to wait.
+        let registry = RegistryOptions { attempts: 1, ..context.pull.registry.clone() };
+        let options = PullOptions { cancel: context.cancel.clone(), registry, ..context.pull.clone() };
+        match plan::pin(&[used], &context.platform, store, &options, progress) {
+            Ok(plan) => Ok(plan.image(self.reference()).cloned()),
+            Err(PlanError::Cancelled(cancelled)) => Err(cancelled.into()),
+            Err(error) => {
+                let why = error.source().map_or_else(|| error.to_string(), |source| innermost(source).to_string());
+                progress.note(&format!("`{}` cannot be pulled for {}: {why}", self.reference(), context.platform));
+                Ok(None)
             }
         }
     }
 
     /// Builds the image, whether the store has it or not.
     ///
-    /// Errors: [`PackageError::NeedsBuilder`] without native sources; everything that a source can meet.
+    /// Errors: everything that a source can meet; without sources [`PackageError::NoBuilder`], base images that cannot be
+    /// had, and what the builder says.
     pub fn build(&self, store: &Store, context: &BuildContext, progress: &dyn Progress) -> Result<Image, PackageError> {
         let _lock = self.lock(context, progress)?;
         self.build_locked(store, context, progress)
@@ -88,6 +143,31 @@ impl Package {
         }
     }
 
+    /// Whether it can be built for the platform: `None`, or why not.
+    ///
+    /// Errors: no builder; a Dockerfile that cannot be read.
+    pub fn hindrance(&self, context: &BuildContext) -> Result<Option<String>, PackageError> {
+        let (arches, wanted) = (&self.recipe().arches, &context.platform.architecture);
+        if !arches.contains(wanted) {
+            return Ok(Some(format!("its `arches` are {}", arches.join(", "))));
+        }
+        if self.recipe().is_native() { Ok(None) } else { dockerfile::hindrance(self, context) }
+    }
+
+    /// The command line that a build would start, as a shell takes it; `None` for a native package.
+    pub fn dry_run(&self, context: &BuildContext) -> Result<Option<String>, PackageError> {
+        if self.recipe().is_native() { Ok(None) } else { dockerfile::dry_run(self, context).map(Some) }
+    }
+
+    /// Gives the image to Docker, as `TAG-ARCH`, and as `TAG` too if it is for this machine.
+    ///
+    /// Errors: the store lacks it; no Docker.
+    pub fn load_into_docker(&self, store: &Store, context: &BuildContext) -> Result<(), PackageError> {
+        let missing = || PackageError::NotBuilt { reference: self.reference().to_owned() };
+        let image = self.find(store, context)?.ok_or_else(missing)?;
+        dockerfile::load_into_docker(self, image, store, context)
+    }
+
     fn lock(&self, context: &BuildContext, progress: &dyn Progress) -> Result<fs::File, PackageError> {
         let name = self.reference().replace(['/', ':'], "_");
         lock::wait(&context.cache_folder.join("locks").join(name), self.reference(), &context.cancel, progress)
@@ -100,16 +180,15 @@ impl Package {
         progress: &dyn Progress,
     ) -> Result<Image, PackageError> {
         let recipe = self.recipe();
-        if !recipe.is_native() {
-            let (folder, reference) = (self.folder().to_owned(), self.reference().to_owned());
-            return Err(PackageError::NeedsBuilder { folder, reference });
-        }
         let architecture = &context.platform.architecture;
         if !recipe.arches.contains(architecture) {
             let (folder, arches) = (self.folder().to_owned(), recipe.arches.clone());
             return Err(PackageError::Architecture { folder, arches, wanted: architecture.clone() });
         }
         let _meter = progress.begin(&format!("package {}", self.reference()), None);
+        if !recipe.is_native() {
+            return dockerfile::build(self, store, context, progress);
+        }
         let stage = self.stage(context, progress)?;
         context.cancel.check()?;
         let (layer, diff_id) = pack::write_layer(&stage.tree, store, &Silent)?;
@@ -144,6 +223,11 @@ impl Package {
         }
         Ok(stage)
     }
+}
+
+/// Where it began.
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    error.source().map_or(error, innermost)
 }
 
 fn add_debian(debian: &Debian, apt: &Apt<'_>, stage: &mut Stage) -> Result<(), PackageError> {
@@ -182,6 +266,8 @@ mod tests {
             platform: Platform::linux("amd64"),
             source_date_s: 1_000_000,
             cancel: Cancel::default(),
+            pull: PullOptions { pull: Pull::Never, ..PullOptions::default() },
+            dockerfile: DockerfileOptions::default(),
         };
         Room { folder, store, context }
     }
@@ -197,12 +283,11 @@ mod tests {
     }
 
     #[test]
-    fn a_package_with_only_a_dockerfile_needs_a_builder_but_has_a_reference() {
+    fn a_package_with_nothing_to_build_is_refused() {
         let room = room("image: a\n");
-        let error = room.build().unwrap_err().to_string();
-        assert!(error.contains("needs a builder"), "{error}");
-        let found = room.package().resolve(&room.store, &room.context, &Silent).unwrap();
-        assert_eq!(found, room.package().reference());
+        assert!(matches!(room.build(), Err(PackageError::NoDockerfile { .. })));
+        fs::write(room.folder.path().join("a/build.yml"), "image: a\ndockerfile: ../Dockerfile\n").unwrap();
+        assert!(matches!(room.build(), Err(PackageError::DockerfilePath { .. })));
     }
 
     #[test]

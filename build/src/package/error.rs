@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::program::ProgramError;
 use crate::cancel::Cancelled;
 use crate::config::ConfigError;
-use crate::oci::{ReferenceError, StoreError};
+use crate::oci::{FetchError, PushError, ReferenceError, StoreError};
+use crate::plan::PlanError;
 use crate::tree::{PathFault, TreeError};
 
 /// Why a package has no image.
@@ -79,18 +80,121 @@ pub enum PackageError {
         /// The flag.
         flag: &'static str,
     },
-    /// It has a Dockerfile and nothing else.
+    /// Nothing here builds Dockerfiles.
     #[error(
-        "package `{}` needs a builder: its `build.yml` has no `source`, and Dockerfiles cannot be built here; push \
-         `{reference}` to a registry with another tool, or describe its files with `source`",
-        folder.display()
+        "nothing here builds Dockerfiles ({faults}); install a builder, on Debian with `apt-get install {package}`"
     )]
-    NeedsBuilder {
+    NoBuilder {
+        /// What is wrong with each that was tried.
+        faults: String,
+        /// Debian's package with one.
+        package: &'static str,
+    },
+    /// It has neither native sources nor a Dockerfile.
+    #[error("there is no `{}`, and `build.yml` has no `source`", path.display())]
+    NoDockerfile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A Dockerfile that is not in its package.
+    #[error("the Dockerfile of `{}` should be in it", folder.display())]
+    DockerfilePath {
         /// The package's folder.
         folder: PathBuf,
-        /// The reference that it would have.
+        /// Why it is not.
+        #[source]
+        source: PathFault,
+    },
+    /// What is on disk is not what the hash says.
+    #[error("package `{}` has the hash of another commit than `HEAD`; check that commit out to build it", folder.display())]
+    OtherCommit {
+        /// The package's folder.
+        folder: PathBuf,
+    },
+    /// A build argument that is none.
+    #[error("build argument `{argument}` of `{}` cannot be used: {fault}", folder.display())]
+    BuildArgument {
+        /// As it is written.
+        argument: String,
+        /// The package's folder.
+        folder: PathBuf,
+        /// Why.
+        fault: String,
+    },
+    /// `depends.docker-images` that cannot be done.
+    #[error("`depends.docker-images` of `{}` cannot be used: {fault}", folder.display())]
+    Depends {
+        /// The package's folder.
+        folder: PathBuf,
+        /// Why.
+        fault: String,
+    },
+    /// A base image or an image that the package depends on cannot be had.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// An image that was pinned and is not among the pinned.
+    #[error("image `{name}` was not pinned")]
+    Unpinned {
+        /// The image.
+        name: String,
+    },
+    /// None of the package's architectures can be built.
+    #[error("package `{}` cannot be built for {architecture}: {why}", folder.display())]
+    Unable {
+        /// The package's folder.
+        folder: PathBuf,
+        /// Go's name.
+        architecture: String,
+        /// Why.
+        why: String,
+    },
+    /// It differs from what is committed.
+    #[error("package `{}` differs from what is committed, so it is not pushed; commit it first", folder.display())]
+    Dirty {
+        /// The package's folder.
+        folder: PathBuf,
+    },
+    /// The store does not have its image.
+    #[error("`{reference}` is not in the store; `kiln pkg build` builds it")]
+    NotBuilt {
+        /// The image.
         reference: String,
     },
+    /// No architecture of it is in the registry.
+    #[error("the registry has no `{reference}-ARCH` of any of the package's architectures")]
+    NothingPushed {
+        /// The image.
+        reference: String,
+    },
+    /// An image that is to get another tag is not there.
+    #[error("the registry has no `{reference}`")]
+    NotThere {
+        /// The image.
+        reference: String,
+    },
+    /// A tag for another repository.
+    #[error("`{to}` is no other tag of `{from}`; both should be tags of one repository")]
+    OtherRepository {
+        /// The image.
+        from: String,
+        /// What it should be called too.
+        to: String,
+    },
+    /// A tag that no image can have.
+    #[error("`{tag}` cannot be a tag")]
+    BadTag {
+        /// The tag.
+        tag: String,
+        /// Why.
+        #[source]
+        source: ReferenceError,
+    },
+    /// The registry did not answer as it should.
+    #[error(transparent)]
+    Fetch(#[from] Box<FetchError>),
+    /// The registry did not take what was pushed.
+    #[error(transparent)]
+    Push(#[from] Box<PushError>),
     /// It is not for this architecture.
     #[error("package `{}` is for {}, not for {wanted}", folder.display(), arches.join(", "))]
     Architecture {
@@ -224,6 +328,20 @@ pub enum PackageError {
         /// The packages.
         packages: Vec<String>,
     },
+}
+
+impl PackageError {
+    /// Whether a base image, or another image that is needed, does not exist for the platform.
+    pub fn is_platform_missing(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if matches!(error.downcast_ref(), Some(StoreError::Platform { .. })) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 impl From<ProgramError> for PackageError {

@@ -20,7 +20,6 @@ pub(super) struct Repository {
     folder: PathBuf,
 }
 
-#[expect(dead_code, reason = "for the Dockerfile builder, which follows")]
 impl Repository {
     /// The repository that `folder` is in, if there is one.
     ///
@@ -30,15 +29,17 @@ impl Repository {
         if !start.ancestors().any(|folder| folder.join(".git").exists()) {
             return Ok(None);
         }
-        git(&start).args(["rev-parse", "--is-inside-work-tree"]).run()?;
-        Ok(Some(Self { folder: start }))
+        let (folder, _) = place(&start);
+        git(folder).args(["rev-parse", "--is-inside-work-tree"]).run()?;
+        Ok(Some(Self { folder: folder.to_owned() }))
     }
 
-    /// The tree hash of `folder` in `commit`; `None` if it is not in there.
+    /// The hash of `path`, a folder or a file, in `commit`; `None` if it is not in there.
     ///
     /// Errors: `git` cannot be started.
-    pub fn tree(&self, folder: &Path, commit: &str) -> Result<Option<String>, PackageError> {
-        let name = format!("{commit}:./");
+    pub fn tree(&self, path: &Path, commit: &str) -> Result<Option<String>, PackageError> {
+        let (folder, name) = place(path);
+        let name = format!("{commit}:./{}", name.trim_start_matches('.').trim_start_matches('/'));
         let out = git(folder).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &name]).run();
         let out = match out {
             Err(ProgramError::Failed { .. }) => return Ok(None),
@@ -49,26 +50,29 @@ impl Repository {
         Ok(is_hash.then_some(text))
     }
 
-    /// Whether anything in `folder` differs from `HEAD`, or is new there and not ignored.
-    pub fn is_changed(&self, folder: &Path) -> Result<bool, PackageError> {
-        let diff = git(folder).args(["diff", "--no-ext-diff", "--quiet", HEAD, "--", "."]).run();
+    /// Whether anything at `path` differs from `HEAD`, or is new there and not ignored.
+    pub fn is_changed(&self, path: &Path) -> Result<bool, PackageError> {
+        let (folder, name) = place(path);
+        let diff = git(folder).args(["diff", "--no-ext-diff", "--quiet", HEAD, "--", &name]).run();
         match diff {
             Err(ProgramError::Failed { .. }) => return Ok(true),
             other => other?,
         };
-        Ok(!self.new_files(folder)?.is_empty())
+        Ok(!self.new_files(path)?.is_empty())
     }
 
-    /// All files of `folder` that git knows, then those that are new and not ignored, each in git's order. Some may be
-    /// gone from the disk.
-    pub fn files(&self, folder: &Path) -> Result<Vec<PathBuf>, PackageError> {
-        let mut files = names(folder, &git(folder).args(["ls-files", "-z", "--", "."]).run()?);
-        files.extend(self.new_files(folder)?);
+    /// All files at `path` that git knows, then those that are new and not ignored, each in git's order. Some may be gone
+    /// from the disk.
+    pub fn files(&self, path: &Path) -> Result<Vec<PathBuf>, PackageError> {
+        let (folder, name) = place(path);
+        let mut files = names(folder, &git(folder).args(["ls-files", "-z", "--", &name]).run()?);
+        files.extend(self.new_files(path)?);
         Ok(files)
     }
 
-    fn new_files(&self, folder: &Path) -> Result<Vec<PathBuf>, PackageError> {
-        let out = git(folder).args(["ls-files", "-z", "--exclude-standard", "--others", "--", "."]).run()?;
+    fn new_files(&self, path: &Path) -> Result<Vec<PathBuf>, PackageError> {
+        let (folder, name) = place(path);
+        let out = git(folder).args(["ls-files", "-z", "--exclude-standard", "--others", "--", &name]).run()?;
         Ok(names(folder, &out))
     }
 
@@ -91,6 +95,14 @@ impl Repository {
             other => other?,
         };
         Ok(String::from_utf8_lossy(&out).trim().to_owned())
+    }
+}
+
+/// The folder to ask git in about `path`, and what `path` is called there.
+fn place(path: &Path) -> (&Path, String) {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !path.is_dir() => (parent, format!("./{}", name.to_string_lossy())),
+        _ => (path, ".".into()),
     }
 }
 

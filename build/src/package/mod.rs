@@ -8,6 +8,7 @@ mod apt;
 mod build;
 mod cargo;
 mod deb;
+mod dockerfile;
 mod error;
 mod git;
 mod hash;
@@ -17,6 +18,7 @@ mod lock;
 mod pack;
 mod pattern;
 mod program;
+mod publish;
 mod recipe;
 mod stage;
 mod workspace;
@@ -26,10 +28,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use build::BuildContext;
+pub use dockerfile::{BuildArgument, Builder, BuilderError, DockerfileOptions};
 pub use error::PackageError;
 use error::io_error;
 use identity::{Identity, Question};
 pub use program::ProgramError;
+pub use publish::{Publishing, remote_tag};
 pub use recipe::{
     Bin, Cargo, Debian, Depends, DockerImages, FileContent, FileEntry, ImagePath, Kernel, Links, Process, Recipe,
     Source,
@@ -70,7 +74,6 @@ pub struct PackageOptions {
 }
 
 /// A package.
-#[expect(dead_code, reason = "for the Dockerfile builder, which follows")]
 #[derive(Debug, Clone)]
 pub struct Package {
     folder: PathBuf,
@@ -136,6 +139,11 @@ impl Package {
     /// `ORG/IMAGE:TAG`, as `kiln pkg show-tag` prints it and a YAML can hold it.
     pub fn reference(&self) -> &str {
         &self.short
+    }
+
+    /// Whether its name holds the hash of what it is made from, so that an image of that name is the right one.
+    pub fn is_named_for_content(&self) -> bool {
+        !self.identity.hash.is_empty() && self.recipe.tag.contains("{{")
     }
 
     /// Whether something differs from what is committed, so that nobody else can make the same image.

@@ -52,8 +52,9 @@ pub(super) fn image_config(
     if !process.workdir.is_empty() {
         config.insert("WorkingDir".into(), json!(process.workdir));
     }
-    if let Some(options) = &recipe.config {
-        config.insert("Labels".into(), json!({LABEL: serde_json::to_string(options)?}));
+    let labels = labels(recipe)?;
+    if !labels.is_empty() {
+        config.insert("Labels".into(), labels.into_iter().map(|(name, value)| (name, Value::from(value))).collect());
     }
     let mut image = json!({
         "architecture": platform.architecture,
@@ -66,6 +67,12 @@ pub(super) fn image_config(
         object.insert("variant".into(), Value::from(platform.variant.as_str()));
     }
     serde_json::to_vec(&image)
+}
+
+/// The labels of the image: `config`, as LinuxKit reads it.
+pub(super) fn labels(recipe: &Recipe) -> Result<Vec<(String, String)>, serde_json::Error> {
+    let label = |options| Ok((LABEL.to_owned(), serde_json::to_string(options)?));
+    recipe.config.iter().map(label).collect()
 }
 
 /// Writes `tree` as an uncompressed tar archive, every folder before what is in it.

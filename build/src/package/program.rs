@@ -1,13 +1,15 @@
-//! Other people's programs: cargo, git, apt-get and depmod. Nothing else of a build starts any.
+//! Other people's programs: cargo, git, apt-get, depmod and builders of Dockerfiles. Nothing else of a build starts any.
 //!
 //! Each runs in a process group of its own: Ctrl-C is for us to see, and we end the program with all that it started.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,8 @@ use crate::cancel::{Cancel, Cancelled};
 
 /// How much of a failed program's messages is shown.
 const TAIL_LINES: usize = 20;
+/// Longest line of a program's messages that is shown as one, in bytes.
+const LINE_BYTES_MAX: u64 = 4096;
 /// System administrators' programs such as `depmod` are here, and not in everybody's `PATH`.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 /// How often a running program is asked whether it is still wanted.
@@ -127,18 +131,49 @@ impl Program {
     /// Errors: [`ProgramError`] with the last lines of stderr.
     pub fn run(mut self) -> Result<Vec<u8>, ProgramError> {
         self.cancel.check()?;
-        let started = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
-        let child = started.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => ProgramError::Missing { name: self.name.clone(), package: self.package },
-            _ => ProgramError::Start { name: self.name.clone(), source },
-        })?;
-        let output =
-            output(child, &self.cancel).map_err(|source| ProgramError::Wait { name: self.name.clone(), source })?;
+        let child = self.start()?;
+        let output = output(child, &self.cancel, &drained);
+        let output = output.map_err(|source| ProgramError::Wait { name: self.name.clone(), source })?;
         if output.status.success() {
             return Ok(output.stdout);
         }
         self.cancel.check()?;
         Err(ProgramError::Failed { call: self.call(), status: output.status, tail: tail(&output.stderr) })
+    }
+
+    /// Runs it to its end and gives every line that it writes to `say`, without what could move the terminal's cursor.
+    ///
+    /// Errors: [`ProgramError`] with the last lines of both its outputs.
+    pub fn show(mut self, say: &(dyn Fn(&str) + Sync)) -> Result<(), ProgramError> {
+        self.cancel.check()?;
+        let child = self.start()?;
+        let last = Mutex::new(VecDeque::new());
+        let keep = |line: &str| {
+            say(line);
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.push_back(line.to_owned());
+            if last.len() > TAIL_LINES {
+                last.pop_front();
+            }
+        };
+        let read = |pipe: Box<dyn Read + Send>| lines(pipe, &keep).map(|()| Vec::new());
+        let ended = output(child, &self.cancel, &read);
+        let ended = ended.map_err(|source| ProgramError::Wait { name: self.name.clone(), source })?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        self.cancel.check()?;
+        let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let tail = Vec::from(last).join("\n");
+        Err(ProgramError::Failed { call: self.call(), status: ended.status, tail })
+    }
+
+    fn start(&mut self) -> Result<Child, ProgramError> {
+        let started = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
+        started.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ProgramError::Missing { name: self.name.clone(), package: self.package },
+            _ => ProgramError::Start { name: self.name.clone(), source },
+        })
     }
 
     fn call(&self) -> String {
@@ -147,15 +182,20 @@ impl Program {
     }
 }
 
-/// What the process writes and how it ends, by itself or because somebody cancelled.
-fn output(mut child: Child, cancel: &Cancel) -> io::Result<Output> {
+/// Reads all of a pipe.
+type Reader<'a> = &'a (dyn Fn(Box<dyn Read + Send>) -> io::Result<Vec<u8>> + Sync);
+
+/// What `read` makes of the process's outputs, and how it ends, by itself or because somebody cancelled.
+fn output(mut child: Child, cancel: &Cancel, read: Reader<'_>) -> io::Result<Output> {
     let group = Pid::from_child(&child);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let out = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
+    let err = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>);
     let (sender, ended) = mpsc::channel::<()>();
     let (stdout, stderr) = thread::scope(|scope| {
         let (for_stdout, for_stderr) = (sender.clone(), sender.clone());
-        let stdout = scope.spawn(move || drained(out, for_stdout));
-        let stderr = scope.spawn(move || drained(err, for_stderr));
+        // Each holds its sender until the other end of its pipe is closed.
+        let stdout = scope.spawn(move || (out.map_or(Ok(vec![]), read), for_stdout).0);
+        let stderr = scope.spawn(move || (err.map_or(Ok(vec![]), read), for_stderr).0);
         scope.spawn(move || {
             // Not reaped here: as long as it is not, nobody else can get its number.
             let _seen_by_the_wait_below = waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
@@ -169,11 +209,27 @@ fn output(mut child: Child, cancel: &Cancel) -> io::Result<Output> {
     Ok(Output { status: child.wait()?, stdout: stdout?, stderr: stderr? })
 }
 
-/// All of a pipe. Holds `_open` until then.
-fn drained(pipe: Option<impl Read>, _open: mpsc::Sender<()>) -> io::Result<Vec<u8>> {
+/// All of a pipe.
+fn drained(mut pipe: Box<dyn Read + Send>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes))?;
+    pipe.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Gives every line of a pipe to `say`; of longer ones pieces of [`LINE_BYTES_MAX`].
+fn lines(pipe: Box<dyn Read + Send>, say: &dyn Fn(&str)) -> io::Result<()> {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? > 0 {
+        // A line that is written over again and again, such as a bar, counts as its last state.
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end().rsplit('\r').next().unwrap_or_default();
+        if !text.is_empty() {
+            say(&printable(text));
+        }
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Returns when nobody holds the other end of `ended` any more. Sees to it when somebody cancels.
@@ -194,21 +250,35 @@ fn end_when_cancelled(group: Pid, ended: &Receiver<()>, cancel: &Cancel) {
 
 /// The program's path where `PATH` does not lead to it.
 fn find(name: &OsStr) -> OsString {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let mut in_path = std::env::split_paths(&folders).map(|folder| folder.join(name));
-    if in_path.any(|path| path.is_file()) {
-        return name.into();
-    }
-    let found = SYSTEM_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+    let found = if is_in_path(name) { None } else { in_system_folders(name) };
     found.map_or_else(|| name.into(), PathBuf::into_os_string)
 }
 
-/// The last lines, with what could move the terminal's cursor replaced.
+fn is_in_path(name: &OsStr) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(name).is_file())
+}
+
+fn in_system_folders(name: &OsStr) -> Option<PathBuf> {
+    SYSTEM_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+}
+
+/// The last lines, fit for a terminal.
 fn tail(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.trim_end().lines().collect();
     let shown = lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n");
-    shown.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    printable(&shown)
+}
+
+/// `text` with what could move the terminal's cursor replaced.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a program of this name can be started.
+pub(super) fn is_installed(name: &str) -> bool {
+    is_in_path(OsStr::new(name)) || in_system_folders(OsStr::new(name)).is_some()
 }
 
 #[cfg(test)]
@@ -239,13 +309,24 @@ mod tests {
         let cancel = Cancel::default();
         let call = Program::new("sh", "dash").args(["-c", script]).folder(folder.path()).until(&cancel);
         let run = thread::spawn(|| call.run());
-        let mut reader = io::BufReader::new(std::fs::File::open(&pipe).unwrap());
+        let mut reader = BufReader::new(std::fs::File::open(&pipe).unwrap());
         let mut line = String::new();
-        io::BufRead::read_line(&mut reader, &mut line).unwrap();
+        BufRead::read_line(&mut reader, &mut line).unwrap();
         cancel.cancel();
         assert!(matches!(run.join().unwrap(), Err(ProgramError::Cancelled(_))));
         // Ends only when nobody holds it any more.
         assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_shown_program_is_heard_line_by_line_and_its_last_words_are_kept() {
+        let heard = Mutex::new(Vec::new());
+        let say = |line: &str| heard.lock().unwrap().push(line.to_owned());
+        let script = "printf '1%%\\r2%%\\n\\n'; for n in $(seq 30); do echo out$n; done; head -c 5000 /dev/zero | tr '\\0' x; exit 1";
+        let error = Program::new("sh", "dash").args(["-c", script]).show(&say).unwrap_err().to_string();
+        let heard = heard.into_inner().unwrap();
+        assert_eq!((heard[0].as_str(), heard.len()), ("2%", 33), "{heard:?}");
+        assert!(error.contains("out30\nxxx") && !error.contains("out12\n"), "{error}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use disk::DiskSpec;
 pub use linuxkit::Linuxkit;
-pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgNaming, PkgShowTag};
+pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use sbom::Sbom;
 pub use timings::Timings;
 pub use yaml::Yaml;
