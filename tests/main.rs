@@ -9,6 +9,7 @@ mod build;
 mod cli;
 mod conformance;
 mod examples;
+mod fuzz;
 mod lab;
 mod pkg;
 mod tidy;

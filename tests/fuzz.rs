@@ -1,0 +1,226 @@
+//! The fuzz targets without a fuzzer: every seed, then seconds of changed ones, the same on every run.
+
+#[path = "fuzz/bodies.rs"]
+mod bodies;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::harness::tree;
+
+/// How long each target is fed, in seconds.
+const SECONDS: u64 = 3;
+
+/// No input of a few kilobytes may take longer, however busy the machine is.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// What means something in one of the inputs.
+const WORDS: &[&str] = &[
+    "-1",
+    "0",
+    "4294967296",
+    "18446744073709551615",
+    "9223372036854775807",
+    "1e999",
+    "../",
+    "..",
+    "/",
+    ".wh.",
+    ".wh..wh..opq",
+    "\0",
+    "\n",
+    "  ",
+    "- ",
+    ": ",
+    "&a ",
+    "*a",
+    "[",
+    "]",
+    "{",
+    "}",
+    "\"",
+    "'",
+    "|",
+    "#",
+    "!!int ",
+    "null",
+    "~",
+    "<<: ",
+    "@pkg:",
+    "ustar\0",
+    "GNU.sparse.size=",
+    "SCHILY.xattr.",
+    "path=",
+    "size=",
+    "sha256:",
+    "\u{1f525}",
+    "99 ",
+    "all",
+    "rw,ro",
+    "\r",
+];
+
+#[test]
+fn yaml_of_any_kind_is_read_or_refused() {
+    let seeds = below("examples", "yml").into_iter().chain(below("tests/conformance", "yml")).collect();
+    feed(bodies::yaml, seeds);
+}
+
+#[test]
+fn a_build_yml_of_any_kind_is_read_or_refused() {
+    feed(bodies::recipe, below("pkg", "yml"));
+}
+
+#[test]
+fn documents_of_images_of_any_kind_are_read_or_refused() {
+    feed(bodies::oci, below("tests/fuzz/seeds/oci", "json"));
+}
+
+#[test]
+fn layers_of_any_kind_are_unpacked_or_refused() {
+    let mut seeds = vec![sample_tar(tar::Header::new_ustar), sample_tar(tar::Header::new_gnu)];
+    let mut packer = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, &seeds[0]).unwrap();
+    seeds.push(packer.finish().unwrap());
+    feed(bodies::layer, seeds);
+}
+
+#[test]
+fn every_target_of_the_fuzzer_is_fed_here() {
+    let mut targets: Vec<_> = fs::read_dir(tree().join("tests/fuzz/targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().trim_end_matches(".rs").to_owned())
+        .collect();
+    targets.sort();
+    let mut bodies: Vec<_> = bodies::TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    bodies.sort();
+    assert_eq!(targets, bodies);
+}
+
+/// The files with this ending below a folder of the tree, none of them long.
+fn below(folder: &str, ending: &str) -> Vec<Vec<u8>> {
+    fn add(folder: &Path, ending: &str, found: &mut Vec<std::path::PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                add(&entry.path(), ending, found);
+            } else if entry.path().extension().is_some_and(|extension| extension == ending) {
+                found.push(entry.path());
+            }
+        }
+    }
+    let mut files = vec![];
+    add(&tree().join(folder), ending, &mut files);
+    files.sort();
+    assert!(!files.is_empty(), "no {ending} below {folder}");
+    files.iter().map(|file| fs::read(file).unwrap()).filter(|bytes| bytes.len() < 20_000).collect()
+}
+
+/// One member of each kind, long names and extended headers.
+fn sample_tar(new: fn() -> tar::Header) -> Vec<u8> {
+    let mut builder = tar::Builder::new(vec![]);
+    let long = format!("{}/{}", "d".repeat(120), "n".repeat(120));
+    builder.append_pax_extensions([("SCHILY.xattr.user.k", &b"v\0w"[..]), ("mtime", b"-1.5")]).unwrap();
+    for (kind, name, text) in [
+        (tar::EntryType::Directory, "etc/", ""),
+        (tar::EntryType::Regular, "etc/file", "content"),
+        (tar::EntryType::Link, "etc/hard", "etc/file"),
+        (tar::EntryType::Symlink, "lib", "usr/lib"),
+        (tar::EntryType::Char, "dev/null", ""),
+        (tar::EntryType::Block, "dev/loop0", ""),
+        (tar::EntryType::Fifo, "pipe", ""),
+        (tar::EntryType::Regular, "etc/.wh.gone", ""),
+        (tar::EntryType::Regular, "lib/.wh..wh..opq", ""),
+        (tar::EntryType::Regular, &long, "long"),
+    ] {
+        let mut header = new();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(9);
+        if matches!(kind, tar::EntryType::Char | tar::EntryType::Block) {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
+        if matches!(kind, tar::EntryType::Link | tar::EntryType::Symlink) {
+            header.set_size(0);
+            builder.append_link(&mut header, name, text).unwrap();
+        } else {
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, name, text.as_bytes()).unwrap();
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Every seed as it is, then changed ones.
+fn feed(body: fn(&[u8]), seeds: Vec<Vec<u8>>) {
+    let give = |input: &[u8]| {
+        let started = Instant::now();
+        body(input);
+        let took = started.elapsed();
+        assert!(took < LONGEST, "{took:?} for {:?}", String::from_utf8_lossy(input));
+    };
+    seeds.iter().for_each(|seed| give(seed));
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let end = Instant::now() + Duration::from_secs(SECONDS);
+    while Instant::now() < end {
+        let mut input = seeds[random.below(seeds.len())].clone();
+        for _ in 0..=random.below(6) {
+            change(&mut input, &mut random, &seeds);
+        }
+        let shown = Shown(&input);
+        give(&input);
+        std::mem::forget(shown);
+    }
+}
+
+/// Shows the input that made a body panic.
+struct Shown<'a>(&'a [u8]);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        let path = std::env::temp_dir().join(format!("kiln-fuzz-input-{}", std::process::id()));
+        fs::write(&path, self.0).unwrap();
+        // The test fails: this is how whoever mends it finds the input.
+        println!("the input is in {}", path.display());
+    }
+}
+
+fn change(input: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>]) {
+    let at = random.below(input.len() + 1);
+    let to = (at + random.below(64)).min(input.len());
+    match random.below(7) {
+        0 if at < input.len() => input[at] ^= 1 << random.below(8),
+        1 => input.truncate(at),
+        2 => drop(input.drain(at..to)),
+        3 => {
+            let part = input[at..to].to_vec();
+            let times = 1 + random.below(20);
+            input.splice(at..at, part.repeat(times));
+        }
+        4 => {
+            let other = &seeds[random.below(seeds.len())];
+            let from = random.below(other.len() + 1);
+            input.extend_from_slice(&other[from..(from + 600).min(other.len())]);
+        }
+        5 if at < input.len() => input[at] = random.below(256).to_le_bytes()[0],
+        _ => {
+            let word = WORDS[random.below(WORDS.len())].as_bytes();
+            let over = if random.below(2) == 0 { at } else { (at + word.len()).min(input.len()) };
+            input.splice(at..over, word.iter().copied());
+        }
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % limit.max(1)
+    }
+}
