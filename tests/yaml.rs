@@ -109,3 +109,11 @@ fn a_value_for_a_variable_that_nobody_has_is_an_error() {
     assert_eq!(said.code(), 2, "{}", said.stderr);
     assert_eq!(sandbox.files(), ["x.yml"]);
 }
+
+#[test]
+fn the_schema_goes_to_standard_output() {
+    let said = run(&mut Sandbox::new().kiln(["schema"])).ok();
+    let schema: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(schema["properties"]["services"]["items"]["$ref"], "#/definitions/Container");
+    assert_eq!(said.stderr, "");
+}

@@ -67,6 +67,7 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
             clap_complete::generate(*shell, &mut args::command(), "kiln", &mut script);
             Ok(printer.data(&script)?)
         }
+        Command::Schema => Ok(printer.data(kiln_build::config::schema()?.as_bytes())?),
         Command::HelpMarkdown => Ok(printer.data(reference::markdown(&args::command()).as_bytes())?),
         Command::Tied { parent, program } => Err(Failure::new(kiln_run::qemu::exec_tied(*parent, program))),
         Command::Build(asked) => build::build(asked, &cli.global, printer),

@@ -6,7 +6,7 @@ use super::ValueError;
 use super::nearest::nearest;
 
 /// Every capability of Linux 6.x, in the order of their numbers (`linux/capability.h`).
-const CAPABILITIES: [&str; 41] = [
+pub(super) const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",

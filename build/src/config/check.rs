@@ -3,75 +3,122 @@
 use std::collections::BTreeMap;
 
 use kiln_abi::{ANNOTATION_AFTER, ANNOTATION_READY, ServicePolicy};
+use schemars::JsonSchema;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::decode::shown;
 use super::file::{FileContent, FileEntry, MetadataFormat, Volume, VolumeFormat};
 use super::parse::{Document, Step};
+use super::schema::spellings;
 use super::{After, Config, ConfigError, Container, ContainerOptions, Fault, FileMode, Id, InitImage, Kernel, Place};
 
 /// Longest name of a container: its directory `000-NAME` must fit a file name of 255 bytes.
 const MAX_NAME_BYTES: usize = 200;
 
 /// The whole file, as serde reads it.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[derive(Default)]
+#[schemars(transform = spellings::<Self>)]
 pub(super) struct ConfigFields {
+    /// Kernel, its modules and command line.
     kernel: KernelFields,
+    /// Images that are unpacked into `/`, in this order.
     init: Vec<String>,
+    /// Containers that run one after another at boot; each ends before the next begins.
     onboot: Vec<ContainerOptions>,
+    /// Containers that run one after another at shutdown.
     onshutdown: Vec<ContainerOptions>,
+    /// Containers that run side by side until shutdown; names are unique.
     services: Vec<ContainerOptions>,
+    /// Files that are written into the root, after everything else.
     files: Vec<FileFields>,
+    /// Directories that containers share; names are unique.
     volumes: Vec<VolumeFields>,
     /// Content trust of former days; read over.
     #[serde(rename = "trust")]
+    #[schemars(with = "Option<serde_json::Value>")]
     _trust: Option<IgnoredAny>,
     /// Files that come before this one: paths relative to it, or URLs.
     include: Vec<String>,
     /// Names that `${NAME}` may stand for in this file's values, with their defaults.
     #[serde(rename = "variables")]
+    #[schemars(with = "BTreeMap<String, Option<Plain>>")]
     _variables: Option<BTreeMap<String, Option<String>>>,
 }
 
-#[derive(Deserialize, Default)]
+/// A default as it may be written; it is text all the same.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum Plain {
+    Text(String),
+    Number(f64),
+    Truth(bool),
+}
+
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Kernel", transform = spellings::<Self>)]
 struct KernelFields {
+    /// Image that holds the kernel; without it there is none.
     image: Option<String>,
+    /// Words for the kernel.
     cmdline: Option<String>,
+    /// The kernel's file in the image; `kernel` if not given.
     binary: Option<String>,
+    /// Archive in the image with the modules, unpacked into `/`; `kernel.tar` if not given, `none`: no archive.
     tar: Option<String>,
+    /// CPU microcode archive in the image; none if not given.
     ucode: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "File", transform = spellings::<Self>)]
 struct FileFields {
+    /// Path below the root.
     path: String,
+    /// An empty directory.
     #[serde(default)]
     directory: bool,
+    /// Target of a symbolic link.
     symlink: Option<String>,
+    /// The text.
     contents: Option<String>,
+    /// A file of this computer; relative to the current directory; `~/` is your home.
     source: Option<String>,
+    /// This configuration, as `yaml` or `json`.
+    #[schemars(extend("enum" = ["yaml", "json", "", null]))]
     metadata: Option<String>,
+    /// Whether a missing `source` is passed over.
     #[serde(default)]
     optional: bool,
+    /// Permission bits: octal digits in quotes; "0600" if not given, "0700" for directories.
     mode: Option<FileMode>,
+    /// Owner: a number, or the name of a container for its number.
     #[serde(default)]
     uid: Id,
+    /// Group: a number, or the name of a container for its number.
     #[serde(default)]
     gid: Id,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Volume", transform = spellings::<Self>)]
 struct VolumeFields {
+    /// Name: letters a to z, digits, `_` and `-`; unique.
+    #[schemars(extend("pattern" = "^[a-z0-9_-]+$"))]
     name: String,
+    /// Content; without it the volume is empty.
     image: Option<String>,
+    /// Whether containers may only read it.
     #[serde(default)]
     readonly: bool,
+    /// `filesystem`: the unpacked image; `oci`: an OCI image layout of it.
+    #[schemars(extend("enum" = ["filesystem", "oci", "", null]))]
     format: Option<String>,
+    /// Platforms of an `oci` volume, such as `linux/arm64`; all if not given.
     #[serde(default)]
     platforms: Vec<String>,
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::schema::spellings;
 
 use super::{
     After, Bind, Capability, Device, Id, IdMapping, Mount, Namespace, Place, ReadyOptions, Resources, Restart, Rlimit,
@@ -27,13 +30,14 @@ pub struct Container {
 }
 
 /// How a container runs. [`None`]: not given, so the image's label decides, then its configuration, then a default.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(rename = "Container", transform = spellings::<Self>, extend("required" = ["name", "image"]))]
 pub struct ContainerOptions {
-    /// Taken out when an entry is read; never in a label.
+    /// Name: letters, digits, `_`, `.`, `-` and `+`. Never in a label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
-    /// Taken out when an entry is read; never in a label.
+    /// Image: `[HOST/]NAME[:TAG][@sha256:DIGEST]` or `@pkg:DIR`. Never in a label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) image: Option<String>,
     /// Capabilities; `all` and `none` may stand for a list.
@@ -141,7 +145,7 @@ pub struct ContainerOptions {
     /// User by the image's own names, in place of `uid`, `gid` and `additionalGids`: `image`, USER or USER:GROUP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
-    /// Services that are ready before this one starts. Taken out when an entry is read; never in a label.
+    /// Services that are ready before this one starts. Never in a label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) after: Option<Vec<String>>,
     /// How to find out that this service is ready.

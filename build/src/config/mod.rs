@@ -22,6 +22,7 @@ mod place;
 mod read;
 mod resources;
 mod runtime;
+mod schema;
 mod service;
 mod value;
 mod variables;
@@ -35,12 +36,13 @@ pub use kernel::Kernel;
 pub use mount::{Bind, Mount, TmpfsMount};
 pub use parse::{MAX_TEXT_BYTES, PackageError, decode, merge, parse, parse_label};
 pub use place::{Place, Source};
-pub use read::{IncludeReader, PackageReader, ReadConfig, ReadOptions, UnknownVariable, YamlSource, read};
+pub use read::{Environment, IncludeReader, PackageReader, ReadConfig, ReadOptions, UnknownVariable, YamlSource, read};
 pub use resources::{
     BlockIo, Cpu, DeviceRule, HugepageLimit, Memory, Network, NetworkPriority, Pids, RdmaLimit, Resources,
     ThrottleDevice, WeightDevice,
 };
 pub use runtime::{Interface, MountFields, NamespacePaths, Runtime};
+pub use schema::schema;
 pub use service::{
     After, ReadyInterval, ReadyOptions, ReadyTimeout, Restart, RestartDelay, StopSignal, StopTimeout, User,
 };

@@ -1,12 +1,14 @@
 //! What a container sees of the file systems outside: binds, memory file systems, mounts of any kind.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{IdMapping, MountFields, ValueError};
 
 /// A bind mount, `SOURCE:DESTINATION[:OPTIONS]`. A source that is no absolute path is the name of a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[^:]+:[^:]+(:[^:]*)?$"))]
 pub struct Bind {
     /// A path of the guest, or the name of a volume.
     pub source: String,
@@ -48,8 +50,9 @@ impl From<Bind> for String {
 }
 
 /// A memory file system, `DESTINATION[:OPTIONS]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[^:]+(:[^:]*)?$"))]
 pub struct TmpfsMount {
     /// A path of the container.
     pub destination: String,
@@ -81,7 +84,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// A mount in the container; what was left out is filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "MountFields", into = "MountFields")]
 pub struct Mount {
     /// Path in the container.

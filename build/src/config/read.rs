@@ -31,6 +31,9 @@ pub type IncludeReader<'a> = dyn Fn(&YamlSource, &str) -> Result<YamlSource, Box
 /// The image reference of the package folder that the source names after `@pkg:`.
 pub type PackageReader<'a> = dyn Fn(&YamlSource, &str) -> Result<String, PackageError> + 'a;
 
+/// The value of an environment variable.
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
 /// What a configuration takes from outside of its text. Without one of them, what needs it is an error.
 #[derive(Default, Clone)]
 pub struct ReadOptions<'a> {
@@ -41,7 +44,7 @@ pub struct ReadOptions<'a> {
     /// Values of variables that a file declares; they win over all others.
     pub set: BTreeMap<String, String>,
     /// Environment variables.
-    pub environment: Option<&'a dyn Fn(&str) -> Option<String>>,
+    pub environment: Option<&'a Environment<'a>>,
 }
 
 /// A configuration, and what came up while it was read.

@@ -4,11 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schema::spellings;
+
 /// Limits of a control group.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 pub struct Resources {
     /// Devices that may or may not be used, later rules win.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -41,8 +45,9 @@ pub struct Resources {
 }
 
 /// Whether a device may be used.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct DeviceRule {
     pub allow: bool,
@@ -57,8 +62,9 @@ pub struct DeviceRule {
 }
 
 /// Limits of memory, in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct Memory {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,8 +88,9 @@ pub struct Memory {
 }
 
 /// Limits of processor time; times are in microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct Cpu {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,8 +114,9 @@ pub struct Cpu {
 }
 
 /// Limit of the number of processes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct Pids {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,8 +124,9 @@ pub struct Pids {
 }
 
 /// Weights and rates of disks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct BlockIo {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,8 +158,9 @@ pub struct BlockIo {
 }
 
 /// Weight of one disk.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct WeightDevice {
     pub major: i64,
@@ -162,8 +172,9 @@ pub struct WeightDevice {
 }
 
 /// Rate limit of one disk, in bytes or operations each second.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct ThrottleDevice {
     pub major: i64,
@@ -172,8 +183,9 @@ pub struct ThrottleDevice {
 }
 
 /// Limit of huge pages of one size.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct HugepageLimit {
     #[serde(rename = "pageSize", alias = "pagesize")]
@@ -182,8 +194,9 @@ pub struct HugepageLimit {
 }
 
 /// Class and priorities of network traffic.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct Network {
     #[serde(rename = "classID", alias = "classid", skip_serializing_if = "Option::is_none")]
@@ -193,8 +206,9 @@ pub struct Network {
 }
 
 /// Priority of one interface.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct NetworkPriority {
     pub name: String,
@@ -202,8 +216,9 @@ pub struct NetworkPriority {
 }
 
 /// Limits of one RDMA device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "named by the OCI runtime specification")]
 pub struct RdmaLimit {
     #[serde(rename = "hcaHandles", alias = "hcahandles", skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,15 @@
 //! The `runtime` section of a container: what the guest's init does before and after it starts.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::IdMapping;
+use super::schema::spellings;
 
 /// What the guest's init does around a container. [`None`]: not given, so the label decides.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 pub struct Runtime {
     /// Control groups to make.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,8 +32,9 @@ pub struct Runtime {
 }
 
 /// A mount as it is written, every field optional.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 pub struct MountFields {
     /// Where, in the container or (of `runtime`) in the guest.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -55,8 +59,9 @@ pub struct MountFields {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+#[schemars(transform = spellings::<Self>)]
 pub struct Interface {
     /// Its name in the container.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -72,8 +77,9 @@ pub struct Interface {
 }
 
 /// Paths on which namespaces are kept. [`None`]: not given; empty: not kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = spellings::<Self>)]
 #[expect(missing_docs, reason = "each field is the namespace of its name")]
 pub struct NamespacePaths {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,10 +8,12 @@ use kiln_abi::{
     RESTART_DELAY_FLOOR, RESTART_DELAY_LIMIT, Ready, ReadyCheck, RestartPolicy, STOP_TIMEOUT_LIMIT, Signal,
     parse_duration, write_duration,
 };
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::nearest::nearest;
+use super::schema::spellings;
 use super::{Place, ValueError};
 
 /// One name of `after`.
@@ -36,21 +38,27 @@ pub struct Restart {
     pub max_delay: Option<RestartDelay>,
 }
 
-#[derive(Deserialize, Serialize)]
+/// When a service is started again, with limits.
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RestartFields {
+#[schemars(rename = "Restart", transform = spellings::<Self>)]
+pub(super) struct RestartFields {
+    /// `no`, `on-failure` or `always`.
     policy: Policy,
+    /// Most restarts in a row; no end if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u32>,
+    /// Wait before the first restart, doubled for each further one; 100ms if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     delay: Option<RestartDelay>,
+    /// Longest wait before a restart; 30s if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_delay: Option<RestartDelay>,
 }
 
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-struct Policy(RestartPolicy);
+pub(super) struct Policy(RestartPolicy);
 
 impl TryFrom<String> for Policy {
     type Error = ValueError;
@@ -164,13 +172,14 @@ impl de::Visitor<'_> for TimeVisitor {
 }
 
 /// How to find out that a service is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "ReadyFields", into = "ReadyFields")]
 pub struct ReadyOptions(pub Ready);
 
 /// How to find out that a service is ready. Exactly one of `exec`, `tcp`, `unix` and `file`, as the container sees them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Ready", transform = spellings::<Self>)]
 pub(super) struct ReadyFields {
     /// Program and arguments: started in the container, it exits with 0.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,7 +240,7 @@ impl From<ReadyOptions> for ReadyFields {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "Vec<String>")]
 struct Program(Vec<String>);
 
@@ -247,7 +256,7 @@ impl TryFrom<Vec<String>> for Program {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String")]
 struct Address(SocketAddr);
 
@@ -260,8 +269,9 @@ impl TryFrom<String> for Address {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String")]
+#[schemars(extend("pattern" = "^/"))]
 struct AbsolutePath(String);
 
 impl TryFrom<String> for AbsolutePath {
@@ -277,7 +287,7 @@ impl TryFrom<String> for AbsolutePath {
 }
 
 /// The signal that asks a service to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum StopSignal {
     /// The one that the image's configuration names; SIGTERM if it names none.

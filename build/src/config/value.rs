@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::schema::spellings;
 
 /// Why a text is not such a value.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +33,9 @@ const RLIMITS: [&str; 16] = [
 ];
 
 /// A process limit, `NAME,SOFT,HARD`; `unlimited` is the greatest number.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[^,]+,[^,]+,[^,]+$"))]
 pub struct Rlimit {
     /// Such as `RLIMIT_NOFILE`.
     pub name: String,
@@ -81,8 +85,9 @@ impl From<Rlimit> for String {
 }
 
 /// Permission bits, written as octal digits in quotes: `"0644"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[0-7]+$"))]
 pub struct FileMode(u32);
 
 impl FileMode {
@@ -116,8 +121,9 @@ impl From<FileMode> for String {
 }
 
 /// A device node; with path `all`, every device of the type may be used and no node is made.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = spellings::<Self>)]
 pub struct Device {
     /// Path in the container, or `all`.
     pub path: String,
@@ -136,7 +142,7 @@ pub struct Device {
 }
 
 /// Type of a device node, by its letter in `mknod(1)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum DeviceKind {
     /// Any type; only in a rule.
     #[serde(rename = "a")]
@@ -156,8 +162,9 @@ pub enum DeviceKind {
 }
 
 /// A range of ids in a user namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = spellings::<Self>)]
 pub struct IdMapping {
     /// First id inside.
     #[serde(rename = "containerID", alias = "containerid")]
@@ -170,8 +177,9 @@ pub struct IdMapping {
 }
 
 /// One namespace of a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^(host|root|new|none|/.*|)$"))]
 pub enum Namespace {
     /// The empty text: as if nothing was written.
     #[default]

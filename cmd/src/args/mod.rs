@@ -82,6 +82,8 @@ pub enum Command {
     /// Build guest packages
     #[command(arg_required_else_help = true)]
     Pkg(Pkg),
+    /// Print the JSON Schema of the YAML, for editors
+    Schema,
     /// Show what this host can do, and why not
     Doctor(Doctor),
     /// Print the version
