@@ -140,7 +140,7 @@ impl Bundle {
         runtime::forget(self);
         if self.state().join("prepared").exists() {
             let prepare = prepare::read(&self.folder)?;
-            prepare::undo(&prepare, &self.folder.join("rootfs"));
+            prepare::undo(&prepare, &self.folder);
         }
         // Gone at the next boot anyway.
         let _ = fs::remove_dir_all(self.state());

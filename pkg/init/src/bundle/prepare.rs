@@ -80,20 +80,29 @@ pub fn after_create(prepare: &Prepare, pid: u32) -> Result<(), PrepareError> {
         if let Some(folder) = path.parent() {
             make(folder)?;
         }
+        // The one of the process before a restart. There it is not even possible to make the file anew.
+        let _ = unmount(path);
         File::create(path).map_err(|source| PrepareError::Make { path: path.to_owned(), source })?;
         mount("", &format!("/proc/{pid}/ns/{namespace}"), path, &Options::parse(["bind"]))?;
     }
     Ok(())
 }
 
-/// Unmounts what [`before_create`] mounted, last first. What is not mounted any more is passed over.
-pub fn undo(prepare: &Prepare, rootfs: &Path) {
-    for entry in prepare.mounts.iter().rev() {
-        let options = Options::parse(&entry.options);
-        if !options.remount && (options.propagation.is_none() || !entry.kind.is_empty()) {
-            let _ = unmount(&below(rootfs, &entry.destination));
-        }
+/// Unmounts what [`before_create`] mounted in the bundle's folder, last first. What is not mounted any more is passed over.
+pub fn undo(prepare: &Prepare, bundle: &Path) {
+    for target in own_mounts(prepare, bundle) {
+        let _ = unmount(&target);
     }
+}
+
+/// Mounts elsewhere stay: an onboot container may have been there only to make them.
+fn own_mounts(prepare: &Prepare, bundle: &Path) -> Vec<PathBuf> {
+    let rootfs = bundle.join("rootfs");
+    let mounted = prepare.mounts.iter().rev().filter(|entry| {
+        let options = Options::parse(&entry.options);
+        !options.remount && (options.propagation.is_none() || !entry.kind.is_empty())
+    });
+    mounted.map(|entry| below(&rootfs, &entry.destination)).filter(|target| target.starts_with(bundle)).collect()
 }
 
 fn namespaces(paths: &BindNamespaces) -> impl Iterator<Item = (&'static str, &str)> {
@@ -140,6 +149,23 @@ mod tests {
         fs::write(folder.path().join("runtime.json"), "{").unwrap();
         let error = read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("runtime.json"), "{error}");
+    }
+
+    #[test]
+    fn what_is_mounted_outside_of_the_bundle_stays() {
+        let bundle = "/containers/onboot/000-a";
+        let mounts = serde_json::json!({"mounts": [
+            {"destination": format!("{bundle}/tmp"), "type": "tmpfs"},
+            {"destination": format!("{bundle}/tmp"), "options": ["remount", "private"]},
+            {"destination": format!("{bundle}/rootfs"), "type": "overlay"},
+            {"destination": "run/inside", "type": "tmpfs"},
+            {"destination": "/var/scratch", "type": "tmpfs"},
+            {"destination": format!("{bundle}0/rootfs"), "type": "tmpfs"},
+        ]});
+        let prepare: Prepare = serde_json::from_value(mounts).unwrap();
+        let own = own_mounts(&prepare, Path::new(bundle));
+        let expected = ["rootfs/run/inside", "rootfs", "tmp"].map(|path| Path::new(bundle).join(path));
+        assert_eq!(own, expected);
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct Task {
     pub starts: u32,
     /// The last start.
     pub started: Duration,
+    /// Since when its process runs, after that start.
+    pub running_since: Option<Duration>,
     /// The last end.
     pub ended: Option<Duration>,
 }
@@ -127,6 +129,7 @@ impl Task {
             error: None,
             starts: 0,
             started: Duration::ZERO,
+            running_since: None,
             ended: None,
         }
     }
@@ -156,6 +159,11 @@ impl Task {
             Phase::Running { pid, .. } | Phase::Stopping { pid, .. } => Some(pid),
             _ => None,
         }
+    }
+
+    /// How long its last process ran; making it ready is not counted.
+    pub fn ran(&self, now: Duration) -> Duration {
+        self.running_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
     /// When something has to happen to it.

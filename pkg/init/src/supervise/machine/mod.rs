@@ -140,6 +140,7 @@ impl Machine {
             return;
         };
         task.phase = Phase::Running { pid, until: limited.then_some(now + SHUTDOWN_LIMIT) };
+        task.running_since = Some(now);
         if task.is_service() {
             commands.push(Command::Say(speech::first_time(task), speech::since_start(task, "started", now)));
         }
@@ -182,8 +183,8 @@ impl Machine {
         };
         let supervised = task.is_service() && going_on;
         if supervised && again {
-            let policy = task.policy;
-            if let Some(wait) = task.backoff.after(now.saturating_sub(task.started), &policy) {
+            let (ran, policy) = (task.ran(now), task.policy);
+            if let Some(wait) = task.backoff.after(ran, &policy) {
                 task.phase = Phase::Waiting { until: now + wait };
                 return format!(", again in {}", ms(wait));
             }
@@ -240,6 +241,7 @@ impl Machine {
             task.readiness = Readiness::Wanted { until: Some(now + task.ready_timeout) };
         }
         task.started = now;
+        task.running_since = None;
         task.starts = task.starts.saturating_add(1);
         commands.push(Command::Start(index));
     }

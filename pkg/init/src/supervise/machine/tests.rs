@@ -104,6 +104,19 @@ fn a_service_that_fails_is_started_again_after_a_growing_wait() {
 }
 
 #[test]
+fn a_slow_start_is_no_good_run() {
+    let mut machine = up(POLICY);
+    machine.take(at(40), Event::Exited(2, Exit::Code(1)));
+    machine.take(at(140), Event::Tick);
+    machine.take(at(60_000), Event::Started(2, 200));
+    machine.take(at(60_001), Event::Exited(2, Exit::Code(1)));
+    assert_eq!(machine.deadline(), Some(at(60_201)));
+    machine.take(at(60_201), Event::Tick);
+    machine.take(at(120_000), Event::NotStarted(2, "broken".into()));
+    assert_eq!(machine.deadline(), Some(at(120_400)));
+}
+
+#[test]
 fn the_policy_decides_who_comes_back() {
     let cases = [
         (RestartPolicy::Always, OK, true),
