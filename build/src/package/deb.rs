@@ -1,4 +1,5 @@
 //! Unpacks Debian packages (`deb(5)`): an `ar` archive whose member `data.tar` holds the files. Their scripts are not run.
+//! What a package says of itself is kept in `/var/lib/dpkg/status.d`, where bills of materials and scanners look.
 //!
 //! Debian's folders `/bin`, `/sbin` and `/lib*` became links into `/usr`; packages may still use either name. Here they
 //! are always links, so that both names lead to the same file.
@@ -22,6 +23,10 @@ const MERGED: [&[u8]; 7] = [b"bin", b"sbin", b"lib", b"lib32", b"lib64", b"libo3
 const UNPACKED_BYTES_MAX: u64 = 32 << 30;
 /// More than any level of xz needs.
 const XZ_MEMORY_BYTES_MAX: u64 = 256 << 20;
+/// The folder of what packages say of themselves, with a `/` behind it.
+pub(super) const NOTES: &[u8] = b"var/lib/dpkg/status.d/";
+/// Longest description of one package: real ones have a few KiB.
+const CONTROL_BYTES_MAX: u64 = 1 << 20;
 
 /// Which paths are taken.
 #[derive(Debug, Clone, Copy)]
@@ -49,18 +54,18 @@ pub(super) fn unpack(
     stage: &mut Stage,
 ) -> Result<usize, PackageError> {
     let damaged = |source: io::Error| PackageError::Deb { path: path.to_owned(), fault: source.to_string() };
-    let file = File::open(path).map_err(|source| io_error("open", path, source))?;
-    let data = data_member(BufReader::new(file)).map_err(damaged)?;
+    let open = || File::open(path).map(BufReader::new).map_err(|source| io_error("open", path, source));
+    let data = member_named("data.tar", open()?).map_err(damaged)?;
+    let refuse = |name: &[u8], source: PathFault| PackageError::DebMember {
+        path: path.to_owned(),
+        member: printable(name).into_owned(),
+        source,
+    };
     let mut archive = Archive::new(data.take(UNPACKED_BYTES_MAX));
     let mut taken = 0;
     for entry in archive.entries().map_err(damaged)? {
         cancel.check()?;
         let mut entry = entry.map_err(damaged)?;
-        let refuse = |name: &[u8], source: PathFault| PackageError::DebMember {
-            path: path.to_owned(),
-            member: printable(name).into_owned(),
-            source,
-        };
         let name = TreePath::from_member(&entry.path_bytes()).map_err(|fault| refuse(&entry.path_bytes(), fault))?;
         let merged = merge(&name);
         if name == TreePath::root() || !selection.takes(&[&short(&merged), &merged]) {
@@ -69,7 +74,39 @@ pub(super) fn unpack(
         taken += 1;
         add(&mut entry, &merged, path, stage, &refuse)?;
     }
+    if taken > 0 {
+        let control = control(open()?).map_err(damaged)?;
+        let name =
+            package_name(&control).ok_or_else(|| damaged(io::Error::other("it does not say what it is called")))?;
+        let note = TreePath::from_member(&[NOTES, name].concat()).map_err(|fault| refuse(name, fault))?;
+        stage.put(&note, 0o644, Kind::file(&control))?;
+    }
     Ok(taken)
+}
+
+/// What the package says of itself: the file `control` of `control.tar`.
+fn control(ar: impl Read + 'static) -> io::Result<Vec<u8>> {
+    let mut archive = Archive::new(member_named("control.tar", ar)?.take(UNPACKED_BYTES_MAX));
+    for entry in archive.entries()? {
+        let entry = entry?;
+        if !matches!(&*entry.path_bytes(), b"control" | b"./control") {
+            continue;
+        }
+        if entry.size() > CONTROL_BYTES_MAX {
+            return Err(io::Error::other("its `control` is too long"));
+        }
+        let mut text = Vec::new();
+        entry.take(CONTROL_BYTES_MAX).read_to_end(&mut text)?;
+        return Ok(text);
+    }
+    Err(io::Error::other("it has no `control`"))
+}
+
+/// The field `Package`: a word that is a good file name (Debian policy, 5.6.1).
+fn package_name(control: &[u8]) -> Option<&[u8]> {
+    let name = control.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Package:"))?.trim_ascii();
+    let is_good = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(byte);
+    (name.first().is_some_and(u8::is_ascii_alphanumeric) && name.iter().all(is_good)).then_some(name)
 }
 
 /// `bin/sh` as `usr/bin/sh`.
@@ -146,8 +183,8 @@ fn link_name<R: Read>(entry: &Entry<'_, R>) -> Result<Vec<u8>, PackageError> {
     })
 }
 
-/// The uncompressed `data.tar`.
-fn data_member<R: Read + 'static>(mut ar: R) -> io::Result<Box<dyn Read>> {
+/// The uncompressed member whose name begins with `wanted`.
+fn member_named<R: Read + 'static>(wanted: &'static str, mut ar: R) -> io::Result<Box<dyn Read>> {
     let mut magic = [0; 8];
     ar.read_exact(&mut magic)?;
     if &magic != b"!<arch>\n" {
@@ -155,9 +192,9 @@ fn data_member<R: Read + 'static>(mut ar: R) -> io::Result<Box<dyn Read>> {
     }
     loop {
         let mut header = [0; 60];
-        ar.read_exact(&mut header).map_err(|_| io::Error::other("it has no `data.tar`"))?;
+        ar.read_exact(&mut header).map_err(|_| io::Error::other(format!("it has no `{wanted}`")))?;
         let (name, size) = member(&header).ok_or_else(|| io::Error::other("a member's header is damaged"))?;
-        if let Some(compression) = name.strip_prefix("data.tar") {
+        if let Some(compression) = name.strip_prefix(wanted) {
             return decompress(ar.take(size), compression);
         }
         // Members start at even offsets.
@@ -185,7 +222,7 @@ fn decompress(data: impl Read + 'static, compression: &str) -> io::Result<Box<dy
             Box::new(liblzma::read::XzDecoder::new_stream(data, stream))
         }
         ".zst" => Box::new(zstd::Decoder::new(data)?),
-        other => return Err(io::Error::other(format!("its `data.tar{other}` is compressed in an unknown way"))),
+        other => return Err(io::Error::other(format!("its `tar{other}` is compressed in an unknown way"))),
     })
 }
 
@@ -204,10 +241,15 @@ mod tests {
     }
 
     fn deb(data_name: &str, data: &[u8]) -> Vec<u8> {
+        deb_that_says("Package: some-thing\nVersion: 1\n", data_name, data)
+    }
+
+    fn deb_that_says(control: &str, data_name: &str, data: &[u8]) -> Vec<u8> {
+        let control = tar(&[("./md5sums", EntryType::Regular, "odd"), ("./control", EntryType::Regular, control)]);
         [
             &b"!<arch>\n"[..],
             &member_bytes("debian-binary", b"2.0\n"),
-            &member_bytes("control.tar/", b"odd"),
+            &member_bytes("control.tar/", &control),
             &member_bytes(data_name, data),
         ]
         .concat()
@@ -244,13 +286,16 @@ mod tests {
 
     const ALL: Selection<'static> = Selection { include: &[], exclude: &[] };
 
+    /// All but where the package is noted.
     fn names(stage: &Stage) -> Vec<String> {
-        stage.tree.walk().skip(1).map(|(path, _)| path.to_string()).collect()
+        let names = stage.tree.walk().skip(1).map(|(path, _)| path.to_string());
+        names.filter(|name| !name.starts_with("var")).collect()
     }
 
     #[test]
     fn a_damaged_package_is_refused() {
-        let good = deb("data.tar", &tar(&[("./a", EntryType::Regular, "x")]));
+        let data = tar(&[("./a", EntryType::Regular, "x")]);
+        let good = deb("data.tar", &data);
         let no_size = [&b"!<arch>\n"[..], &[b' '; 58], b"`\n"].concat();
         let huge = [&b"!<arch>\n"[..], format!("{:<48}{:<10}`\n", "x", "9999999999").as_bytes()].concat();
         for (bytes, expected) in [
@@ -262,6 +307,9 @@ mod tests {
             (&deb("data.tar.lzma", b""), "unknown way"),
             (&deb("data.tar.xz", b"no xz at all"), "no sound Debian package"),
             (&deb("data.tar.gz", b"no gzip"), "no sound Debian package"),
+            (&deb_that_says("Version: 1\n", "data.tar", &data), "what it is called"),
+            (&deb_that_says("Package: ../../etc/passwd\n", "data.tar", &data), "what it is called"),
+            (&deb_that_says("Package: ..\n", "data.tar", &data), "what it is called"),
         ] {
             let error = unpacked(bytes, ALL).1.err().expect(expected).to_string();
             assert!(error.contains(expected), "{expected}: {error}");
@@ -282,6 +330,19 @@ mod tests {
         }
         let through = [("a", EntryType::Symlink, "../../tmp"), ("a/b", EntryType::Regular, "x")];
         assert!(unpacked(&deb("data.tar", &tar(&through)), ALL).1.is_err());
+    }
+
+    #[test]
+    fn a_package_is_noted_if_something_of_it_is_taken() {
+        let bytes = deb("data.tar", &tar(&[("./a", EntryType::Regular, "x")]));
+        let note = TreePath::from_user("var/lib/dpkg/status.d/some-thing").unwrap();
+        let (_folder, stage) = unpacked(&bytes, ALL);
+        let stage = stage.unwrap();
+        let Kind::File(body) = &stage.tree.get(&note).unwrap().kind else { panic!("a file") };
+        assert_eq!(body.read_up_to(100).unwrap().unwrap(), b"Package: some-thing\nVersion: 1\n");
+        let other = ["/b".to_owned()];
+        let (_folder, stage) = unpacked(&bytes, Selection { include: &other, exclude: &[] });
+        assert!(stage.unwrap().tree.get(&note).is_none());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::apt::{Apt, Closure};
-use super::deb::{Selection, unpack};
+use super::deb::{NOTES, Selection, unpack};
 use super::error::{PackageError, io_error};
 use super::pack::write_tar;
 use super::pattern::fits;
@@ -45,6 +45,9 @@ pub(super) fn add(kernel: &Kernel, apt: &Apt<'_>, architecture: &str, stage: &mu
     for deb in apt.fetch(std::slice::from_ref(&package), Closure::Alone)? {
         let all = Selection { include: &[], exclude: &["usr/share/doc".to_owned()] };
         unpack(&deb, all, apt.cancel, &mut unpacked)?;
+    }
+    for (path, id) in unpacked.tree.walk().filter(|(path, _)| path.as_bytes().starts_with(NOTES)) {
+        stage.put(&path, 0o644, unpacked.tree.node(id).kind.clone())?;
     }
     let lacks = |wanted| PackageError::NoKernel { package: package.clone(), wanted };
     let version = version(&unpacked).ok_or_else(|| lacks("/boot/vmlinuz-VERSION"))?;

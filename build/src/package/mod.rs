@@ -46,7 +46,7 @@ use crate::tree::TreePath;
 /// The file that makes a folder a package.
 const RECIPE_FILE: &str = "build.yml";
 /// Part of every native package's hash: changed whenever the same sources give another image.
-const NATIVE_FORMAT: &str = "kiln native package, format 1\n";
+const NATIVE_FORMAT: &str = "kiln native package, format 2\n";
 
 /// What is decided on the command line instead of in `build.yml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
