@@ -299,3 +299,24 @@ fn a_full_disk_is_said_and_leaves_nothing() {
     assert_eq!(said.stdout.lines().collect::<Vec<_>>(), ["status 1", "0"], "{}", said.stderr);
     assert!(said.stderr.contains("minimal-initrd.img") || said.stderr.contains("minimal-kernel"), "{}", said.stderr);
 }
+
+#[test]
+fn a_program_that_is_not_in_its_debian_package_is_named() {
+    let sandbox = Sandbox::new();
+    let recipe =
+        "image: a\nsource:\n- debian:\n    packages: [busybox-static]\n    include: [/bin/busybox, /bin/*box, NAME]\n";
+    let build = |name: &str| {
+        sandbox.write("a/build.yml", recipe.replace("NAME", name));
+        run(sandbox.kiln(["pkg", "build", "--cache"]).arg(images::store()).arg("a"))
+    };
+    let said = build("/usr/bin/toybox");
+    assert_eq!(said.code(), 1);
+    assert!(
+        said.stderr.contains("`/usr/bin/toybox` of `include` is not in Debian's busybox-static"),
+        "{}",
+        said.stderr
+    );
+    // Patterns may fit nothing, and either name of a merged folder is good.
+    build("/usr/bin/toy*").ok();
+    build("/usr/bin/busybox").ok();
+}

@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::oci::{Image, Platform, RegistryOptions, Store, StoreError};
 use crate::plan::{self, ImageUse, PlanError, Pull, PullOptions};
 use crate::progress::{Progress, Silent};
+use crate::tree::TreePath;
 
 /// What a package is built with.
 #[derive(Debug, Clone)]
@@ -238,10 +239,17 @@ fn add_debian(debian: &Debian, apt: &Apt<'_>, stage: &mut Stage) -> Result<(), P
     for deb in &debs {
         taken += unpack(deb, selection, apt.cancel, stage)?;
     }
-    match taken {
-        0 => Err(PackageError::NothingIncluded { packages: debian.packages.clone() }),
-        _ => Ok(()),
+    let packages = || debian.packages.clone();
+    if taken == 0 {
+        return Err(PackageError::NothingIncluded { packages: packages() });
     }
+    // A pattern may fit nothing; a name that does is a program that moved to another package.
+    for name in debian.include.iter().filter(|name| !name.contains(['*', '?'])) {
+        if !TreePath::from_user(name).is_ok_and(|path| stage.tree.get(&path).is_some()) {
+            return Err(PackageError::NotIncluded { name: name.clone(), packages: packages() });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -328,6 +328,14 @@ pub enum PackageError {
         /// The packages.
         packages: Vec<String>,
     },
+    /// Debian packages do not have what is asked of them.
+    #[error("`{name}` of `include` is not in Debian's {}, nor in what is unpacked with them", packages.join(", "))]
+    NotIncluded {
+        /// The path.
+        name: String,
+        /// The packages.
+        packages: Vec<String>,
+    },
 }
 
 impl PackageError {
