@@ -34,6 +34,7 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
 const STARTERS: &[&str] = &[
     "build/src/package",
     "build/src/oci/credentials",
+    "build/src/oci/import/containerd.rs",
     "run/src/qemu",
     "run/src/console/watch.rs",
     "pkg/",

@@ -66,6 +66,17 @@ pub enum DocumentError {
     /// A digest that is none, or of another algorithm.
     #[error("it points at no SHA-256 digest")]
     Digest(#[source] DigestError),
+    /// Indexes in indexes in indexes.
+    #[error("its indexes are nested too deep")]
+    Nested,
+    /// A `docker save` archive whose list and configuration disagree.
+    #[error("it lists {diff_ids} layers by digest, `manifest.json` lists {layers} files")]
+    DiffIds {
+        /// Files listed.
+        layers: usize,
+        /// Digests listed.
+        diff_ids: usize,
+    },
     /// More layers than any image has.
     #[error("it lists {0} layers, {LAYERS_MAX} are allowed")]
     Layers(usize),

@@ -5,18 +5,23 @@ mod credentials;
 mod digest;
 mod document;
 mod image;
+mod import;
 mod reference;
 mod registry;
+mod source;
 mod store;
 
 pub use credentials::CredentialsError;
 pub use digest::{Digest, DigestError};
 pub use document::DocumentError;
 pub use image::{Image, ImageConfig, Layer, Platform};
+pub use import::{DockerHost, ImportError, ImportFrom, Imported, SourceOptions, import};
+pub(crate) use import::{import_if_docker_has_it, import_source};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{
     Fault, FetchError, Mirror, MirrorError, PushError, PushRequest, Pushed, RegistryOptions, RemoteManifest, push,
     put_remote_manifest, remote_manifest,
 };
 pub(crate) use registry::{Wanted, fetch};
+pub use source::{FileKind, FileSource, Source, SourceError};
 pub use store::{BlobFault, BlobKind, BlobWriter, DamagedBlob, Store, StoreError, TagEntry, VerifiedReader};

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::oci::{
-    Digest, Fault, FetchError, Image, Platform, Reference, ReferenceError, RegistryOptions, Store, StoreError, Wanted,
-    fetch,
+    Digest, Fault, FetchError, Image, ImportError, Platform, Reference, RegistryOptions, Source, SourceError,
+    SourceOptions, Store, StoreError, Wanted, fetch, import_if_docker_has_it, import_source,
 };
 use crate::progress::Progress;
 
@@ -45,6 +45,8 @@ pub struct PullOptions {
     pub docker_first: bool,
     /// How they are asked.
     pub registry: RegistryOptions,
+    /// How images in files and other programs are found.
+    pub sources: SourceOptions,
     /// Stops a pull.
     pub cancel: Cancel,
 }
@@ -77,7 +79,7 @@ pub enum PlanError {
         place: String,
         /// Why.
         #[source]
-        source: ReferenceError,
+        source: SourceError,
     },
     /// The store fails, or holds something that no registry can mend.
     #[error("{place}: image `{reference}` cannot be used")]
@@ -90,21 +92,51 @@ pub enum PlanError {
         #[source]
         source: Box<StoreError>,
     },
+    /// It is in files or another program, and cannot be had from there.
+    #[error("{place}: image `{reference}` cannot be used")]
+    Import {
+        /// Where it is used.
+        place: String,
+        /// The source as it is written.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<ImportError>,
+    },
     /// The store does not have it, and no registry may be asked.
-    #[error("{place}: image `{reference}` is not in the store, and no registry may be asked for it")]
+    #[error(
+        "{place}: image `{reference}` is not in the store, and no registry may be asked for it; \
+         `kiln cache pull {reference}` gets it"
+    )]
     Offline {
         /// Where it is used.
         place: String,
         /// The image.
         reference: String,
     },
+    /// The store has a part of it, and no registry may be asked.
+    #[error(
+        "{place}: image `{reference}` is not whole in the store, and no registry may be asked for the rest; \
+         `kiln cache pull {reference}` gets it"
+    )]
+    OfflineIncomplete {
+        /// Where it is used.
+        place: String,
+        /// The image.
+        reference: String,
+        /// What it lacks.
+        #[source]
+        source: Box<StoreError>,
+    },
     /// The registry does not give it.
-    #[error("{place}: image `{reference}` cannot be pulled")]
+    #[error("{place}: image `{reference}` cannot be pulled{in_store}")]
     Pull {
         /// Where it is used.
         place: String,
         /// The image.
         reference: String,
+        /// What is wrong with it in the store, if it is there at all.
+        in_store: String,
         /// Why.
         #[source]
         source: Box<FetchError>,
@@ -135,91 +167,145 @@ pub fn pin(
     options: &PullOptions,
     progress: &dyn Progress,
 ) -> Result<Plan, PlanError> {
+    let planner = Planner { platform, store, options, progress };
     let mut images = BTreeMap::new();
-    let mut places = Vec::new();
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut missing: Vec<Missing<'_>> = Vec::new();
     let parsed = parse(uses)?;
-    for (reference, place) in unique(&parsed) {
-        match look(reference, place, platform, store, options.pull, progress)? {
+    for (source, place) in unique(&parsed) {
+        match planner.look(source, place)? {
             Found::Here(image) => {
-                images.insert(reference, *image);
+                images.insert(source.clone(), *image);
             }
-            Found::Wanted(root) => {
-                places.push(place);
-                wanted.push(Wanted { reference: reference.clone(), root });
-            }
+            Found::Wanted(wanted, in_store) => missing.push(Missing { source, place, wanted, in_store }),
         }
     }
+    let wanted: Vec<Wanted> = missing.iter().map(|missing| missing.wanted.clone()).collect();
     let fetched = fetch(&wanted, platform, store, &options.registry, &options.cancel, progress);
     let fetched = fetched.map_err(|(number, error)| match error.fault {
         Fault::Cancelled => PlanError::Cancelled(Cancelled),
         _ => PlanError::Pull {
-            place: places.get(number).copied().unwrap_or_default().to_owned(),
+            place: missing.get(number).map(|missing| missing.place).unwrap_or_default().to_owned(),
             reference: error.what.clone(),
+            in_store: missing.get(number).map(|missing| missing.in_store.clone()).unwrap_or_default(),
             source: error,
         },
     })?;
-    images.extend(wanted.iter().map(|want| &want.reference).zip(fetched));
-    let pinned = |(written, reference, _): &(&str, Reference, &str)| {
-        images.get(reference).map(|image| ((*written).to_owned(), image.clone()))
+    images.extend(missing.iter().map(|missing| missing.source.clone()).zip(fetched));
+    let pinned = |(written, source, _): &(&str, Source, &str)| {
+        images.get(source).map(|image| ((*written).to_owned(), image.clone()))
     };
     Ok(Plan { images: parsed.iter().filter_map(pinned).collect() })
 }
 
-/// Each reference as written, in full, and the place of its use.
-fn parse(uses: &[ImageUse]) -> Result<Vec<(&str, Reference, &str)>, PlanError> {
+struct Missing<'a> {
+    source: &'a Source,
+    place: &'a str,
+    wanted: Wanted,
+    in_store: String,
+}
+
+/// Each source as written, in full, and the place of its use.
+fn parse(uses: &[ImageUse]) -> Result<Vec<(&str, Source, &str)>, PlanError> {
     let parse = |ImageUse { reference, place }: &'_ ImageUse| {
         reference.parse().map_err(|source| PlanError::Reference { place: place.clone(), source })
     };
     uses.iter().map(|used| Ok((used.reference.as_str(), parse(used)?, used.place.as_str()))).collect()
 }
 
-/// Each full reference once, with the first place that uses it.
-fn unique<'a>(parsed: &'a [(&str, Reference, &'a str)]) -> Vec<(&'a Reference, &'a str)> {
+/// Each source once, with the first place that uses it.
+fn unique<'a>(parsed: &'a [(&str, Source, &'a str)]) -> Vec<(&'a Source, &'a str)> {
     let mut seen = BTreeSet::new();
-    let pairs = parsed.iter().map(|(_, reference, place)| (reference, *place));
-    pairs.filter(|(reference, _)| seen.insert(*reference)).collect()
+    let pairs = parsed.iter().map(|(_, source, place)| (source, *place));
+    pairs.filter(|(source, _)| seen.insert(*source)).collect()
 }
 
 enum Found {
     Here(Box<Image>),
-    /// To be fetched; the digest, if it is known what the name means and only parts are missing.
-    Wanted(Option<Digest>),
+    /// To be fetched, and what is wrong with what the store has under that name.
+    Wanted(Wanted, String),
 }
 
-fn look(
-    reference: &Reference,
-    place: &str,
-    platform: &Platform,
-    store: &Store,
-    pull: Pull,
-    progress: &dyn Progress,
-) -> Result<Found, PlanError> {
-    if pull == Pull::Always && reference.digest().is_none() {
-        return Ok(Found::Wanted(None));
+struct Planner<'a> {
+    platform: &'a Platform,
+    store: &'a Store,
+    options: &'a PullOptions,
+    progress: &'a dyn Progress,
+}
+
+impl Planner<'_> {
+    fn look(&self, source: &Source, place: &str) -> Result<Found, PlanError> {
+        let imported = match source {
+            Source::Registry(reference) if self.options.docker_first => self.docker(reference),
+            Source::Registry(_) => Ok(None),
+            source => self.import(source).map(Some),
+        };
+        let imported = imported.map_err(|error| match error {
+            ImportError::Cancelled => PlanError::Cancelled(Cancelled),
+            error => PlanError::Import { place: place.into(), reference: source.to_string(), source: Box::new(error) },
+        })?;
+        let image = imported.map(|root| self.store.resolve_root(&source.to_string(), root, self.platform));
+        match (image, source) {
+            (Some(Ok(image)), _) => Ok(Found::Here(Box::new(image))),
+            // Docker may keep another machine's.
+            (None | Some(Err(StoreError::Platform { .. })), Source::Registry(reference)) => {
+                self.look_in_store(reference, source, place)
+            }
+            (Some(Err(error)), _) => Err(fault(source, place, error)),
+            (None, _) => Err(PlanError::Import {
+                place: place.into(),
+                reference: source.to_string(),
+                source: Box::new(ImportError::NoImages { what: source.to_string() }),
+            }),
+        }
     }
-    let fail = |source| PlanError::Store {
-        place: place.to_owned(),
-        reference: reference.to_string(),
-        source: Box::new(source),
-    };
-    match store.find(reference, platform) {
-        Ok(Some(image)) => Ok(Found::Here(Box::new(image))),
-        Ok(None) if pull == Pull::Never => {
-            Err(PlanError::Offline { place: place.to_owned(), reference: reference.to_string() })
-        }
-        Ok(None) => Ok(Found::Wanted(None)),
-        Err(error) if pull == Pull::Never => Err(fail(error)),
-        Err(StoreError::Missing { .. } | StoreError::Damaged { .. }) => {
-            store.root_digest(reference).map(Found::Wanted).map_err(fail)
-        }
-        // What the name means now may be for this platform.
-        Err(error @ StoreError::Platform { .. }) if reference.digest().is_none() => {
-            progress.note(&format!("in the store, {error}; asking the registry"));
-            Ok(Found::Wanted(None))
-        }
-        Err(error) => Err(fail(error)),
+
+    fn docker(&self, reference: &Reference) -> Result<Option<Digest>, ImportError> {
+        let Self { platform, store, options, progress } = *self;
+        import_if_docker_has_it(reference, platform, store, &options.sources, &options.cancel, progress)
     }
+
+    fn import(&self, source: &Source) -> Result<Digest, ImportError> {
+        let Self { platform, store, options, progress } = *self;
+        import_source(source, platform, store, &options.sources, &options.cancel, progress)
+    }
+
+    fn look_in_store(&self, reference: &Reference, source: &Source, place: &str) -> Result<Found, PlanError> {
+        let pull = self.options.pull;
+        let wanted = |root, in_store| Ok(Found::Wanted(Wanted { reference: reference.clone(), root }, in_store));
+        if pull == Pull::Always && reference.digest().is_none() {
+            return wanted(None, String::new());
+        }
+        let (place_text, name) = (place.to_owned(), reference.to_string());
+        match self.store.find(reference, self.platform) {
+            Ok(Some(image)) => Ok(Found::Here(Box::new(image))),
+            Ok(None) if pull == Pull::Never => Err(PlanError::Offline { place: place_text, reference: name }),
+            Ok(None) => wanted(None, String::new()),
+            Err(error @ (StoreError::Missing { .. } | StoreError::Damaged { .. })) if pull == Pull::Never => {
+                Err(PlanError::OfflineIncomplete { place: place_text, reference: name, source: Box::new(error) })
+            }
+            Err(error) if pull == Pull::Never => Err(fault(source, place, error)),
+            Err(error @ (StoreError::Missing { .. } | StoreError::Damaged { .. })) => {
+                let root = self.store.root_digest(reference).map_err(|error| fault(source, place, error))?;
+                wanted(root, in_store(&error))
+            }
+            // What the name means now may be for this platform.
+            Err(error @ StoreError::Platform { .. }) if reference.digest().is_none() => {
+                self.progress.note(&format!("in the store, {error}; asking the registry"));
+                wanted(None, in_store(&error))
+            }
+            Err(error) => Err(fault(source, place, error)),
+        }
+    }
+}
+
+fn fault(source: &Source, place: &str, error: StoreError) -> PlanError {
+    PlanError::Store { place: place.to_owned(), reference: source.to_string(), source: Box::new(error) }
+}
+
+/// What is wrong in the store: a user who only saw that the network failed would not know why it was asked.
+fn in_store(error: &StoreError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("; it had to be, because in the store {error}{cause}")
 }
 
 #[cfg(test)]

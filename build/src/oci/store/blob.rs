@@ -137,7 +137,7 @@ impl Store {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = folder.join(format!("{}-{number}", std::process::id()));
             let fail = |action, source| StoreError::Io { action, path: path.clone(), source };
-            let file = match File::create_new(&path) {
+            let file = match File::options().read(true).write(true).create_new(true).open(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(fail("create", error)),
@@ -148,6 +148,13 @@ impl Store {
                 return Ok((path, file));
             }
         }
+    }
+
+    /// A new file in `tmp/` that is gone when it is closed.
+    pub(in crate::oci) fn unnamed_file(&self) -> Result<File, StoreError> {
+        let (path, file) = self.create_temp()?;
+        fs::remove_file(&path).map_err(|source| StoreError::Io { action: "remove", path, source })?;
+        Ok(file)
     }
 
     /// Removes temp files whose writer is gone. Trouble is left for the writer that will meet it.
@@ -217,6 +224,14 @@ impl BlobWriter {
         let blob = self.store.blob_path(&digest);
         fs::rename(&self.path, &blob).map_err(|source| StoreError::Io { action: "write", path: blob, source })?;
         Ok(digest)
+    }
+}
+
+impl BlobWriter {
+    /// Commits if the digest that was found is agreed to, and tells which it is either way.
+    pub(in crate::oci) fn commit_if(self, agreed: impl FnOnce(Digest) -> bool) -> Result<Digest, StoreError> {
+        let found = Digest::from_bytes(self.hash.clone().finalize().into());
+        if agreed(found) { self.commit(None, None) } else { Ok(found) }
     }
 }
 

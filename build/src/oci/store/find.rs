@@ -40,6 +40,11 @@ impl Store {
     ///
     /// Errors: as [`Store::find`].
     pub fn resolve(&self, reference: &Reference, root: Digest, platform: &Platform) -> Result<Image, StoreError> {
+        self.resolve_root(&reference.to_string(), root, platform)
+    }
+
+    /// As [`Store::resolve`], for an image that has no name in the store: `reference` says where it comes from.
+    pub fn resolve_root(&self, reference: &str, root: Digest, platform: &Platform) -> Result<Image, StoreError> {
         let mut digest = root;
         for _ in 0..NESTING_MAX {
             let kind = BlobKind::Manifest;
@@ -73,7 +78,7 @@ impl Store {
     }
 }
 
-pub(super) fn unavailable(reference: &Reference, wanted: &Platform, entries: &[Descriptor]) -> StoreError {
+pub(super) fn unavailable(reference: &str, wanted: &Platform, entries: &[Descriptor]) -> StoreError {
     const SHOWN: usize = 12;
     let known = |entry: &&PlatformEntry| entry.os != "unknown" && !entry.os.is_empty();
     let platforms = entries.iter().filter_map(|entry| entry.platform.as_ref()).filter(known);
