@@ -23,6 +23,7 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("assemble", &["config", "bundle", "layer", "oci", "plan", "tree"]),
     ("format", &["cache", "tree"]),
     ("output", &["format", "oci"]),
+    ("rootfs", &["cache", "format", "layer", "oci", "tree"]),
     ("package", &["config", "format", "layer", "oci", "output", "plan", "tree"]),
     (
         "pipeline",

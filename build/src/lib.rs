@@ -19,6 +19,7 @@ pub mod package;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;
+pub mod rootfs;
 pub mod sbom;
 pub mod source;
 pub mod tree;

@@ -110,6 +110,15 @@ fn sbom(asked: &args::Build, source_date_s: i64) -> Result<Option<SbomRequest>, 
     Ok(Some(SbomRequest { path, created_s }))
 }
 
+fn when(asked: &args::Build, global: &args::Global) -> Result<Pull, Failure> {
+    match (asked.pull, global.offline) {
+        (true, true) => Err(Failure::usage("`--pull` and `--offline` contradict each other")),
+        (true, false) => Ok(Pull::Always),
+        (false, true) => Ok(Pull::Never),
+        (false, false) => Ok(Pull::Missing),
+    }
+}
+
 /// A flag that the first SIGINT or SIGTERM sets; the second ends the process at once.
 pub fn cancel_on_signals() -> io::Result<Cancel> {
     let flag = Arc::new(AtomicBool::new(false));

@@ -2,12 +2,14 @@
 
 mod args;
 mod build;
+mod cache;
 mod crash;
 mod doctor;
 mod failure;
 mod pkg;
 mod printer;
 mod progress;
+mod push;
 mod reference;
 mod run;
 mod surroundings;
@@ -57,7 +59,9 @@ fn level(global: &args::Global) -> Level {
 
 fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
     match &cli.command {
-        Command::Run(asked) => run::run(asked, printer),
+        Command::Run(asked) => run::run(asked, &cli.global, printer),
+        Command::Cache(asked) => cache::cache(asked, &cli.global, printer),
+        Command::Push(asked) => push::push(asked, &cli.global, printer),
         Command::Version { short: true } => Ok(printer.data(concat!(env!("CARGO_PKG_VERSION"), "\n").as_bytes())?),
         Command::Version { short: false } => {
             Ok(printer.data(concat!("kiln ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?)

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kiln_build::compat::{Compat, UnknownCompat};
-use kiln_build::oci::{Mirror, MirrorError, RegistryOptions};
+use kiln_build::oci::{DockerHost, Mirror, MirrorError, RegistryOptions, SourceOptions};
 use kiln_build::pipeline::DEFAULT_SOURCE_DATE_S;
 
 use crate::args::Global;
@@ -87,10 +87,22 @@ pub fn registries(global: &Global, variables: Variables) -> Result<RegistryOptio
     let docker = variables("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(home(variables)?.join(".docker")));
     Ok(RegistryOptions {
         mirrors,
+        offline: global.offline,
         certificates: global.cert_file.clone(),
         docker_config: docker.map(|folder| folder.join("config.json")).filter(|file| file.exists()),
         ..RegistryOptions::default()
     })
+}
+
+/// Where other programs' images are looked for: Docker where `DOCKER_HOST` says, else at one of its usual sockets.
+pub fn sources(variables: Variables) -> SourceOptions {
+    let own = variables("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("docker.sock"));
+    let docker = match (variables("DOCKER_HOST"), own.filter(|socket| socket.exists())) {
+        (Some(host), _) => DockerHost::from(&*host.to_string_lossy()),
+        (None, Some(socket)) if !std::path::Path::new("/var/run/docker.sock").exists() => DockerHost::Socket(socket),
+        _ => DockerHost::default(),
+    };
+    SourceOptions { docker, ..SourceOptions::default() }
 }
 
 /// The time of everything that a build generates, in seconds since 1970.
@@ -106,7 +118,7 @@ mod tests {
     use super::*;
 
     fn global() -> Global {
-        Global { cache: None, mirror: vec![], cert_file: vec![], quiet: false, verbose: 1 }
+        Global { cache: None, mirror: vec![], cert_file: vec![], offline: false, quiet: false, verbose: 1 }
     }
 
     fn env<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {

@@ -1,9 +1,11 @@
 //! The command line as its user typed it: types and texts of the help, no I/O.
 
 mod argv;
+mod cache;
 mod disk;
 mod linuxkit;
 mod pkg;
+mod push;
 mod sbom;
 mod size;
 mod timings;
@@ -15,9 +17,13 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use cache::{
+    Cache, CacheClean, CacheExport, CacheImport, CacheLs, CachePull, CachePush, CacheRm, CacheVerify, ExportFormat,
+};
 pub use disk::DiskSpec;
 pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
+pub use push::Push;
 pub use sbom::Sbom;
 pub use timings::Timings;
 pub use yaml::Yaml;
@@ -52,6 +58,9 @@ pub struct Global {
     /// Ask URL instead of every registry, or with REGISTRY= instead of that one; repeatable [env: LINUXKIT_MIRROR]
     #[arg(long, global = true, value_name = "[REGISTRY=]URL", help_heading = "Global options")]
     pub mirror: Vec<String>,
+    /// Ask no registry: use what is in the store, or fail
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub offline: bool,
     /// Trust this certificate too when a registry is asked; repeatable
     #[arg(long, global = true, value_name = "PEM", help_heading = "Global options")]
     pub cert_file: Vec<PathBuf>,
@@ -79,6 +88,11 @@ pub enum Command {
     Build(Build),
     /// Boot what was built, its console on this terminal
     Run(Run),
+    /// Look after the image store
+    #[command(subcommand, arg_required_else_help = true)]
+    Cache(Cache),
+    /// Send what was built to a registry
+    Push(Push),
     /// Build guest packages
     #[command(arg_required_else_help = true)]
     Pkg(Pkg),
@@ -159,7 +173,8 @@ pub struct Build {
                   was stopped."
 )]
 pub struct Run {
-    /// What was built: NAME stands for the files NAME-kernel, NAME-initrd.img and NAME-cmdline. BACKEND, `qemu` or
+    /// What was built: NAME stands for the files NAME-kernel, NAME-initrd.img and NAME-cmdline, oci://NAME for what `kiln
+    /// push` sent to a registry. BACKEND, `qemu` or
     /// `kvm`, is short for -accel
     #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present = "kernel")]
     pub words: Vec<OsString>,
@@ -172,6 +187,9 @@ pub struct Run {
     /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. Repeatable
     #[arg(long, value_name = "[file=]PATH[,size=1G][,format=raw][,readonly]")]
     pub disk: Vec<DiskSpec>,
+    /// Ask the registry for oci://NAME even when it is in the store
+    #[arg(long)]
+    pub pull: bool,
     /// Kernel to boot, a bzImage or an uncompressed vmlinux [default: NAME-kernel]
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,

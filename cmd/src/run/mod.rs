@@ -1,6 +1,7 @@
 //! `kiln run`: a name and flags to a machine, its run, and what its end means.
 
-mod artifacts;
+pub mod artifacts;
+mod pulled;
 mod signals;
 mod start;
 mod state;
@@ -18,11 +19,31 @@ use self::state::StateError;
 use crate::args;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use crate::push;
 
 /// Runs a machine to its end.
-pub fn run(asked: &args::Run, printer: &Printer) -> Result<(), Failure> {
+pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
     let (accel, name) = words(asked)?;
-    let machine = checked(&machine_config(asked, name)?)?;
+    let remote = name.and_then(Path::to_str).filter(|name| name.starts_with(push::SCHEME));
+    // Held until the machine ends: its files are in there.
+    let _store;
+    let config = match remote {
+        Some(text) => {
+            let name = push::target(text)?;
+            let (found, store) = pulled::machine(&name, asked, global, printer)?;
+            _store = store;
+            let asked = args::Run {
+                kernel: asked.kernel.clone().or(Some(found.kernel)),
+                initrd: asked.initrd.clone().or(found.initrd),
+                cmdline: asked.cmdline.clone().or(Some(found.cmdline)),
+                state: asked.state.clone().or_else(|| Some(artifacts::with_suffix(&push::prefix(&name), "-state"))),
+                ..asked.clone()
+            };
+            machine_config(&asked, None)?
+        }
+        None => machine_config(asked, name)?,
+    };
+    let machine = checked(&config)?;
     let facts = Facts::read();
     let choice = host::choose(accel, &facts).map_err(|refusal| {
         let hints = refusal.hints();
@@ -139,6 +160,7 @@ mod tests {
             cpus: 1,
             mem: 1024,
             disk: vec![],
+            pull: false,
             kernel: None,
             initrd: None,
             cmdline: None,

@@ -22,6 +22,9 @@ pub enum Files {
     Tar(File, TarIndex),
 }
 
+/// A file that can be read once, and its length in bytes.
+pub type Opened<'a> = (Box<dyn Read + 'a>, u64);
+
 /// How an archive could not be opened.
 pub enum OpenFault {
     Io(io::Error),
@@ -70,7 +73,7 @@ impl Files {
 
     /// A file and its length; `None` if there is none of this name. The name must not lead out of a folder: it is one
     /// that this program made.
-    pub fn open(&self, name: &str) -> io::Result<Option<(Box<dyn Read + '_>, u64)>> {
+    pub fn open(&self, name: &str) -> io::Result<Option<Opened<'_>>> {
         match self {
             Self::Folder(folder) => match File::open(folder.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::files::Opened;
 use super::{ImportError, Importer};
 use crate::oci::document::{
     CONFIG_BYTES_MAX, Descriptor, Document, INDEX_TYPE, MANIFEST_BYTES_MAX, media_type, parse_document, select,
@@ -167,7 +168,7 @@ impl Importer<'_> {
         Ok(Some(bytes))
     }
 
-    pub fn open(&self, name: &str) -> Result<Option<(Box<dyn Read + '_>, u64)>, ImportError> {
+    pub fn open(&self, name: &str) -> Result<Option<Opened<'_>>, ImportError> {
         self.files.open(name).map_err(|source| self.read_error(source))
     }
 

@@ -238,7 +238,7 @@ fn a_source_gives_the_one_image_or_the_one_that_is_named() {
     fs::write(place.folder.path().join("two.tar"), tar(&members)).unwrap();
     let error = place.source("oci-archive:two.tar").unwrap_err().to_string();
     assert!(error.contains("several images: `a:1`, `b:1`"), "{error}");
-    assert_eq!(place.source("oci-archive:two.tar:b").unwrap_err().to_string().contains("no image"), true);
+    assert!(place.source("oci-archive:two.tar:b").unwrap_err().to_string().contains("no image"));
     assert!(place.source("oci-archive:two.tar:b:1").is_ok());
     assert_eq!(place.import(&tar(&members), None).unwrap().len(), 2);
     assert!(matches!(place.import(&tar(&members), Some("c")), Err(ImportError::OneName { .. })));

@@ -13,6 +13,9 @@ const REDIRECTS_MAX: usize = 5;
 
 impl Http<'_> {
     pub(super) fn client(&self, endpoint: &Endpoint) -> Result<Client, Fault> {
+        if self.options.offline {
+            return Err(Fault::Offline);
+        }
         let key = (endpoint.tls, endpoint.is_loopback());
         if let Some(client) = self.clients.borrow().get(&key) {
             return Ok(client.clone());

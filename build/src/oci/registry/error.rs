@@ -132,6 +132,9 @@ pub enum Fault {
          `kiln cache pull --all-platforms`, or push one platform only"
     )]
     NotHere { digest: Digest, platform: String },
+    /// The user said so.
+    #[error("no registry may be asked, as `--offline` says; without it this would work")]
+    Offline,
     /// The registry takes an upload and does not say where it goes on.
     #[error("the registry takes uploads, but its answer has no `Location` that can be used")]
     NoLocation,

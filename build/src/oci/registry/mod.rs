@@ -13,6 +13,7 @@ mod options;
 mod push;
 mod remote;
 mod upload;
+mod whole;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ pub use error::{Fault, FetchError, PushError};
 pub use options::{Mirror, MirrorError, RegistryOptions};
 pub use push::{PushRequest, Pushed, push};
 pub use remote::{RemoteManifest, put_remote_manifest, remote_manifest};
+pub use whole::{Extent, pull};
 
 use self::endpoint::Endpoint;
 use self::http::{Asked, Http};
@@ -67,15 +69,7 @@ pub(crate) fn fetch(
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| (0, failed(wanted, Fault::Host(error.into()))))?;
-    let puller = Puller {
-        store,
-        platform,
-        http: Http::new(options, progress),
-        options,
-        progress,
-        places: Semaphore::new(options.parallel.max(1)),
-        layers: RefCell::default(),
-    };
+    let puller = Puller::new(store, platform, options, progress);
     runtime.block_on(async {
         let images: FuturesUnordered<_> =
             wanted.iter().enumerate().map(|(number, want)| puller.image(number, want)).collect();
@@ -110,6 +104,13 @@ struct Puller<'a> {
     places: Semaphore,
     /// Two images can share a layer; it is fetched for one of them.
     layers: RefCell<HashMap<Digest, Rc<Mutex<()>>>>,
+}
+
+impl<'a> Puller<'a> {
+    fn new(store: &'a Store, platform: &'a Platform, options: &'a RegistryOptions, progress: &'a dyn Progress) -> Self {
+        let (http, places) = (Http::new(options, progress), Semaphore::new(options.parallel.max(1)));
+        Self { store, platform, http, options, progress, places, layers: RefCell::default() }
+    }
 }
 
 impl Puller<'_> {

@@ -9,6 +9,8 @@ use crate::oci::reference::is_host;
 /// How registries are reached.
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
+    /// Whether no registry may be asked at all: then everything that would is refused.
+    pub offline: bool,
     /// Asked instead of the registry that a reference names. The first that fits is used.
     pub mirrors: Vec<Mirror>,
     /// PEM files with certificates that are trusted besides the system's.
@@ -30,6 +32,7 @@ pub struct RegistryOptions {
 impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
+            offline: false,
             mirrors: Vec::new(),
             certificates: Vec::new(),
             docker_config: None,

@@ -71,7 +71,7 @@ impl Store {
         Err(StoreError::TooDeep { reference: reference.to_string(), limit: NESTING_MAX })
     }
 
-    fn read_config(&self, digest: &Digest) -> Result<(PlatformEntry, crate::oci::ImageConfig), StoreError> {
+    pub(super) fn read_config(&self, digest: &Digest) -> Result<(PlatformEntry, crate::oci::ImageConfig), StoreError> {
         let kind = BlobKind::Config;
         let bytes = self.read_document(kind, digest, CONFIG_BYTES_MAX)?;
         parse_config(&bytes).map_err(|source| StoreError::Document { kind, digest: *digest, source })

@@ -19,9 +19,43 @@ const INDEX_BYTES_MAX: u64 = 32 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(120);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Builds that have just begun to end do so in this time.
+const ALONE_WAIT: Duration = Duration::from_secs(2);
+
 /// A lock of the store; dropping it unlocks. `None` where the store cannot be written and so needs none.
+#[derive(Debug)]
 pub(super) struct Lock {
     _file: Option<File>,
+}
+
+/// A lock that others may share, on a file that is made if it can be.
+pub(super) fn shared(path: &Path) -> Result<Lock, StoreError> {
+    let open = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            OpenOptions::new().create(true).truncate(false).write(true).open(path)
+        }
+        other => other,
+    };
+    match open {
+        Ok(file) => {
+            wait(path, || file.try_lock_shared())?;
+            Ok(Lock { _file: Some(file) })
+        }
+        Err(error) if is_read_only(&error) => Ok(Lock { _file: None }),
+        Err(source) => Err(StoreError::Io { action: "lock", path: path.into(), source }),
+    }
+}
+
+/// A lock that nobody else has.
+pub(super) fn alone(path: &Path) -> Result<Lock, StoreError> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(|source| StoreError::Io { action: "lock", path: path.into(), source })?;
+    match wait_for(path, ALONE_WAIT, || file.try_lock()) {
+        Err(StoreError::Locked { path, .. }) => {
+            Err(StoreError::InUse { path: path.parent().unwrap_or(&path).to_owned() })
+        }
+        locked => locked.map(|()| Lock { _file: Some(file) }),
+    }
 }
 
 impl Store {
@@ -38,22 +72,7 @@ impl Store {
     }
 
     fn lock_shared(&self) -> Result<Lock, StoreError> {
-        let path = self.root.join(".lock");
-        let open = File::open(&path);
-        let open = match open {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                OpenOptions::new().create(true).truncate(false).write(true).open(&path)
-            }
-            other => other,
-        };
-        match open {
-            Ok(file) => {
-                wait(&path, || file.try_lock_shared())?;
-                Ok(Lock { _file: Some(file) })
-            }
-            Err(error) if is_read_only(&error) => Ok(Lock { _file: None }),
-            Err(source) => Err(StoreError::Io { action: "lock", path, source }),
-        }
+        shared(&self.root.join(".lock"))
     }
 
     /// `index.json` as it is now. Whoever wants to change it holds the exclusive lock and reads it again.
@@ -116,14 +135,22 @@ fn is_read_only(error: &io::Error) -> bool {
 }
 
 /// The kernel's waiting has no time limit; so it is asked again and again.
-fn wait(path: &Path, mut lock: impl FnMut() -> Result<(), TryLockError>) -> Result<(), StoreError> {
+fn wait(path: &Path, lock: impl FnMut() -> Result<(), TryLockError>) -> Result<(), StoreError> {
+    wait_for(path, LOCK_WAIT, lock)
+}
+
+fn wait_for(
+    path: &Path,
+    limit: Duration,
+    mut lock: impl FnMut() -> Result<(), TryLockError>,
+) -> Result<(), StoreError> {
     let start = Instant::now();
     loop {
         match lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) if start.elapsed() < limit => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked { path: path.to_owned(), waited_s: LOCK_WAIT.as_secs() });
+                return Err(StoreError::Locked { path: path.to_owned(), waited_s: limit.as_secs() });
             }
             Err(TryLockError::Error(source)) => {
                 return Err(StoreError::Io { action: "lock", path: path.to_owned(), source });

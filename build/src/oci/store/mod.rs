@@ -8,26 +8,39 @@
 
 mod attestation;
 mod blob;
+mod collect;
 mod find;
 mod index;
 mod layout;
+mod names;
 mod put;
+mod verify;
 mod walk;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use blob::{BlobFault, BlobWriter, DamagedBlob, VerifiedReader};
+pub use collect::Freed;
+pub use names::{Stored, StoredImage};
 pub use put::TagEntry;
+pub use verify::{Verified, WrongBlob};
 
+use self::index::Lock;
 use super::document::DocumentError;
 use super::{Digest, Platform};
 
-/// A content store in a folder. Cloning it is cheap and gives the same store.
+/// Locked by everybody who has the store open: shared, or alone to remove blobs.
+const USERS_FILE: &str = ".kiln-users";
+
+/// A content store in a folder. Cloning it is cheap and gives the same store. As long as one of the clones lives, no other
+/// process removes blobs that no name reaches.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    _users: Arc<Lock>,
 }
 
 /// What a blob is, and so where a registry keeps it.
@@ -65,6 +78,23 @@ pub enum StoreError {
         /// Seconds waited.
         waited_s: u64,
     },
+    /// Blobs cannot be removed while others may need them.
+    #[error(
+        "`{}` is in use by another kiln: a build, a pull, or a machine that runs from it; try again when that has ended",
+        path.display()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A document that says what else is needed is damaged.
+    #[error(
+        "a document of `{name}` is damaged, so nobody can tell what it needs; `kiln cache verify --fix` removes it"
+    )]
+    Unreadable {
+        /// The name that reaches it.
+        name: String,
+    },
     /// The folder holds something else.
     #[error("`{}` is no OCI image layout of version 1; name another folder with `--cache`", path.display())]
     NoLayout {
@@ -79,6 +109,14 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// A name that the store does not know.
+    #[error("no {kind} in the store has the name `{name}`; `kiln cache ls` lists all")]
+    Unknown {
+        /// What it should be.
+        kind: BlobKind,
+        /// The name.
+        name: String,
     },
     /// A blob is named but not there.
     #[error("{kind} {digest} is not in the store (`{}`)", path.display())]
@@ -160,7 +198,23 @@ impl Store {
     /// Opens the store in the folder `root` and makes it if there is none. Removes what killed processes left half
     /// written. A store that may not be written can still be read.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned() };
+        Self::open_as(root, |path| index::shared(path))
+    }
+
+    /// As [`Store::open`], when nobody else has it open, and keeps others out: for removing blobs.
+    ///
+    /// Errors: [`StoreError::InUse`] if a build, a pull or a machine that runs from the store does not end soon.
+    pub fn open_alone(root: &Path) -> Result<Self, StoreError> {
+        Self::open_as(root, |path| index::alone(path))
+    }
+
+    fn open_as(root: &Path, lock: impl Fn(&Path) -> Result<Lock, StoreError>) -> Result<Self, StoreError> {
+        fs::create_dir_all(root).map_err(|source| StoreError::Io {
+            action: "make folder",
+            path: root.into(),
+            source,
+        })?;
+        let store = Self { root: root.to_owned(), _users: Arc::new(lock(&root.join(USERS_FILE))?) };
         store.prepare()?;
         store.remove_stale_temps();
         Ok(store)

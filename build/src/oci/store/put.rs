@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::find::named;
 use super::index::{NAME_ANNOTATION, entries_mut, entry_name};
 use super::{BlobKind, Store, StoreError};
-use crate::oci::document::{DocumentError, INDEX_TYPE, MANIFEST_BYTES_MAX, MANIFEST_TYPE};
+use crate::oci::document::{DocumentError, INDEX_TYPE, MANIFEST_BYTES_MAX, MANIFEST_TYPE, media_type};
 use crate::oci::{Digest, Image, Layer, Platform, Reference};
 
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
@@ -28,6 +28,13 @@ impl Store {
     pub fn tag(&self, reference: &Reference, entry: &TagEntry) -> Result<(), StoreError> {
         let _lock = self.lock_exclusive()?;
         self.tag_locked(reference, entry)
+    }
+
+    /// Makes `reference` the name of an index or a manifest that is in the store.
+    pub fn tag_stored(&self, reference: &Reference, digest: Digest) -> Result<(), StoreError> {
+        let bytes = self.read_document(BlobKind::Manifest, &digest, MANIFEST_BYTES_MAX)?;
+        let size_bytes = bytes.len() as u64;
+        self.tag(reference, &TagEntry { media_type: media_type(&bytes), digest, size_bytes, platform: None })
     }
 
     /// Writes an image of one platform and names it. Other platforms under the same name stay. The same input gives the

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::index::entry_name;
 use super::{BlobKind, Store, StoreError};
-use crate::oci::document::{Document, MANIFEST_BYTES_MAX, parse_document};
+use crate::oci::document::{Descriptor, Document, MANIFEST_BYTES_MAX, PlatformEntry, parse_document};
 use crate::oci::{Digest, Reference};
 
 impl Store {
@@ -29,22 +29,64 @@ impl Store {
     /// The root and every blob that it leads to and that its documents here tell of. Documents that are missing or damaged
     /// lead nowhere.
     pub(in crate::oci) fn reached(&self, root: Digest) -> HashSet<Digest> {
-        let mut found = HashSet::new();
-        let mut open = vec![root];
-        while let Some(digest) = open.pop() {
-            if !found.insert(digest) {
+        self.reach(root).blobs.into_keys().collect()
+    }
+
+    /// As [`Store::reached`], with what is told of each blob.
+    pub(super) fn reach(&self, root: Digest) -> Reach {
+        let mut found = Reach::default();
+        let mut open = vec![(root, None)];
+        while let Some((digest, platform)) = open.pop() {
+            if found.blobs.insert(digest, None).is_some() {
                 continue;
             }
-            let Ok(bytes) = self.read_document(BlobKind::Manifest, &digest, MANIFEST_BYTES_MAX) else { continue };
-            match parse_document(&bytes) {
-                Ok(Document::Index(entries)) => open.extend(entries.iter().filter_map(|entry| entry.digest().ok())),
-                Ok(Document::Manifest(config, layers)) => {
-                    found.extend(config.digest());
-                    found.extend(layers.into_iter().map(|layer| layer.digest));
+            let bytes = match self.read_document(BlobKind::Manifest, &digest, MANIFEST_BYTES_MAX) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    found.damaged |= !matches!(error, StoreError::Missing { .. });
+                    continue;
                 }
-                Err(_) => {}
+            };
+            found.documents.push(digest);
+            match parse_document(&bytes) {
+                Ok(Document::Index(entries)) => {
+                    let below = |entry: &Descriptor| Some((entry.digest().ok()?, entry.platform.clone()));
+                    open.extend(entries.iter().filter_map(below));
+                }
+                Ok(Document::Manifest(config, layers)) => {
+                    if let Ok(digest) = config.digest() {
+                        found.blobs.insert(digest, Some(config.size));
+                        found.platforms.extend(platform.or_else(|| Some(self.read_config(&digest).ok()?.0)));
+                    }
+                    found.blobs.extend(layers.into_iter().map(|layer| (layer.digest, Some(layer.size_bytes))));
+                }
+                Err(_) => found.damaged = true,
             }
         }
         found
     }
+
+    /// Every entry of `index.json` with a digest: its name, if it has one.
+    pub(super) fn roots(&self) -> Result<Vec<(Option<String>, Digest)>, StoreError> {
+        let index = self.read_index_shared()?;
+        let entries = index.get("manifests").and_then(Value::as_array).into_iter().flatten();
+        let root = |entry: &Value| {
+            let digest = entry.get("digest")?.as_str()?.parse().ok()?;
+            Some((entry_name(entry).map(str::to_owned), digest))
+        };
+        Ok(entries.filter_map(root).collect())
+    }
+}
+
+/// What a root leads to.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    /// Every blob, and how long it should be where that is told.
+    pub blobs: HashMap<Digest, Option<u64>>,
+    /// Indexes and manifests that are here, outer ones first.
+    pub documents: Vec<Digest>,
+    /// What the manifests that are here are for.
+    pub platforms: Vec<PlatformEntry>,
+    /// A document is here and cannot be read, so there may be more.
+    pub damaged: bool,
 }
