@@ -6,11 +6,13 @@ mod harness;
 
 mod boot;
 mod build;
+mod cache;
 mod cli;
 mod conformance;
 mod examples;
 mod fuzz;
 mod lab;
 mod pkg;
+mod push;
 mod tidy;
 mod yaml;

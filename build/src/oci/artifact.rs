@@ -22,6 +22,8 @@ const TITLE: &str = "org.opencontainers.image.title";
 const BZIMAGE_MAGIC: (u64, &[u8]) = (0x202, b"HdrS");
 const ARM64_MAGIC: (u64, &[u8]) = (56, b"ARM\x64");
 const RISCV_MAGIC: (u64, &[u8]) = (56, b"RSC\x05");
+/// As much as is read of a command line's file.
+const CMDLINE_BYTES_MAX: usize = 64 << 10;
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// The files of a machine, to be pushed.
@@ -142,6 +144,9 @@ pub fn machine(store: &Store, name: &Reference, root: Digest) -> Result<Machine,
     }
     let config = store.read_document(BlobKind::Config, &config.digest().map_err(fail)?, CONFIG_BYTES_MAX)?;
     let config: Config = serde_json::from_slice(&config).map_err(|error| fail(DocumentError::Json(error)))?;
+    if config.cmdline.len() > CMDLINE_BYTES_MAX || config.cmdline.contains(['\0', '\n']) {
+        return Err(no_machine("its command line is too long, or more than a line".into()));
+    }
     let file = |media_type: &str| -> Result<Option<PathBuf>, MachineError> {
         let Some(layer) = layers.iter().find(|layer| layer.media_type == media_type) else { return Ok(None) };
         let path = store.blob_path(&layer.digest);

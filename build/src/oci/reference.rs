@@ -160,7 +160,7 @@ fn check_path(path: &str, text: &str) -> Result<(), Fault> {
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
-fn is_path_part(part: &str) -> bool {
+pub(super) fn is_path_part(part: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let mut separator = String::new();
     let mut words = 0;

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
-use kiln_build::oci::{self, BlobKind, Digest, Extent, ImportFrom, Platform, PushRequest, Reference, Source, Store, StoreError};
+use kiln_build::oci::{
+    self, BlobKind, Digest, Extent, ImportFrom, Platform, PushRequest, Reference, Source, Store, StoreError,
+};
 use kiln_build::plan::{self, ImageUse, PullOptions};
 use kiln_build::progress::Progress;
 
@@ -101,7 +103,12 @@ fn pull(bench: &Bench<'_>, asked: &args::CachePull) -> Result<(), Failure> {
                 let extent = if asked.all_platforms { Extent::All } else { Extent::Platforms(&platforms) };
                 oci::pull(reference, extent, &store, &registry, bench.cancel, bench.progress)?
             }
-            _ => {
+            Source::Files(files) => {
+                let text = format!("`{files}` is not pulled: a build reads it where it is");
+                let path = files.path.display();
+                return Err(Failure::usage(text).hint(format!("`kiln cache import {path}` takes it over for good")));
+            }
+            Source::Docker(_) | Source::Containerd(_) => {
                 let sources = surroundings::sources(&variable);
                 let options = PullOptions { sources, cancel: bench.cancel.clone(), ..PullOptions::default() };
                 let uses = [ImageUse { reference: text.clone(), place: "command line".into() }];

@@ -34,6 +34,7 @@ impl Endpoint {
         let registry = reference.registry();
         if let Some(mirror) = mirrors.iter().find(|mirror| mirror.serves(registry)) {
             let (host, login) = (mirror.host.clone(), mirror.host.clone());
+            let repository = format!("{}{repository}", mirror.prefix);
             return Self { tls: mirror.tls, host, login, repository, access };
         }
         let host = match registry {
@@ -129,5 +130,24 @@ mod tests {
         assert_eq!(url("a:1", &mirrors), "http://d.example:80/v2/library/a/manifests/1");
         assert_eq!(url("quay.io/a:1", &mirrors), "https://q.example/v2/a/manifests/1");
         assert_eq!(url("ghcr.io/a:1", &mirrors), "https://all.example/v2/a/manifests/1");
+        let mirrors = ["docker.io=https://h.example/hub/", "https://h.example/v2/other"];
+        assert_eq!(url("a:1", &mirrors), "https://h.example/v2/hub/library/a/manifests/1");
+        assert_eq!(url("quay.io/a:1", &mirrors), "https://h.example/v2/other/a/manifests/1");
+    }
+
+    #[test]
+    fn a_login_stays_with_its_registry() {
+        let endpoint = Endpoint::of(&"r.example:1/a".parse().unwrap(), &[]);
+        assert!(endpoint.owns("https://r.example:1/v2/a") && endpoint.owns("https://r.example:1"));
+        for url in
+            ["http://r.example:1/v2", "https://r.example:11/v2", "https://r.example/v2", "https://x/r.example:1/"]
+        {
+            assert!(!endpoint.owns(url), "{url}");
+        }
+        let to = |location: &str| endpoint.location("https://r.example:1/v2/a/blobs/uploads/", location);
+        assert_eq!(to("x?y=1").as_deref(), Some("https://r.example:1/v2/a/blobs/uploads/x?y=1"));
+        assert_eq!(to("http://r.example:1/z").as_deref(), Some("https://r.example:1/z"), "a proxy hid the scheme");
+        assert_eq!(to("https://other.example/z").as_deref(), Some("https://other.example/z"));
+        assert_eq!((to("http://other.example/z"), to("file:///etc/passwd")), (None, None));
     }
 }

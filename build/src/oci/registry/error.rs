@@ -133,7 +133,7 @@ pub enum Fault {
     )]
     NotHere { digest: Digest, platform: String },
     /// The user said so.
-    #[error("no registry may be asked, as `--offline` says; without it this would work")]
+    #[error("no registry may be asked, as `--offline` says")]
     Offline,
     /// The registry takes an upload and does not say where it goes on.
     #[error("the registry takes uploads, but its answer has no `Location` that can be used")]

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use oci_client::errors::OciEnvelope;
 use oci_client::token_cache::RegistryToken;
@@ -20,6 +20,7 @@ use super::RegistryOptions;
 use super::endpoint::{Endpoint, LoginKey};
 use super::error::{Fault, sort};
 use super::login::{Challenge, Login, challenge};
+use super::retry_after;
 use crate::oci::credentials::{self, Credentials};
 use crate::progress::Progress;
 
@@ -27,6 +28,8 @@ use crate::progress::Progress;
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// A user who waited for the idle limit twice has waited long enough.
 const HANGING_ATTEMPTS_MAX: u32 = 2;
+/// A modem of 1990 was faster.
+const SLOWEST_BYTES_PER_S: u64 = 1024;
 /// Shown of an error page.
 const MESSAGE_CHARS: usize = 200;
 pub(super) const ACCEPTED_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -72,7 +75,7 @@ impl<'a> Http<'a> {
                 Ok(answer) => return Ok(answer),
                 Err(asked) => asked,
             };
-            let hangs = matches!(fault, Fault::Hanging { .. }) && count >= HANGING_ATTEMPTS_MAX;
+            let hangs = matches!(fault, Fault::Hanging { .. } | Fault::Slow { .. }) && count >= HANGING_ATTEMPTS_MAX;
             if !fault.may_pass() || hangs || count >= self.options.attempts {
                 return Err(fault.after(count));
             }
@@ -146,7 +149,8 @@ impl<'a> Http<'a> {
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(Fault::TooLong { limit }.into());
         }
-        while let Some(chunk) = self.chunk(&mut response, host).await? {
+        let mut pace = Pace::default();
+        while let Some(chunk) = self.chunk(&mut response, host, &mut pace).await? {
             if (bytes.len() + chunk.len()) as u64 > limit {
                 return Err(Fault::TooLong { limit }.into());
             }
@@ -160,9 +164,12 @@ impl<'a> Http<'a> {
         &self,
         response: &mut Response,
         host: &str,
+        pace: &mut Pace,
     ) -> Result<Option<impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> + use<>>, Asked> {
-        let chunk = self.in_time(response.chunk()).await?;
-        chunk.map_err(|error| sort(error, host).into())
+        let asked = Instant::now();
+        let chunk = self.in_time(response.chunk()).await?.map_err(|error| sort(error, host))?;
+        pace.waited(asked.elapsed(), chunk.as_ref().map_or(0, |chunk| chunk.len()), self.options.idle_limit)?;
+        Ok(chunk)
     }
 
     pub(super) async fn send(&self, request: RequestBuilder, host: &str) -> Result<Response, Asked> {
@@ -233,7 +240,8 @@ impl<'a> Http<'a> {
     /// The fault that an answer with another status than success tells.
     pub(super) async fn refusal(&self, response: Response, endpoint: &Endpoint) -> Asked {
         let status = response.status().as_u16();
-        let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let wait = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let wait = wait.and_then(|text| retry_after::wait(text, SystemTime::now()));
         let host = endpoint.login.clone();
         let body = self.body(response, &endpoint.host, ANSWER_BYTES_MAX).await.unwrap_or_default();
         let message = message(&body);
@@ -245,13 +253,39 @@ impl<'a> Http<'a> {
             500..=599 => Fault::Server { status, attempts, message },
             _ => Fault::Status { status, scheme: if endpoint.tls { "https" } else { "http" }, message },
         };
-        Asked { fault, wait: wait.map(Duration::from_secs) }
+        Asked { fault, wait }
     }
 
     fn credentials_place(&self) -> String {
         match &self.options.docker_config {
             Some(path) => format!("`{}`", path.display()),
             None => "Docker's configuration file".to_owned(),
+        }
+    }
+}
+
+/// How fast an answer comes: one byte before each time-out would keep a pull for ever.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Only waiting counts: the disk may be slow too.
+    waited: Duration,
+    bytes: usize,
+}
+
+impl Pace {
+    /// An error if too little came over a whole time-out.
+    fn waited(&mut self, time: Duration, bytes: usize, limit: Duration) -> Result<(), Fault> {
+        self.waited += time;
+        self.bytes += bytes;
+        if self.waited < limit {
+            return Ok(());
+        }
+        let needed = SLOWEST_BYTES_PER_S as f64 * self.waited.as_secs_f64();
+        let is_slow = (self.bytes as f64) < needed;
+        *self = Self::default();
+        match is_slow {
+            true => Err(Fault::Slow { bytes_per_s: SLOWEST_BYTES_PER_S, attempts: 1 }),
+            false => Ok(()),
         }
     }
 }

@@ -12,6 +12,7 @@ mod login;
 mod options;
 mod push;
 mod remote;
+mod retry_after;
 mod upload;
 mod whole;
 
@@ -32,7 +33,7 @@ pub use remote::{RemoteManifest, put_remote_manifest, remote_manifest};
 pub use whole::{Extent, pull};
 
 use self::endpoint::Endpoint;
-use self::http::{Asked, Http};
+use self::http::{Asked, Http, Pace};
 use super::attestation::STATEMENT_BYTES_MAX;
 use super::document::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX, media_type, parse_document};
 use super::{BlobKind, BlobWriter, Digest, Image, Layer, Platform, Reference, Store, StoreError, TagEntry};
@@ -269,11 +270,12 @@ impl Puller<'_> {
             writer.restart().map_err(Fault::from)?;
         }
         let left_bytes = limit - writer.len_bytes();
+        let mut pace = Pace::default();
         if response.content_length().is_some_and(|length| length > left_bytes) {
             return Err(Fault::TooLong { limit }.into());
         }
         loop {
-            let chunk = match self.http.chunk(&mut response, &endpoint.host).await {
+            let chunk = match self.http.chunk(&mut response, &endpoint.host, &mut pace).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) if writer.len_bytes() == limit => return Ok(()),
                 // A body that breaks off before the length that its header told ends in the second.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::oci::reference::is_host;
+use crate::oci::reference::{is_host, is_path_part};
 
 /// How registries are reached.
 #[derive(Debug, Clone)]
@@ -54,11 +54,13 @@ pub struct Mirror {
     pub tls: bool,
     /// Its host with an optional port.
     pub host: String,
+    /// What stands in front of repositories there: `PATH/` for `https://HOST/PATH`; empty for none.
+    pub prefix: String,
 }
 
 /// Why a text is no mirror.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no mirror; write `[REGISTRY=]http://HOST[:PORT]` or `[REGISTRY=]https://HOST[:PORT]`")]
+#[error("`{0}` is no mirror; write `[REGISTRY=]http://HOST[:PORT][/PATH]`, or the same with https")]
 pub struct MirrorError(String);
 
 impl Mirror {
@@ -82,12 +84,20 @@ impl FromStr for Mirror {
             None => (None, text),
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(refuse)?;
-        let host = rest.strip_suffix('/').unwrap_or(rest);
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let known = matches!(scheme, "http" | "https");
         if !known || !is_host(host) || !registry.is_none_or(is_host) {
             return Err(refuse());
         }
-        Ok(Self { registry: registry.map(String::from), tls: scheme == "https", host: host.to_owned() })
+        // Some write the API's own path too.
+        let path = path.strip_prefix("v2").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+        let path = path.trim_start_matches('/');
+        if !path.is_empty() && !path.split('/').all(is_path_part) {
+            return Err(refuse());
+        }
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        Ok(Self { registry: registry.map(String::from), tls: scheme == "https", host: host.to_owned(), prefix })
     }
 }
 
@@ -104,7 +114,8 @@ mod tests {
             "ftp://host",
             "http://",
             "http://a b",
-            "http://host/path",
+            "http://host/Path",
+            "http://host/a/../b",
             "=http://h",
             "http://u@h",
         ] {

@@ -31,6 +31,8 @@ pub(super) enum Reply {
     Hang(Vec<u8>),
     /// These bytes, then zeros, for ever.
     Endless(Vec<u8>),
+    /// These bytes, then a zero after each of these pauses.
+    Drip(Vec<u8>, Duration),
 }
 
 pub(super) fn ok(body: &[u8]) -> Reply {
@@ -108,6 +110,13 @@ fn talk(stream: &TcpStream, answer: &dyn Fn(&Request) -> Reply, log: &Mutex<Vec<
             Reply::Hang(bytes) => {
                 out.write_all(&bytes)?;
                 return out.read(&mut [0]).map(|_| ());
+            }
+            Reply::Drip(bytes, pause) => {
+                out.write_all(&bytes)?;
+                loop {
+                    thread::sleep(pause);
+                    out.write_all(&[0])?;
+                }
             }
             Reply::Endless(bytes) => {
                 out.write_all(&bytes)?;
@@ -342,6 +351,9 @@ fn what_does_not_pass_is_given_up() {
     check(|| Reply::Hang(Vec::new()), 2, "sent nothing for 0.3 s, asked 2 times");
     check(|| Reply::Hang(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nabc".to_vec()), 2, "sent nothing");
     check(|| Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".to_vec()), 3, "after 0 of 100000 bytes");
+    let drip = || Reply::Drip(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), Duration::from_millis(50));
+    check(drip, 2, "slower than 1024 bytes a second, asked 2 times");
+    check(|| Reply::Drip(b"HTTP/1.1 200 OK\r\nX: ".to_vec(), Duration::from_millis(50)), 2, "sent nothing for 0.3 s");
     check(|| Reply::Endless(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()), 1, "longer than 100000 bytes");
     check(|| Reply::Endless(b"HTTP/1.1 500 Broken\r\n\r\n".to_vec()), 3, "fails (500), asked 3 times");
     check(|| Reply::Endless(b"HTTP/1.1 200 OK\r\nX: ".to_vec()), 3, "tried 3 times");
@@ -431,6 +443,104 @@ fn redirects_end() {
     let pulled = pull(&fake.host, &options());
     assert!(matches!(pulled.result, Err(Fault::Redirect(_))), "{}", pulled.text);
     assert!(fake.count("/") <= 7);
+}
+
+#[test]
+fn a_login_is_not_taken_along_to_another_host() {
+    use base64::Engine;
+    let secret = base64::engine::general_purpose::STANDARD.encode("u:p");
+    let good_image = good();
+    let elsewhere = Fake::serve(move |request| good_image.answer(request));
+    let (expected, other) = (format!("Basic {secret}"), elsewhere.host.clone());
+    let good_image = good();
+    let fake = Fake::serve(move |request| match request.authorization.as_deref() == Some(&expected) {
+        true if request.path.contains("/blobs/") => {
+            Reply::Full("307 There", format!("Location: http://{other}{}\r\n", request.path), Vec::new())
+        }
+        true => good_image.answer(request),
+        false => Reply::Full("401 No", "WWW-Authenticate: Basic realm=\"r\"\r\n".into(), Vec::new()),
+    });
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), json!({"auths": {fake.host.clone(): {"auth": secret}}}).to_string()).unwrap();
+    let with_config = RegistryOptions { docker_config: Some(config.path().to_owned()), ..options() };
+    let pulled = pull(&fake.host, &with_config);
+    assert!(pulled.result.is_ok(), "{}", pulled.text);
+    let log = elsewhere.log.lock().unwrap();
+    assert!(!log.is_empty() && log.iter().all(|request| request.authorization.is_none()));
+}
+
+#[test]
+fn a_refresh_token_is_exchanged_by_a_post() {
+    let host = Arc::new(Mutex::new(String::new()));
+    let known = Arc::clone(&host);
+    let good_image = good();
+    let fake = Fake::serve(move |request| match request.authorization.as_deref() {
+        _ if request.path == "/token" => {
+            let form = String::from_utf8(request.body.clone()).unwrap();
+            assert!(request.method == "POST" && form.contains("grant_type=refresh_token"), "{form}");
+            assert!(form.contains("&refresh_token=r%2Ft") && request.authorization.is_none(), "{form}");
+            ok(br#"{"access_token":"t"}"#)
+        }
+        Some("Bearer t") => good_image.answer(request),
+        _ => {
+            let header = format!("WWW-Authenticate: Bearer realm=\"http://{}/token\"\r\n", known.lock().unwrap());
+            Reply::Full("401 No", header, Vec::new())
+        }
+    });
+    host.lock().unwrap().clone_from(&fake.host);
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), json!({"auths": {fake.host.clone(): {"identitytoken": "r/t"}}}).to_string()).unwrap();
+    let with_config = RegistryOptions { docker_config: Some(config.path().to_owned()), ..options() };
+    let pulled = pull(&fake.host, &with_config);
+    assert!(pulled.result.is_ok(), "{}", pulled.text);
+}
+
+#[test]
+fn indexes_in_indexes_end() {
+    let leaf = good().index;
+    let mut chain = vec![leaf];
+    for _ in 0..40 {
+        let below = chain.last().unwrap();
+        let entry = json!({"digest": digest(below).to_string(), "size": below.len(),
+            "platform": {"os": "linux", "architecture": "amd64"}});
+        chain.push(json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes());
+    }
+    let documents: HashMap<String, Vec<u8>> =
+        chain.iter().map(|bytes| (digest(bytes).to_string(), bytes.clone())).collect();
+    let top = chain.last().unwrap().clone();
+    let fake = Fake::serve(move |request| match documents.get(request.path.rsplit('/').next().unwrap()) {
+        Some(bytes) => ok(bytes),
+        None => ok(&top),
+    });
+    let pulled = super::tests::pull(&fake.host, &options());
+    let is_too_deep =
+        |fault: &Fault| matches!(fault, Fault::Unusable(cause) if matches!(**cause, StoreError::TooDeep { .. }));
+    assert!(pulled.result.as_ref().is_err_and(is_too_deep), "{}", pulled.text);
+    let name: Reference = format!("{}/a/b:1", fake.host).parse().unwrap();
+    let all = super::pull(&name, Extent::All, &pulled.store, &options(), &Cancel::default(), &Silent);
+    assert!(all.is_err_and(|error| is_too_deep(&error.fault)));
+    assert!(fake.count("/") < 60, "{}", fake.count("/"));
+}
+
+#[test]
+fn all_platforms_and_artifacts_are_pulled_whole() {
+    let good_image = good();
+    let fake = Fake::serve(move |request| match request.path.contains(&"1".repeat(64)) {
+        true => status("404 Not Found"),
+        false => good_image.answer(request),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let pull = |name: &str, options: &RegistryOptions| {
+        let name: Reference = format!("{}/{name}", fake.host).parse().unwrap();
+        super::pull(&name, Extent::All, &store, options, &Cancel::default(), &Silent)
+    };
+    let missing = pull("a/b:1", &options()).unwrap_err();
+    assert!(matches!(missing.fault, Fault::NotFound { .. }), "an index with a platform that is gone: {missing}");
+    let name = format!("a/b@{}", digest(&good().manifest));
+    assert_eq!(pull(&name, &options()).unwrap(), digest(&good().manifest));
+    let offline = pull(&name, &RegistryOptions { offline: true, ..options() }).unwrap_err();
+    assert!(matches!(offline.fault, Fault::Offline), "{offline}");
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! Pulls all that a name reaches: every platform of an index, and artifacts that are no image.
 
+use std::collections::HashSet;
+
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
+
 use super::endpoint::Endpoint;
 use super::error::{Fault, FetchError};
 use super::push::tag;
@@ -9,8 +13,8 @@ use crate::oci::document::{Document, MANIFEST_BYTES_MAX, parse_document};
 use crate::oci::{BlobKind, Digest, Layer, Platform, Reference, Store, StoreError};
 use crate::progress::{Meter, Progress};
 
-/// Platforms in one index; `docker.io`'s have about ten, with as many attestations.
-const PLATFORMS_MAX: usize = 256;
+/// Indexes and manifests of one name; `docker.io`'s have about ten platforms, with as many attestations.
+const MANIFESTS_MAX: usize = 512;
 
 /// How much of a name is pulled.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +71,8 @@ impl Puller<'_> {
         let local = |error: StoreError| FetchError { what: what.clone(), url: url.clone(), fault: error.into() };
         let root = self.document(&what, &endpoint, BlobKind::Manifest, &name, reference.digest()).await?;
         let meter = self.progress.begin(&format!("pull {what}"), None);
-        self.below(&what, &endpoint, root, 0, meter.as_ref()).await?;
+        let mut seen = HashSet::new();
+        self.below(&what, &endpoint, root, &mut seen, 0, meter.as_ref()).await?;
         let entry = self.entry(root).map_err(local)?;
         self.store.tag(reference, &entry).map_err(local)?;
         Ok(root)
@@ -79,16 +84,20 @@ impl Puller<'_> {
         what: &str,
         endpoint: &Endpoint,
         digest: Digest,
+        seen: &mut HashSet<Digest>,
         depth: usize,
         meter: &dyn Meter,
     ) -> Result<(), FetchError> {
+        if !seen.insert(digest) {
+            return Ok(());
+        }
         let kind = BlobKind::Manifest;
         let url = endpoint.url("manifests", &digest.to_string());
         let local = |error: StoreError| FetchError { what: what.to_owned(), url: url.clone(), fault: error.into() };
         let bytes = self.store.read_document(kind, &digest, MANIFEST_BYTES_MAX).map_err(local)?;
         let unusable = |source| local(StoreError::Document { kind, digest, source });
         match parse_document(&bytes).map_err(unusable)? {
-            Document::Index(entries) if depth >= DOCUMENTS_MAX || entries.len() > PLATFORMS_MAX => {
+            Document::Index(entries) if depth >= DOCUMENTS_MAX || entries.len() + seen.len() > MANIFESTS_MAX => {
                 Err(local(StoreError::TooDeep { reference: what.to_owned(), limit: DOCUMENTS_MAX }))
             }
             Document::Index(entries) => {
@@ -97,17 +106,16 @@ impl Puller<'_> {
                     if self.store.read_document(kind, &below, MANIFEST_BYTES_MAX).is_err() {
                         self.document(what, endpoint, kind, &below.to_string(), Some(below)).await?;
                     }
-                    Box::pin(self.below(what, endpoint, below, depth + 1, meter)).await?;
+                    Box::pin(self.below(what, endpoint, below, seen, depth + 1, meter)).await?;
                 }
                 Ok(())
             }
             Document::Manifest(config, layers) => {
                 let digest = config.digest().map_err(unusable)?;
                 let config = Layer { digest, size_bytes: config.size, media_type: config.media_type };
-                for layer in layers.iter().chain([&config]) {
-                    self.layer(what, endpoint, layer, meter).await?;
-                }
-                Ok(())
+                let blobs = layers.iter().chain([&config]).map(|layer| self.layer(what, endpoint, layer, meter));
+                let blobs: FuturesUnordered<_> = blobs.collect();
+                blobs.try_collect::<Vec<()>>().await.map(|_| ())
             }
         }
     }
