@@ -105,9 +105,13 @@ fn a_yaml_takes_images_from_where_they_are() {
     let sandbox = sandbox();
     copy(&sandbox, "docker-archive:docker.tar:me/docker:1");
     copy(&sandbox, "oci-archive:oci.tar:me/oci:1");
-    for source in
-        ["oci:layout", "oci:layout:img", "oci-archive:oci.tar", "docker-archive:docker.tar", "docker-archive:docker.tar:me/docker:1"]
-    {
+    for source in [
+        "oci:layout",
+        "oci:layout:img",
+        "oci-archive:oci.tar",
+        "docker-archive:docker.tar",
+        "docker-archive:docker.tar:me/docker:1",
+    ] {
         let said = built(&sandbox, source, &["--offline"]).ok();
         assert!(said.stdout.contains("etc/word"), "{source}: {}", said.stdout);
     }
@@ -222,7 +226,8 @@ fn damage_is_found_named_and_mended() {
     let name = registry.push(&sandbox.path().join("layout"), "img", "a:1");
     cache(&sandbox, &["pull", &name]).ok();
     let blobs = sandbox.path().join("store/blobs/sha256");
-    let files = |folder: &Path| -> Vec<_> { fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect() };
+    let files =
+        |folder: &Path| -> Vec<_> { fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect() };
     for blob in files(&blobs) {
         let hex = blob.file_name().unwrap().to_string_lossy().into_owned();
         let mut bytes = fs::read(&blob).unwrap();
@@ -313,7 +318,8 @@ fn a_registry_that_hangs_is_given_up_when_the_user_says_so() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("{}/a:1", listener.local_addr().unwrap());
     let sandbox = Sandbox::new();
-    let mut pull = Running::start(sandbox.kiln(["--cache", "store", "cache", "pull", "-v", "2", &name]).env("LC_ALL", "C"));
+    let mut pull =
+        Running::start(sandbox.kiln(["--cache", "store", "cache", "pull", "-v", "2", &name]).env("LC_ALL", "C"));
     let (_asked, _) = listener.accept().unwrap();
     run(Command::new("kill").args(["-INT", &pull.pid().to_string()])).ok();
     pull.type_in("");

@@ -65,10 +65,7 @@ pub fn export(
 ) -> Result<(), ExportError> {
     let fail = |error| ExportError::Store { name: request.image.to_string(), source: Box::new(error) };
     let root = store.root_digest(request.image).map_err(fail)?;
-    let root = root.ok_or_else(|| {
-        let (kind, name) = (BlobKind::Manifest, request.image.to_string());
-        fail(StoreError::Unknown { kind, name })
-    })?;
+    let root = root.ok_or_else(|| fail(StoreError::Unnamed { reference: request.image.to_string() }))?;
     let root = match (request.platform, request.kind) {
         (Some(platform), _) => store.resolve(request.image, root, platform).map_err(fail)?.manifest,
         (None, _) => root,

@@ -1,7 +1,7 @@
 //! Pins the images of OCI volumes: not one platform's image but the index, with all platforms that are wanted.
 
 use super::{ImageUse, PlanError, PullOptions, pin};
-use crate::oci::{Digest, Layer, Platform, Reference, Store, StoreError};
+use crate::oci::{Digest, Layer, Platform, Reference, ReferenceError, Store, StoreError};
 use crate::progress::Progress;
 
 /// One OCI volume.
@@ -53,7 +53,8 @@ fn pin_layout(
     let pin_one = |platform: &Platform| -> Result<Reference, PlanError> {
         let plan = pin(std::slice::from_ref(&used.image), platform, store, options, progress)?;
         let full = plan.image(written).map_or(written.as_str(), |image| &image.reference);
-        full.parse().map_err(|source| PlanError::Reference { place: place.clone(), source })
+        full.parse()
+            .map_err(|source: ReferenceError| PlanError::Reference { place: place.clone(), source: source.into() })
     };
     let fail = |reference: &Reference, source| PlanError::Store {
         place: place.clone(),

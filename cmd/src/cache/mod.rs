@@ -9,9 +9,7 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
-use kiln_build::oci::{
-    self, BlobKind, Digest, Extent, ImportFrom, Platform, PushRequest, Reference, Source, Store, StoreError,
-};
+use kiln_build::oci::{self, Digest, Extent, ImportFrom, Platform, PushRequest, Reference, Source, Store, StoreError};
 use kiln_build::plan::{self, ImageUse, PullOptions};
 use kiln_build::progress::Progress;
 
@@ -157,9 +155,9 @@ fn push(bench: &Bench<'_>, asked: &args::CachePush) -> Result<(), Failure> {
 
 /// What a name in the store means.
 fn root(store: &Store, name: &Reference) -> Result<Digest, Failure> {
-    let kind = BlobKind::Manifest;
-    let unknown = || StoreError::Unknown { kind, name: name.to_string() };
-    Ok(store.root_digest(name)?.ok_or_else(unknown)?)
+    let unknown = || StoreError::Unnamed { reference: name.to_string() };
+    let root = store.root_digest(name)?;
+    root.ok_or_else(|| Failure::new(unknown()).hint("`kiln cache ls` lists what is there"))
 }
 
 fn import(bench: &Bench<'_>, asked: &args::CacheImport) -> Result<(), Failure> {

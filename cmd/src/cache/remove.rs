@@ -15,8 +15,8 @@ pub fn rm(bench: &Bench<'_>, asked: &args::CacheRm) -> Result<(), Failure> {
     for reference in &references {
         let known = store.names_of(reference)?;
         if known.is_empty() {
-            let kind = oci::BlobKind::Manifest;
-            return Err(StoreError::Unknown { kind, name: reference.to_string() }.into());
+            let unknown = StoreError::Unnamed { reference: reference.to_string() };
+            return Err(Failure::new(unknown).hint("`kiln cache ls` lists what is there"));
         }
         names.extend(known);
     }

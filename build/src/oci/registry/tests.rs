@@ -512,7 +512,7 @@ fn indexes_in_indexes_end() {
         Some(bytes) => ok(bytes),
         None => ok(&top),
     });
-    let pulled = super::tests::pull(&fake.host, &options());
+    let pulled = pull(&fake.host, &options());
     let is_too_deep =
         |fault: &Fault| matches!(fault, Fault::Unusable(cause) if matches!(**cause, StoreError::TooDeep { .. }));
     assert!(pulled.result.as_ref().is_err_and(is_too_deep), "{}", pulled.text);

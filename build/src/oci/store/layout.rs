@@ -28,7 +28,8 @@ impl Store {
             entries.iter().collect()
         } else {
             let entry = |platform| {
-                select(&entries, platform).ok_or_else(|| super::find::unavailable(reference, platform, &entries))
+                select(&entries, platform)
+                    .ok_or_else(|| super::find::unavailable(&reference.to_string(), platform, &entries))
             };
             platforms.iter().map(entry).collect::<Result<_, _>>()?
         };

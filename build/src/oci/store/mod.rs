@@ -110,14 +110,6 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
-    /// A name that the store does not know.
-    #[error("no {kind} in the store has the name `{name}`; `kiln cache ls` lists all")]
-    Unknown {
-        /// What it should be.
-        kind: BlobKind,
-        /// The name.
-        name: String,
-    },
     /// A blob is named but not there.
     #[error("{kind} {digest} is not in the store (`{}`)", path.display())]
     Missing {
