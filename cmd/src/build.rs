@@ -36,7 +36,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     let registries = surroundings::registries(global, &variable)?;
     let reader = SourceReader {
         certificates: registries.certificates.clone(),
-        offline: false,
+        offline: global.offline,
         working_folder: std::env::current_dir()?,
     };
     let sources = asked.files.iter().map(|file| reader.read(file)).collect::<Result<Vec<_>, _>>()?;
@@ -48,8 +48,9 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
     let pull = PullOptions {
         docker_first: asked.linuxkit.docker,
-        pull: if asked.pull { Pull::Always } else { Pull::Missing },
+        pull: when(asked, global)?,
         registry: registries,
+        sources: surroundings::sources(&variable),
         ..PullOptions::default()
     };
     let packages = pkg::Workbench::new(&store, &architecture, source_date_s, pull.clone(), cancel.clone())?;
