@@ -190,14 +190,14 @@ impl Store {
     /// Opens the store in the folder `root` and makes it if there is none. Removes what killed processes left half
     /// written. A store that may not be written can still be read.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        Self::open_as(root, |path| index::shared(path))
+        Self::open_as(root, index::shared)
     }
 
     /// As [`Store::open`], when nobody else has it open, and keeps others out: for removing blobs.
     ///
     /// Errors: [`StoreError::InUse`] if a build, a pull or a machine that runs from the store does not end soon.
     pub fn open_alone(root: &Path) -> Result<Self, StoreError> {
-        Self::open_as(root, |path| index::alone(path))
+        Self::open_as(root, index::alone)
     }
 
     fn open_as(root: &Path, lock: impl Fn(&Path) -> Result<Lock, StoreError>) -> Result<Self, StoreError> {
