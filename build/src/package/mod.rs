@@ -24,7 +24,7 @@ mod stage;
 mod workspace;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use build::BuildContext;
@@ -45,6 +45,8 @@ use crate::tree::TreePath;
 
 /// The file that makes a folder a package.
 const RECIPE_FILE: &str = "build.yml";
+/// Longest `build.yml` that is read, in bytes. Real ones have a kilobyte or two.
+const RECIPE_BYTES_MAX: u64 = 1 << 20;
 /// Part of every native package's hash: changed whenever the same sources give another image.
 const NATIVE_FORMAT: &str = "kiln native package, format 2\n";
 
@@ -168,10 +170,15 @@ fn decided(mut recipe: Recipe, options: &PackageOptions) -> Recipe {
 
 fn read_recipe(folder: &Path, file: &str) -> Result<Recipe, PackageError> {
     let path = folder.join(file);
-    let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+    let mut text = String::new();
+    let read = fs::File::open(&path).and_then(|file| file.take(RECIPE_BYTES_MAX + 1).read_to_string(&mut text));
+    let read = read.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => PackageError::NoRecipe { folder: folder.to_owned(), file: file.to_owned() },
         _ => io_error("read", &path, source),
     })?;
+    if read as u64 > RECIPE_BYTES_MAX {
+        return Err(io_error("read", &path, io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB")));
+    }
     Ok(config::decode(config::Source { name: &path.to_string_lossy(), text: &text })?)
 }
 
@@ -274,6 +281,24 @@ mod tests {
         ] {
             let error = fault(recipe);
             assert!(error.contains(expected), "{recipe}: {error}");
+        }
+    }
+
+    #[test]
+    fn hostile_sizes_are_refused() {
+        let folder = package("image: a\n");
+        let error = |text: &str| {
+            fs::write(folder.path().join(RECIPE_FILE), text).unwrap();
+            Package::load(folder.path()).unwrap_err().to_string()
+        };
+        assert!(error(&format!("image: a\n{}", "#".repeat(RECIPE_BYTES_MAX as usize))).contains("cannot read"));
+        let aliases = (0..30).map(|n| format!("x{n}: &x{n} [*x{0}, *x{0}]\n", n - 1)).collect::<String>();
+        for text in [
+            format!("image: a\nbuildArgs: {}", "[".repeat(100_000)),
+            format!("image: a\nbuildArgs:\n{}", "- ".repeat(100_000)),
+            format!("x-1: &x-1 [a]\n{aliases}image: a\n"),
+        ] {
+            assert!(error(&text).contains("build.yml"), "{}", error(&text));
         }
     }
 

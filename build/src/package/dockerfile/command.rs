@@ -63,7 +63,7 @@ impl Storage<'_> {
             words.extend(["unshare", "--net", "--"].map(OsString::from));
         }
         words.extend(self.call(&["build", "--isolation", "chroot", "--network", "host", "--format", "oci"]));
-        words.extend(["--pull=false", "--identity-label=false", "--timestamp"].map(OsString::from));
+        words.extend(["--layers=false", "--pull=false", "--identity-label=false", "--timestamp"].map(OsString::from));
         words.push(order.source_date_s.to_string().into());
         words.extend(["--iidfile".into(), id.into()]);
         words.extend(common(order));
@@ -145,7 +145,7 @@ mod tests {
         let (root, run_root) = (Path::new("/s"), Path::new("/r"));
         let storage = Storage { builder: Builder::Buildah, root, run_root, driver: Some("vfs") };
         let tail = "buildah --root /s --runroot /r --storage-driver vfs build --isolation chroot --network host --format oci \
-                    --pull=false --identity-label=false --timestamp 7 --iidfile /id --platform linux/arm64 --no-cache \
+                    --layers=false --pull=false --identity-label=false --timestamp 7 --iidfile /id --platform linux/arm64 --no-cache \
                     --build-arg A=1 --label 'l=it'\\''s {}' --file /c/Dockerfile /c";
         order(&arguments, false, |order| {
             let words = shown(&storage.build(order, Path::new("/id"), true));

@@ -39,6 +39,8 @@ use crate::tree::TreePath;
 
 /// The builder's storage in the scratch folder.
 const STORAGE: &str = "storage";
+/// What it keeps while something runs.
+const STORAGE_RUN: &str = "storage/run";
 /// The layout with base images in the scratch folder.
 const BASES: &str = "bases";
 /// Needs neither root nor a file system of its own.
@@ -171,11 +173,10 @@ pub(super) fn load_into_docker(
 pub(super) fn dry_run(package: &Package, context: &BuildContext) -> Result<String, PackageError> {
     let prepared = prepare(package, context)?;
     let folder = context.cache_folder.join("tmp/dockerfile-XXXXXX");
-    let storage = folder.join(STORAGE);
     let order = order(package, context, &prepared, &package.folder, &prepared.dockerfile);
     let words = match prepared.builder {
         Builder::Docker => command::buildx(&order, &[], &folder.join("image")),
-        builder => storage_of(builder, &storage, &storage.join("run")).build(&order, &folder.join("id"), is_root()),
+        builder => storage_of(builder).build(&order, &folder.join("id"), is_root()),
     };
     Ok(command::shown(&words))
 }
@@ -301,8 +302,8 @@ fn without_daemon(
     out: &Path,
 ) -> Result<(), PackageError> {
     let scratch = working.scratch;
-    let (root, run_root) = (scratch.folder(STORAGE)?, scratch.folder("storage/run")?);
-    let storage = storage_of(builder, &root, &run_root);
+    scratch.folder(STORAGE_RUN)?;
+    let storage = storage_of(builder);
     let registries = scratch.path("registries.conf");
     fs::write(&registries, REGISTRIES).map_err(|source| io_error("write", &registries, source))?;
     let environment = [("CONTAINERS_REGISTRIES_CONF", registries.as_path())];
@@ -323,9 +324,10 @@ fn without_daemon(
     Ok(())
 }
 
-fn storage_of<'a>(builder: Builder, root: &'a Path, run_root: &'a Path) -> Storage<'a> {
+/// The storage in the scratch folder, where builders are started: podman takes no long path for it.
+fn storage_of(builder: Builder) -> Storage<'static> {
     let driver = std::env::var_os("STORAGE_DRIVER").is_none().then_some(STORAGE_DRIVER);
-    Storage { builder, root, run_root, driver }
+    Storage { builder, root: Path::new(STORAGE), run_root: Path::new(STORAGE_RUN), driver }
 }
 
 fn is_root() -> bool {
