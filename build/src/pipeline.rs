@@ -1,10 +1,10 @@
 //! The whole way from YAML to files, joined.
 
+mod former;
 mod software;
 mod timing;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,9 @@ use crate::bundle::{self, Bundle, BundleError, Manner};
 use crate::cache::Cache;
 use crate::cancel::{Cancel, Cancelled};
 use crate::compat::Compat;
-use crate::config::{self, Config, ConfigError, ImageReference, MetadataFormat, ReadOptions, UnknownVariable};
+use crate::config::{
+    self, Config, ConfigError, ImageReference, MetadataFormat, ReadConfig, ReadOptions, UnknownVariable,
+};
 use crate::format::{FileSink, Format, FormatError, Packing, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Store, StoreError};
@@ -25,6 +27,8 @@ use crate::progress::Progress;
 use crate::tree::{DamagedSpool, Spool, Tree};
 
 pub use crate::config::YamlSource;
+use former::Former;
+pub use former::FormerError;
 use software::Listing;
 pub use software::SbomError;
 pub use timing::Phase;
@@ -158,6 +162,9 @@ pub enum BuildError {
         #[source]
         source: FormatError,
     },
+    /// The tar of a former build is of no use.
+    #[error(transparent)]
+    Former(#[from] FormerError),
     /// An output cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -238,13 +245,20 @@ fn damaged_blob(error: &BuildError) -> Option<&DamagedBlob> {
 
 fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress) -> Result<Built, BuildError> {
     let timer = Timer::new(progress);
-    let config = read(request)?;
+    let ReadConfig { config, last_volumes, .. } = read(request)?;
+    let former = Former::read(request, &config)?;
     timer.lap("config");
     let store = Store::open(&request.store)?;
     let plan = pin(request, &config, &store, &timer)?;
     let layouts = volumes::pin(request, &config, &store, &timer)?;
     timer.lap("pin");
-    let manner = Manner { compat: request.compat, alone: BTreeSet::new() };
+    let manner = match request.compat {
+        Compat::Right => Manner::default(),
+        Compat::Linuxkit => {
+            let alone = former.as_ref().map(|former| former.copied(&config, &plan)).unwrap_or_default();
+            Manner { compat: request.compat, alone, first_volume: config.volumes.len() - last_volumes }
+        }
+    };
     let bundles = bundle::bundles(&config, &manner, |written| plan.image(written))?;
     let sources = read_sources(request, &config)?;
 
@@ -270,6 +284,9 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
     let listing = lists.listing(request, &timer);
     let bundles = users::look_up(bundles, &config, &manner, &plan, &layers)?;
     let mut tree = assemble(request, &config, &plan, &bundles, &layers, (&sources, &layouts), &listing)?;
+    if let Some(former) = former.filter(|_| request.compat.is_linuxkit()) {
+        former.put_cmdline(&config, &plan, &mut tree)?;
+    }
     listing.put(&mut tree, &plan)?;
     timer.lap("assemble");
     let packing = Packing { threads: Threads::of_machine(), cache };
@@ -292,24 +309,28 @@ fn check_destination(request: &BuildRequest<'_>) -> Result<(), BuildError> {
 /// # Errors
 /// [`BuildError::Config`], [`BuildError::Variable`].
 pub fn resolved_yaml(request: &BuildRequest<'_>) -> Result<String, BuildError> {
-    read(request)?.metadata(MetadataFormat::Yaml, str::to_owned).map_err(BuildError::Yaml)
+    read(request)?.config.metadata(MetadataFormat::Yaml, str::to_owned).map_err(BuildError::Yaml)
 }
 
-fn read(request: &BuildRequest<'_>) -> Result<Config, BuildError> {
+fn read(request: &BuildRequest<'_>) -> Result<ReadConfig, BuildError> {
     let packages = |source: &YamlSource, written: &str| {
         if source.folder.is_none() && source.name.contains("://") {
             return Err("a YAML from a URL has no folder beside it; use the package's image".into());
         }
         let folder = source.folder.as_deref().unwrap_or(&request.working_folder).join(written);
         match request.packages {
-            Some(resolve) => resolve(&folder),
+            Some(resolve) => match resolve(&folder) {
+                // LinuxKit leaves it as text.
+                Err(_) if request.compat.is_linuxkit() => Ok(format!("@pkg:{written}")),
+                resolved => resolved,
+            },
             None => Err(Box::from("packages cannot be built here")),
         }
     };
-    let options = ReadOptions { packages: Some(&packages), ..request.yaml.clone() };
+    let options = ReadOptions { packages: Some(&packages), compat: request.compat, ..request.yaml.clone() };
     let read = config::read(&request.sources, &options)?;
     read.check_set(&options.set)?;
-    Ok(read.config)
+    Ok(read)
 }
 
 fn pin(
@@ -347,7 +368,8 @@ fn stamp(request: &BuildRequest<'_>, config: &Config, plan: &Plan, sources: &Sou
     stamp.add("formats", format!("{:?}", request.formats).as_bytes());
     stamp.add("sbom", format!("{:?}", request.sbom).as_bytes());
     stamp.add("source date", &request.source_date_s.to_le_bytes());
-    stamp.add("compat", format!("{:?} {}", request.compat, request.decompress_kernel).as_bytes());
+    let manner = (request.compat, request.decompress_kernel, &request.input_tar);
+    stamp.add("manner", format!("{manner:?}").as_bytes());
     stamp.add("config", format!("{config:?}").as_bytes());
     for (written, image) in plan.images() {
         stamp.add("image", format!("{written} {} {}", image.reference, image.manifest).as_bytes());
@@ -361,6 +383,8 @@ fn stamp(request: &BuildRequest<'_>, config: &Config, plan: &Plan, sources: &Sou
 fn up_to_date(request: &BuildRequest<'_>, stamp: &Stamp) -> Option<Vec<PathBuf>> {
     match request.destination {
         Destination::Stdout => None,
+        // It may be another one under the same name.
+        _ if request.input_tar.is_some() => None,
         Destination::Folder { .. } | Destination::File(_) => stamp.outputs(&request.store),
     }
 }

@@ -117,9 +117,9 @@ pub(super) fn add(ingredients: &Ingredients<'_>, tree: &mut Tree) -> Result<(), 
             }
         };
         let attributes = Attributes {
-            uid: number(ingredients.config, entry, "uid", &entry.uid)?,
-            gid: number(ingredients.config, entry, "gid", &entry.gid)?,
-            ..ingredients.generated(entry.mode.bits())
+            uid: number(ingredients.config, entry, "uid", entry.uid.as_ref())?,
+            gid: number(ingredients.config, entry, "gid", entry.gid.as_ref())?,
+            ..ingredients.generated(entry.mode().bits())
         };
         let path = super::own_path(&entry.path);
         if ingredients.compat.is_linuxkit() {
@@ -152,7 +152,8 @@ fn put_folders_above(
     Ok(())
 }
 
-fn number(config: &Config, entry: &FileEntry, field: &'static str, id: &Id) -> Result<u32, AssembleError> {
+fn number(config: &Config, entry: &FileEntry, field: &'static str, id: Option<&Id>) -> Result<u32, AssembleError> {
+    let Some(id) = id else { return Ok(0) };
     let name = || match id {
         Id::Name(name) => name.clone(),
         Id::Number(number) => number.to_string(),

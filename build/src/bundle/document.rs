@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::spec::{
     Capabilities, Linux, OCI_VERSION, Process, RootFilesystem, Spec, SpecDevice, SpecMount, SpecNamespace, SpecRlimit,
 };
-use super::{Access, BundleError, ImageFiles, Root};
+use super::{Access, BundleError, ImageFiles, Manner, Root};
 use crate::compat::Compat;
 use crate::config::{
     Capability, Config, Container, ContainerOptions, Device, DeviceKind, DeviceRule, Id, Interface, MountFields,
@@ -20,7 +20,7 @@ pub(super) struct Subject<'a> {
     pub config: &'a Config,
     pub container: &'a Container,
     pub role: Role,
-    pub compat: Compat,
+    pub manner: &'a Manner,
 }
 
 impl Subject<'_> {
@@ -53,7 +53,7 @@ impl Subject<'_> {
                 capabilities: capabilities(
                     &options.capabilities.unwrap_or_default(),
                     &options.ambient.unwrap_or_default(),
-                    self.compat,
+                    self.manner.compat,
                 ),
                 rlimits: limits.map(|l| SpecRlimit { kind: l.name, hard: l.hard, soft: l.soft }).collect(),
                 no_new_privileges: options.no_new_privileges.unwrap_or_default(),
@@ -126,7 +126,7 @@ impl Subject<'_> {
             let is_readonly = mount.options.iter().any(|option| option == "ro");
             let source = match mount.kind.as_str() {
                 // LinuxKit looks, and leaves the name where a path should be.
-                "bind" if self.compat.is_linuxkit() => {
+                "bind" if self.manner.compat.is_linuxkit() => {
                     self.bind_source(&mount.source, is_readonly).map(|_| mount.source)?
                 }
                 "bind" => self.bind_source(&mount.source, is_readonly)?,
@@ -150,7 +150,9 @@ impl Subject<'_> {
             return Ok(source.into());
         }
         let (role, place) = (self.role, || self.container.place.clone());
-        let Some(volume) = self.config.volumes.iter().find(|volume| volume.name == source) else {
+        let Some(volume) =
+            self.config.volumes.iter().skip(self.manner.first_volume).find(|volume| volume.name == source)
+        else {
             return Err(BundleError::UnknownVolume { volume: shown(source), role, place: place() });
         };
         if volume.readonly && !is_readonly {

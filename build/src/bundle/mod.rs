@@ -208,6 +208,8 @@ pub struct Manner {
     pub compat: Compat,
     /// Containers whose root is not shared with later ones.
     pub alone: BTreeSet<Role>,
+    /// Number of the first volume that containers may use.
+    pub first_volume: usize,
 }
 
 fn make<'i>(
@@ -240,8 +242,7 @@ fn make<'i>(
         };
         let runtime = document::runtime(&dir, &root, access, options.runtime.take().unwrap_or_default());
         let needs_user = files.is_none() && user::needs_files(&options, found);
-        let spec =
-            document::Subject { config, container, role, compat: manner.compat }.spec(options, access, found, files)?;
+        let spec = document::Subject { config, container, role, manner }.spec(options, access, found, files)?;
         let json = |source| BundleError::Json { role, source };
         all.push(Bundle {
             role,

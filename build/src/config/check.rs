@@ -96,11 +96,9 @@ struct FileFields {
     /// Permission bits: octal digits in quotes; "0600" if not given, "0700" for directories.
     mode: Option<FileMode>,
     /// Owner: a number, or the name of a container for its number.
-    #[serde(default)]
-    uid: Id,
+    uid: Option<Id>,
     /// Group: a number, or the name of a container for its number.
-    #[serde(default)]
-    gid: Id,
+    gid: Option<Id>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -322,7 +320,8 @@ impl Document {
     fn reference(&self, reference: &str, path: &[Step<'_>]) -> Result<(), ConfigError> {
         // Also what nobody expanded: `$` and braces are in no reference.
         let fit = |c: char| c.is_ascii_graphic() && !matches!(c, '$' | '{' | '}');
-        if reference.is_empty() || !reference.chars().all(fit) {
+        let is_lost = reference.is_empty() && self.is_linuxkit();
+        if !is_lost && (reference.is_empty() || !reference.chars().all(fit)) {
             let hint = if reference.contains("${") { "; a variable must be named under `variables`" } else { "" };
             let text = format!("`{}` is no image reference; write NAME[:TAG][@DIGEST]{hint}", shown(reference));
             return Err(self.error(Fault::Invalid { text }, path));
@@ -364,9 +363,7 @@ impl Document {
         let inside = root_path(&name).ok_or_else(|| {
             invalid(format!("`{}` is no path in the root; write it without `..`", shown(&name)), "path")
         })?;
-        let usual = if content == FileContent::Directory { FileMode::new(0o700) } else { FileMode::new(0o600) };
-        let mode = mode.unwrap_or(usual);
-        Ok(FileEntry { path: inside, content, mode, uid, gid, optional, place: self.place(&path) })
+        Ok(FileEntry { path: inside, content, written_mode: mode, uid, gid, optional, place: self.place(&path) })
     }
 
     fn volume(&self, fields: VolumeFields, path: [Step<'_>; 2]) -> Result<Volume, ConfigError> {

@@ -9,16 +9,24 @@ pub struct FileEntry {
     pub path: String,
     /// What is written there.
     pub content: FileContent,
-    /// Permission bits; 0600, for directories 0700, if not given.
-    pub mode: FileMode,
-    /// Owner; see [`super::Config::id_number`].
-    pub uid: Id,
-    /// Group; see [`super::Config::id_number`].
-    pub gid: Id,
+    /// Permission bits as they are written; see [`FileEntry::mode`].
+    pub written_mode: Option<FileMode>,
+    /// Owner, 0 if not given; see [`super::Config::id_number`].
+    pub uid: Option<Id>,
+    /// Group, 0 if not given; see [`super::Config::id_number`].
+    pub gid: Option<Id>,
     /// Whether a missing `source` is passed over.
     pub optional: bool,
     /// Where the entry is written.
     pub place: Place,
+}
+
+impl FileEntry {
+    /// Permission bits; 0600, for directories 0700, if not given.
+    pub fn mode(&self) -> FileMode {
+        let usual = if self.content == FileContent::Directory { 0o700 } else { 0o600 };
+        self.written_mode.unwrap_or(FileMode::new(usual))
+    }
 }
 
 /// What a file entry makes.

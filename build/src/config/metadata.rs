@@ -10,7 +10,7 @@ const INDENT: &str = "  ";
 
 impl Config {
     /// The whole configuration as YAML or JSON that [`super::parse`] reads again. `reference` writes out each image's
-    /// reference, in full or as it is.
+    /// reference, in full or as it is; those of volumes stay as they are.
     ///
     /// # Errors
     /// None is known; serde_json's, should a field become something that JSON cannot hold.
@@ -36,7 +36,7 @@ impl Config {
             "onshutdown": containers(&self.onshutdown)?,
             "services": containers(&self.services)?,
             "files": self.files.iter().map(file).collect::<Vec<_>>(),
-            "volumes": self.volumes.iter().map(|entry| volume(entry, &reference)).collect::<Vec<_>>(),
+            "volumes": self.volumes.iter().map(volume).collect::<Vec<_>>(),
         });
         match format {
             MetadataFormat::Json => Ok(serde_json::to_string_pretty(&whole)? + "\n"),
@@ -71,16 +71,16 @@ fn file(entry: &FileEntry) -> Value {
     };
     set(&mut fields, name, Some(value));
     set(&mut fields, "optional", entry.optional.then_some(true));
-    set(&mut fields, "mode", Some(String::from(entry.mode)));
-    set(&mut fields, "uid", Some(json!(entry.uid)));
-    set(&mut fields, "gid", Some(json!(entry.gid)));
+    set(&mut fields, "mode", entry.written_mode.map(String::from));
+    set(&mut fields, "uid", entry.uid.as_ref().map(|uid| json!(uid)));
+    set(&mut fields, "gid", entry.gid.as_ref().map(|gid| json!(gid)));
     Value::Object(fields)
 }
 
-fn volume(entry: &Volume, reference: &impl Fn(&str) -> String) -> Value {
+fn volume(entry: &Volume) -> Value {
     let mut fields = Map::new();
     set(&mut fields, "name", Some(entry.name.clone()));
-    set(&mut fields, "image", entry.image.as_deref().map(reference));
+    set(&mut fields, "image", entry.image.clone());
     set(&mut fields, "readonly", entry.readonly.then_some(true));
     set(&mut fields, "format", (entry.format == VolumeFormat::Oci).then_some("oci"));
     set(&mut fields, "platforms", (!entry.platforms.is_empty()).then(|| entry.platforms.clone()));

@@ -93,6 +93,8 @@ pub struct Mount {
     pub kind: String,
     /// Device, directory, volume, or the kind again.
     pub source: String,
+    /// Whether the source was written, and not only implied.
+    pub has_source: bool,
     /// Options.
     pub options: Vec<String>,
     /// User ids of an id-mapped mount.
@@ -134,16 +136,18 @@ impl TryFrom<MountFields> for Mount {
             let (_, usual) = known.ok_or_else(|| ValueError(format!("mount of type `{kind}` has no `destination`")))?;
             destination = (*usual).into();
         }
-        if source.is_empty() {
+        let has_source = !source.is_empty();
+        if !has_source {
             source.clone_from(&kind);
         }
-        Ok(Self { destination, kind, source, options, uid_mappings, gid_mappings })
+        Ok(Self { destination, kind, source, has_source, options, uid_mappings, gid_mappings })
     }
 }
 
 impl From<Mount> for MountFields {
     fn from(mount: Mount) -> Self {
-        let Mount { destination, kind, source, options, uid_mappings, gid_mappings } = mount;
+        let Mount { destination, kind, source, has_source, options, uid_mappings, gid_mappings } = mount;
+        let source = if has_source { source } else { String::new() };
         Self { destination, kind, source, options, uid_mappings, gid_mappings }
     }
 }

@@ -12,6 +12,7 @@ use super::order;
 use super::place::{Mark, Origin};
 use super::variables::{self, Variables};
 use super::{Config, ConfigError, ContainerOptions, Fault, LABEL, Place, Source};
+use crate::compat::Compat;
 
 /// Longest configuration that is read.
 pub const MAX_TEXT_BYTES: usize = 16 << 20;
@@ -34,7 +35,7 @@ pub fn parse(
     source: Source<'_>,
     packages: &mut dyn FnMut(&str) -> Result<String, PackageError>,
 ) -> Result<Config, ConfigError> {
-    let (document, _) = Document::read_with_variables(source, &|_| None, packages)?;
+    let (document, _) = Document::read_with_variables(source, &|_| None, Compat::Right, packages)?;
     let fields: ConfigFields = document.decode()?;
     if let Some((_, place)) = document.includes(&fields).into_iter().next() {
         let text = "nothing can be included here".into();
@@ -116,6 +117,7 @@ pub(super) enum Step<'a> {
 pub(super) struct Document {
     pub root: Node,
     origin: Origin,
+    compat: Compat,
 }
 
 impl Document {
@@ -131,7 +133,7 @@ impl Document {
         }
         let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
         let origin = Origin::new(Source { name: source.name, text });
-        Self::of(origin, text, &Variables::default(), packages)
+        Self::of(origin, text, (&Variables::default(), Compat::Right), packages)
     }
 
     /// Reads a file with its variables; `given` gives the values that come from outside. The text is read once, and once
@@ -139,33 +141,42 @@ impl Document {
     pub fn read_with_variables(
         source: Source<'_>,
         given: &dyn Fn(&str) -> Option<String>,
+        compat: Compat,
         packages: &mut dyn FnMut(&str) -> Result<String, PackageError>,
     ) -> Result<(Self, Variables), ConfigError> {
         let plain = Self::read(source, MAX_TEXT_BYTES, &mut |folder| Ok(format!("{PACKAGE}{folder}")))?;
         let wrong =
             |(fault, mark)| ConfigError { fault, place: Box::new(plain.origin.place(mark, variables::SECTION.into())) };
         let variables = Variables::of(&plain.root, given).map_err(wrong)?;
-        if variables.is_empty() && !source.text.contains(PACKAGE) {
+        if variables.is_empty() && !source.text.contains(PACKAGE) && !compat.is_linuxkit() {
             return Ok((plain, variables));
         }
         let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
-        Ok((Self::of(plain.origin, text, &variables, packages)?, variables))
+        Ok((Self::of(plain.origin, text, (&variables, compat), packages)?, variables))
     }
 
     fn of(
         origin: Origin,
         text: &str,
-        variables: &Variables,
+        (variables, compat): (&Variables, Compat),
         packages: &mut dyn FnMut(&str) -> Result<String, PackageError>,
     ) -> Result<Self, ConfigError> {
         let mut replace = |value: &str| {
-            let Some(folder) = value.strip_prefix(PACKAGE) else { return Ok(None) };
+            let Some(folder) = value.strip_prefix(PACKAGE) else {
+                // To LinuxKit it is a template of no kind that it knows.
+                return Ok((compat.is_linuxkit() && value.starts_with('@')).then(String::new));
+            };
             let answer = packages(folder).map(Some);
             answer.map_err(|source| Fault::Package { folder: shown(folder), source })
         };
         let root = node::read(text, variables, &mut replace)
             .map_err(|(fault, mark)| ConfigError { fault, place: Box::new(origin.place(mark, String::new())) })?;
-        Ok(Self { root, origin })
+        Ok(Self { root, origin, compat })
+    }
+
+    /// Whether values may have got lost.
+    pub fn is_linuxkit(&self) -> bool {
+        self.compat.is_linuxkit()
     }
 
     pub fn decode<'de, T: Deserialize<'de>>(&'de self) -> Result<T, ConfigError> {

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::decode::shown;
 use super::parse::{Document, MAX_TEXT_BYTES};
 use super::{Config, ConfigError, Fault, PackageError, Source, merge};
+use crate::compat::Compat;
 
 /// Longest chain of files that include each other.
 const MAX_INCLUDE_DEPTH: usize = 16;
@@ -45,6 +46,8 @@ pub struct ReadOptions<'a> {
     pub set: BTreeMap<String, String>,
     /// Environment variables.
     pub environment: Option<&'a Environment<'a>>,
+    /// Whose reading of odd values is wanted.
+    pub compat: Compat,
 }
 
 /// A configuration, and what came up while it was read.
@@ -54,6 +57,8 @@ pub struct ReadConfig {
     pub config: Config,
     /// Names of all variables that any of the files declares.
     pub variables: BTreeSet<String>,
+    /// How many volumes, from the end on, are of the last file.
+    pub last_volumes: usize,
 }
 
 /// Reads and joins `sources` with all that they include. What a file includes comes before the file itself.
@@ -65,7 +70,8 @@ pub fn read(sources: &[YamlSource], options: &ReadOptions<'_>) -> Result<ReadCon
     for source in sources {
         reader.read(source, &mut Vec::new(), &BTreeMap::new())?;
     }
-    Ok(ReadConfig { config: merge(reader.configs)?, variables: reader.variables })
+    let last_volumes = reader.configs.last().map_or(0, |config| config.volumes.len());
+    Ok(ReadConfig { config: merge(reader.configs)?, variables: reader.variables, last_volumes })
 }
 
 struct Reader<'a> {
@@ -96,7 +102,7 @@ impl Reader<'_> {
             let environment = || options.environment.and_then(|environment| environment(name));
             options.set.get(name).cloned().or_else(environment).or_else(|| inherited.get(name).cloned())
         };
-        let (document, variables) = Document::read_with_variables(text, &values, &mut packages)?;
+        let (document, variables) = Document::read_with_variables(text, &values, options.compat, &mut packages)?;
         let fields = document.decode()?;
         let includes = document.includes(&fields);
         let config = document.config(fields)?;

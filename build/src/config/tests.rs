@@ -326,7 +326,7 @@ fn anchors_merge_keys_and_block_texts_work() {
     assert_eq!(b.options.env, Some(Vec::new()));
     assert_eq!(config.files[0].path, "etc/motd");
     assert_eq!(config.files[0].content, FileContent::Contents("one\ntwo\n".into()));
-    assert_eq!(config.files[0].mode.bits(), 0o644);
+    assert_eq!(config.files[0].mode().bits(), 0o644);
 }
 
 #[test]

@@ -48,6 +48,11 @@ impl Spool {
         Self { file, identity: Some(identity), check: Some(check) }
     }
 
+    /// A file that is there, which nobody changes meanwhile.
+    pub fn of(file: File) -> Self {
+        Self { file, identity: None, check: None }
+    }
+
     /// The same, known to hold what `identity` stands for once it is written, if that is known.
     pub fn identified(self, identity: Option<Identity>) -> Self {
         Self { identity, ..self }

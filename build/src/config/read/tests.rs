@@ -21,8 +21,13 @@ fn read_files(files: &[(&str, &str)], set: &[(&str, &str)], env: &[(&str, &str)]
     };
     let environment = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     let set = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let options =
-        ReadOptions { packages: Some(&packages), include: Some(&include), set, environment: Some(&environment) };
+    let options = ReadOptions {
+        packages: Some(&packages),
+        include: Some(&include),
+        set,
+        environment: Some(&environment),
+        ..ReadOptions::default()
+    };
     read(&[source(&files[0])], &options)
 }
 
