@@ -20,7 +20,7 @@ use crate::config::{
 };
 use crate::format::{FileSink, Format, FormatError, Packing, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
-use crate::oci::{DamagedBlob, Layer, Platform, Store, StoreError};
+use crate::oci::{DamagedBlob, Layer, Platform, Reference, Store, StoreError};
 use crate::output::{OutputError, Outputs, Stamp};
 use crate::plan::{self, ImageUse, Plan, PlanError, Pull, PullOptions};
 use crate::progress::Progress;
@@ -248,7 +248,7 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
     let ReadConfig { config, last_volumes, .. } = read(request)?;
     let former = Former::read(request, &config)?;
     timer.lap("config");
-    let store = Store::open(&request.store)?;
+    let store = Store::open(&request.store)?.like(request.compat);
     let plan = pin(request, &config, &store, &timer)?;
     let layouts = volumes::pin(request, &config, &store, &timer)?;
     timer.lap("pin");
@@ -312,6 +312,11 @@ pub fn resolved_yaml(request: &BuildRequest<'_>) -> Result<String, BuildError> {
     read(request)?.config.metadata(MetadataFormat::Yaml, str::to_owned).map_err(BuildError::Yaml)
 }
 
+/// The reference in full, as LinuxKit's templates give it.
+fn full(reference: String) -> String {
+    reference.parse::<Reference>().map_or(reference, |full| full.to_string())
+}
+
 fn read(request: &BuildRequest<'_>) -> Result<ReadConfig, BuildError> {
     let packages = |source: &YamlSource, written: &str| {
         if source.folder.is_none() && source.name.contains("://") {
@@ -322,7 +327,7 @@ fn read(request: &BuildRequest<'_>) -> Result<ReadConfig, BuildError> {
             Some(resolve) => match resolve(&folder) {
                 // LinuxKit leaves it as text.
                 Err(_) if request.compat.is_linuxkit() => Ok(format!("@pkg:{written}")),
-                resolved => resolved,
+                resolved => resolved.map(full),
             },
             None => Err(Box::from("packages cannot be built here")),
         }

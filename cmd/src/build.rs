@@ -54,6 +54,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         ..PullOptions::default()
     };
     let packages = pkg::Workbench::new(&store, &architecture, source_date_s, pull.clone(), cancel.clone())?;
+    let packages = packages.like(compat);
     let resolve = |folder: &Path| match asked.yaml.dry_run {
         true => Ok(packages.reference(folder)?),
         false => Ok(packages.resolve(folder, &progress)?),

@@ -5,6 +5,7 @@ mod build;
 use std::path::{Path, PathBuf};
 
 use kiln_build::cancel::Cancel;
+use kiln_build::compat::Compat;
 use kiln_build::oci::{Platform, Reference, Store};
 use kiln_build::package::{self, BuildContext, DockerfileOptions, Package, PackageError, PackageOptions, Publishing};
 use kiln_build::plan::PullOptions;
@@ -30,6 +31,8 @@ pub struct Workbench {
     /// Opened, which makes it, only once there is a package.
     store: PathBuf,
     context: BuildContext,
+    /// Whose tags they have.
+    compat: Compat,
 }
 
 impl Workbench {
@@ -50,18 +53,29 @@ impl Workbench {
             pull,
             dockerfile: DockerfileOptions::default(),
         };
-        Ok(Self { store: store.to_owned(), context })
+        Ok(Self { store: store.to_owned(), context, compat: Compat::Right })
+    }
+
+    /// LinuxKit's templates know no `tag` of a package.
+    fn options(&self) -> PackageOptions {
+        let tag = self.compat.is_linuxkit().then(|| "{{.Hash}}".into());
+        PackageOptions { org: org_from_environment(&variable), tag, ..PackageOptions::default() }
+    }
+
+    /// The same, with the tags that `compat` gives.
+    pub fn like(self, compat: Compat) -> Self {
+        Self { compat, ..self }
     }
 
     /// The reference of the package in `folder`, built now if it was missing.
     pub fn resolve(&self, folder: &Path, progress: &dyn Progress) -> Result<String, PackageError> {
-        let options = PackageOptions { org: org_from_environment(&variable), ..PackageOptions::default() };
+        let options = self.options();
         Package::load_with(folder, &options)?.resolve(&Store::open(&self.store)?, &self.context, progress)
     }
 
     /// The reference of the package in `folder`, which is not built.
     pub fn reference(&self, folder: &Path) -> Result<String, PackageError> {
-        let options = PackageOptions { org: org_from_environment(&variable), ..PackageOptions::default() };
+        let options = self.options();
         Ok(Package::load_with(folder, &options)?.reference().to_string())
     }
 }

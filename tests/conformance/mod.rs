@@ -4,6 +4,7 @@ mod case;
 mod compare;
 mod deviation;
 mod effective;
+mod own;
 
 use std::collections::BTreeMap;
 use std::fs;

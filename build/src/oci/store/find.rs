@@ -59,7 +59,8 @@ impl Store {
                     let config_digest = config.digest().map_err(fail)?;
                     let (found, config) = self.read_config(&config_digest)?;
                     // A configuration made by hand may name no platform; there is nothing to compare then.
-                    if !found.architecture.is_empty() && !runs_on(&found, platform) {
+                    let is_any = digest == root && self.compat.is_linuxkit();
+                    if !found.architecture.is_empty() && !is_any && !runs_on(&found, platform) {
                         let (reference, wanted) = (reference.to_string(), platform.clone());
                         let found = found.to_platform().to_string();
                         return Err(StoreError::Platform { reference, wanted, found });

@@ -31,6 +31,7 @@ pub use verify::{Verified, WrongBlob};
 use self::index::Lock;
 use super::document::DocumentError;
 use super::{Digest, Platform};
+use crate::compat::Compat;
 
 /// Locked by everybody who has the store open: shared, or alone to remove blobs.
 const USERS_FILE: &str = ".kiln-users";
@@ -41,6 +42,7 @@ const USERS_FILE: &str = ".kiln-users";
 pub struct Store {
     root: PathBuf,
     _users: Arc<Lock>,
+    compat: Compat,
 }
 
 /// What a blob is, and so where a registry keeps it.
@@ -206,10 +208,16 @@ impl Store {
             path: root.into(),
             source,
         })?;
-        let store = Self { root: root.to_owned(), _users: Arc::new(lock(&root.join(USERS_FILE))?) };
+        let store =
+            Self { root: root.to_owned(), _users: Arc::new(lock(&root.join(USERS_FILE))?), compat: Compat::Right };
         store.prepare()?;
         store.remove_stale_temps();
         Ok(store)
+    }
+
+    /// The same; to LinuxKit an image without an index is for any machine.
+    pub fn like(self, compat: Compat) -> Self {
+        Self { compat, ..self }
     }
 
     /// The folder.
