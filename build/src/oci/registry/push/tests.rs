@@ -18,6 +18,8 @@ struct Kept {
     /// `REPOSITORY/blobs/DIGEST`, `REPOSITORY/manifests/NAME`.
     things: BTreeMap<String, Vec<u8>>,
     uploads: BTreeMap<String, Vec<u8>>,
+    /// Uploads so far: each has a number of its own.
+    begun: usize,
     order: Vec<String>,
 }
 
@@ -103,7 +105,8 @@ fn keep(request: &Request, kept: &mut Kept, manners: Manners) -> Reply {
                 kept.things.insert(format!("{repository}/blobs/{mount}"), bytes);
                 return status("201 Created");
             }
-            let path = format!("{repository}/blobs/uploads/{}", kept.uploads.len());
+            kept.begun += 1;
+            let path = format!("{repository}/blobs/uploads/{}", kept.begun);
             kept.uploads.insert(path.clone(), Vec::new());
             Reply::Full("202 Accepted", format!("Location: /v2/{path}?state=0\r\n"), Vec::new())
         }
