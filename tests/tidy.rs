@@ -20,6 +20,7 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("layer", &["cache", "oci", "tree"]),
     ("bundle", &["config", "oci"]),
     ("sbom", &["oci", "tree"]),
+    ("inspect", &["layer", "tree"]),
     ("assemble", &["config", "bundle", "layer", "oci", "plan", "tree"]),
     ("format", &["cache", "tree"]),
     ("output", &["format", "oci"]),

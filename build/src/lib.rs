@@ -12,6 +12,7 @@ pub mod cancel;
 pub mod compat;
 pub mod config;
 pub mod format;
+pub mod inspect;
 pub mod layer;
 pub mod oci;
 pub mod output;

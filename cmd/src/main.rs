@@ -6,6 +6,7 @@ mod cache;
 mod crash;
 mod doctor;
 mod failure;
+mod inspect;
 mod pkg;
 mod printer;
 mod progress;
@@ -75,6 +76,7 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
         Command::HelpMarkdown => Ok(printer.data(reference::markdown(&args::command()).as_bytes())?),
         Command::Tied { parent, program } => Err(Failure::new(kiln_run::qemu::exec_tied(*parent, program))),
         Command::Build(asked) => build::build(asked, &cli.global, printer),
+        Command::Inspect(asked) => inspect::inspect(asked, printer),
         Command::Doctor(asked) => doctor::doctor(asked, &cli.global, printer),
         Command::Pkg(asked) => pkg::pkg(asked, &cli.global, printer),
     }

@@ -3,6 +3,7 @@
 mod argv;
 mod cache;
 mod disk;
+mod inspect;
 mod linuxkit;
 mod pkg;
 mod push;
@@ -21,6 +22,7 @@ pub use cache::{
     Cache, CacheClean, CacheExport, CacheImport, CacheLs, CachePull, CachePush, CacheRm, CacheVerify, ExportFormat,
 };
 pub use disk::DiskSpec;
+pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use push::Push;
@@ -93,6 +95,8 @@ pub enum Command {
     Cache(Cache),
     /// Send what was built to a registry
     Push(Push),
+    /// Show what fills an image: by image, package and folder
+    Inspect(Inspect),
     /// Build guest packages
     #[command(arg_required_else_help = true)]
     Pkg(Pkg),
