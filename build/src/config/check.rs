@@ -250,15 +250,15 @@ impl Document {
     }
 
     fn after(&self, names: Vec<String>, [section, index]: &[Step<'_>; 2]) -> Result<Vec<After>, ConfigError> {
-        let mut after: Vec<After> = Vec::new();
+        let at = |number| self.place(&[*section, *index, Step::Field("after"), Step::Index(number)]);
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut after = Vec::new();
         for (number, name) in names.into_iter().enumerate() {
-            let place = self.place(&[*section, *index, Step::Field("after"), Step::Index(number)]);
-            if let Some(first) = after.iter().find(|known| known.name == name) {
-                let first = Box::new(first.place.clone());
-                let fault = Fault::Duplicate { what: "service", name: shown(&name), first };
-                return Err(ConfigError { fault, place: Box::new(place) });
+            if let Some(first) = seen.insert(name.clone(), number) {
+                let fault = Fault::Duplicate { what: "service", name: shown(&name), first: Box::new(at(first)) };
+                return Err(ConfigError { fault, place: Box::new(at(number)) });
             }
-            after.push(After { name, place });
+            after.push(After { name, place: at(number) });
         }
         Ok(after)
     }

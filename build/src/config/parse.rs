@@ -53,8 +53,10 @@ pub fn parse_label(text: &str, image: &str) -> Result<ContainerOptions, ConfigEr
     let source = Source { name: &name, text };
     let document = Document::read(source, MAX_LABEL_BYTES, &mut |folder| Ok(format!("{PACKAGE}{folder}")))?;
     let options: ContainerOptions = document.decode()?;
-    for (field, value) in [("name", &options.name), ("image", &options.image)] {
-        if value.is_some() {
+    let given =
+        [("name", options.name.is_some()), ("image", options.image.is_some()), ("after", options.after.is_some())];
+    for (field, given) in given {
+        if given {
             let text = format!("field `{field}` cannot be set in a label");
             return Err(document.error(Fault::Invalid { text }, &[Step::Field(field)]));
         }

@@ -301,6 +301,7 @@ fn a_label_is_read_by_the_same_rules() {
         ("{{{", "not valid YAML: "),
         (r#"{"name": "n"}"#, "field `name` cannot be set in a label"),
         (r#"{"image": "n"}"#, "field `image` cannot be set in a label"),
+        (r#"{"after": ["n"]}"#, "field `after` cannot be set in a label"),
         (r#"{"nosuchfield": 1}"#, "unknown field `nosuchfield`"),
         (r#"{"capabilities": "CAP_CHOWN"}"#, "expected a list, found the text `CAP_CHOWN`"),
         (r#"{"oomScoreAdj": 2000}"#, "2000 is out of range"),

@@ -148,7 +148,10 @@ fn a_row_of_many_services_takes_no_time_and_no_stack() {
     for number in 1..20_000 {
         text.push_str(&format!("- {{name: s{number}, image: x, after: [s{}]}}\n", number - 1));
     }
-    assert_eq!(merged(&[&text]).unwrap().services.len(), 20_000);
+    // And one that waits for all of them.
+    let names: Vec<String> = (0..20_000).map(|number| format!("s{number}")).collect();
+    text.push_str(&format!("- {{name: last, image: x, after: [{}]}}\n", names.join(",")));
+    assert_eq!(merged(&[&text]).unwrap().services.len(), 20_001);
 }
 
 #[test]
