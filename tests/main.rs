@@ -15,6 +15,7 @@ mod inspect;
 mod lab;
 mod pkg;
 mod push;
+mod robust;
 mod sbom;
 mod tidy;
 mod yaml;

@@ -5,6 +5,7 @@ pub mod images;
 pub mod kiln;
 pub mod kvm;
 mod lab;
+pub mod layout;
 pub mod registry;
 
 use std::path::{Path, PathBuf};

@@ -173,6 +173,70 @@ fn a_bomb_ends_at_its_limit() {
 }
 
 #[test]
+fn hostile_members_are_refused_by_name() {
+    for (entries, name, why) in [
+        (&[(b'5', "d", ""), (b'1', "l", "d")][..], "l", "is a hard link to `d`, which is no file"),
+        (&[(b'2', "l", "../.."), (b'1', "x", "l/etc/shadow")], "x", "is no file that came before it"),
+        (&[(b'2', "l", "l"), (b'0', "l/x", "")], "l/x", "more than 40 symbolic links"),
+        (&[(b'2', "a", "b"), (b'2', "b", "a"), (b'0', "a/x", "")], "a/x", "more than 40 symbolic links"),
+        (&[(b'3', "dev/null", ""), (b'0', "dev/null/x", "")], "dev/null/x", "is no folder"),
+        (&[(b'6', "", "")], ".", "the root is a folder and nothing else"),
+    ] {
+        let message = refusal(entries);
+        assert!(message.contains(why), "{name}: {message}");
+    }
+}
+
+#[test]
+fn numbers_that_lie_are_refused() {
+    let extended = |record: &[u8]| {
+        let mut blob = Vec::new();
+        member(&mut blob, header(b'x', "pax", record.len() as u64), record);
+        member(&mut blob, header(b'0', "file", 4), b"text");
+        blob
+    };
+    let device = |major| {
+        let mut blob = Vec::new();
+        let mut header = header(b'3', "file", 0);
+        header.set_device_major(major).unwrap();
+        header.set_device_minor(0).unwrap();
+        member(&mut blob, header, b"");
+        blob
+    };
+    for (blob, why) in [
+        (extended(b"11 size=-1\n"), "extended header is damaged"),
+        (extended(b"29 size=18446744073709551616\n"), "extended header is damaged"),
+        (extended(b"29 size=18446744073709551615\n"), "claims to hold 18446744073709551615 bytes"),
+        (extended(b"19 size=5000000000\n"), "claims to hold 5000000000 bytes"),
+        (extended(b"18 uid=4294967296\n"), "its owner is no number that can be used"),
+        (extended(b"999 path=a\n"), "extended header is damaged"),
+        (extended(b"0 path=a\n"), "extended header is damaged"),
+        (device(4096), "its device number is no number that can be used"),
+    ] {
+        let message = chain(&unpack(&blob).unwrap_err());
+        assert!(message.contains(why), "{why}: {message}");
+    }
+}
+
+#[test]
+fn the_last_of_several_members_of_one_name_wins() {
+    let tree = layered(&[&[
+        (b'0', "a", "1"),
+        (b'0', "a", "2"),
+        (b'5', "b", ""),
+        (b'0', "b/x", ""),
+        (b'0', "b", "file"),
+        (b'0', "c", "file"),
+        (b'5', "c", ""),
+        (b'0', "c/x", "3"),
+    ]]);
+    assert_eq!(listing(&tree), ["a=2", "b=file", "c/", "c/x=3"]);
+    let all = [(b'0', ".wh.a", ""), (b'0', ".wh.b", ""), (b'0', ".wh.c", ""), (b'0', ".wh..wh..opq", "")];
+    let lower: &[Entry<'_>] = &[(b'0', "a", "1"), (b'5', "b", ""), (b'0', "c/x", "3")];
+    assert_eq!(listing(&layered(&[lower, &all])), [""; 0]);
+}
+
+#[test]
 fn names_without_end_are_refused() {
     let mut long = Vec::new();
     member(&mut long, header(b'L', "././@LongLink", 2 << 20), &vec![b'a'; 2 << 20]);

@@ -4,11 +4,14 @@
 //! paths and how they looked when they were written. Who changes, touches or removes one makes the stamp void.
 
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, linkat};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 /// Folder of the stamps in the store's.
@@ -73,10 +76,25 @@ impl Stamp {
         let folder = store.join(FOLDER);
         fs::create_dir_all(&folder)?;
         forget_oldest(&folder)?;
-        let temporary = tempfile::NamedTempFile::new_in(&folder)?;
-        fs::write(temporary.path(), text)?;
-        temporary.persist(self.file(store)).map_err(|error| error.error)?;
-        Ok(())
+        let mut file = tempfile::tempfile_in(&folder)?;
+        file.write_all(&text)?;
+        // It gets its name when it is complete, so nothing is left of a build that is killed.
+        let path = self.file(store);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        match linkat(CWD, from, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
+            // Another build of the same was faster.
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            // Not every file system can do that.
+            Err(_) => {
+                let temporary = tempfile::NamedTempFile::new_in(&folder)?;
+                fs::write(temporary.path(), text)?;
+                temporary.persist(path).map(drop).map_err(|error| error.error)
+            }
+        }
     }
 
     fn file(&self, store: &Path) -> PathBuf {

@@ -117,6 +117,12 @@ pub enum TreeError {
         /// The path asked for.
         path: TreePath,
     },
+    /// The links on the way are longer than any real ones.
+    #[error("`{path}` leads through symbolic links to more than {} folders", resolve::LINKED_COMPONENTS_LIMIT)]
+    LongLinks {
+        /// The path asked for.
+        path: TreePath,
+    },
     /// It would be nested deeper than a path can tell.
     #[error("`{path}` is nested deeper than {} folders", resolve::DEPTH_LIMIT)]
     TooDeep {

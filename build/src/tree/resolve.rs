@@ -8,6 +8,10 @@ pub const SYMLINK_LIMIT: usize = 40;
 /// Deepest nesting: no longer path fits into `PATH_MAX`.
 pub const DEPTH_LIMIT: usize = 2048;
 
+/// Most components that links may add to one way: what real ones add, a hundred times over. Without it, 40 links of 4 KiB
+/// in front of each of a million names would keep a build busy for an hour.
+pub const LINKED_COMPONENTS_LIMIT: usize = 1024;
+
 /// How far a path leads: to the deepest folder that is there, and the names below it that are not.
 pub(super) struct Resolved {
     folder: NodeId,
@@ -41,7 +45,7 @@ impl Tree {
         let mut way = vec![Self::ROOT];
         let mut missing: Vec<Box<[u8]>> = Vec::new();
         let mut todo: Vec<Box<[u8]>> = path.components().rev().map(Into::into).collect();
-        let mut links = 0;
+        let (mut links, mut linked) = (0, 0);
         while let Some(name) = todo.pop() {
             let here = way[way.len() - 1];
             if *name == *b".." {
@@ -68,7 +72,12 @@ impl Tree {
                         way.truncate(1);
                     }
                     let components = target.rsplit(|&byte| byte == b'/');
+                    let before = todo.len();
                     todo.extend(components.filter(|name| !matches!(*name, b"" | b".")).map(Into::into));
+                    linked += todo.len() - before;
+                    if linked > LINKED_COMPONENTS_LIMIT {
+                        return Err(TreeError::LongLinks { path: path.clone() });
+                    }
                 }
                 Some(_) => return Err(TreeError::NotAFolder { path: path.clone(), through: name }),
             }
