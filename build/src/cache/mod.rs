@@ -98,7 +98,7 @@ impl Cache {
     pub fn keep_file(&self, shelf: Shelf, key: &Key, file: &File) -> bool {
         let (Some(inner), Some(path)) = (&self.0, self.path(shelf, key)) else { return false };
         let len_bytes = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
-        if len_bytes > inner.limit_bytes / 2 || !leaves_room(&inner.folder) {
+        if len_bytes > inner.limit_bytes / 4 * 3 || !leaves_room(&inner.folder) {
             return false;
         }
         inner.grown.store(true, Ordering::Relaxed);

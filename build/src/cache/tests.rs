@@ -65,8 +65,8 @@ fn the_least_lately_used_goes_first() {
     assert!(cache.path(Shelf::Packed, &A).unwrap().exists());
     assert!(!cache.path(Shelf::Packed, &B).unwrap().exists());
     assert!(cache.path(Shelf::Packed, &[0xcc; 32]).unwrap().exists());
-    cache.put(Shelf::Packed, &B, &[0; 1600]);
-    assert!(cache.get(Shelf::Packed, &B).is_none(), "more than half of the limit");
+    cache.put(Shelf::Packed, &B, &[0; 2400]);
+    assert!(cache.get(Shelf::Packed, &B).is_none(), "more than three quarters of the limit");
 }
 
 #[test]
