@@ -62,7 +62,7 @@ pub(super) fn build(
     let source_date_s = surroundings::source_date_s(&variable)?;
     let cancel = cancel_on_signals()?;
     let pull = PullOptions {
-        pull: if asked.ignore_cached { Pull::Always } else { Pull::Missing },
+        pull: when(asked.ignore_cached, global.offline)?,
         registry: surroundings::registries(global, &variable)?,
         ..PullOptions::default()
     };
@@ -200,6 +200,15 @@ impl Work<'_> {
 
     fn unable(&self, package: &Package, architecture: &str, why: String) -> PackageError {
         PackageError::Unable { folder: package.folder().to_owned(), architecture: architecture.to_owned(), why }
+    }
+}
+
+fn when(ignore_cached: bool, offline: bool) -> Result<Pull, Failure> {
+    match (ignore_cached, offline) {
+        (true, true) => Err(Failure::usage("`--ignore-cached` and `--offline` contradict each other")),
+        (true, false) => Ok(Pull::Always),
+        (false, true) => Ok(Pull::Never),
+        (false, false) => Ok(Pull::Missing),
     }
 }
 

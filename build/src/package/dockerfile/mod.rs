@@ -172,7 +172,7 @@ pub(super) fn load_into_docker(
 /// The command line that [`build`] would start, as a shell takes it; its folders are examples.
 pub(super) fn dry_run(package: &Package, context: &BuildContext) -> Result<String, PackageError> {
     let prepared = prepare(package, context)?;
-    let folder = context.cache_folder.join("tmp/dockerfile-XXXXXX");
+    let folder = context.cache_folder.join("tmp/dockerfile-0");
     let order = order(package, context, &prepared, &package.folder, &prepared.dockerfile);
     let words = match prepared.builder {
         Builder::Docker => command::buildx(&order, &[], &folder.join("image")),
