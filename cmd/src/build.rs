@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
+use kiln_build::compat::Compat;
 use kiln_build::config::ReadOptions;
 use kiln_build::format::Format;
 use kiln_build::pipeline::{self, BuildRequest, Built, Destination, SbomRequest, YamlSource};
@@ -28,10 +29,10 @@ const STDIN_NAME: &str = "moby";
 
 /// Builds what was asked for.
 pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
-    let formats = formats(asked)?;
+    let compat = surroundings::compat(asked.linuxkit.compat, &variable)?;
+    let formats = formats(asked, compat)?;
     let destination = destination(asked);
     let store = surroundings::store(global, &variable)?;
-    let compat = surroundings::compat(asked.linuxkit.compat, &variable)?;
     let source_date_s = surroundings::source_date_s(&variable)?;
     let registries = surroundings::registries(global, &variable)?;
     let reader = SourceReader {
@@ -141,7 +142,7 @@ pub fn own_architecture() -> &'static str {
     }
 }
 
-fn formats(asked: &args::Build) -> Result<Vec<Format>, Failure> {
+fn formats(asked: &args::Build, compat: Compat) -> Result<Vec<Format>, Failure> {
     let mut formats = Vec::new();
     for name in &asked.format {
         let format: Format = name.parse().map_err(Failure::usage)?;
@@ -157,6 +158,13 @@ fn formats(asked: &args::Build) -> Result<Vec<Format>, Failure> {
         let streams: Vec<_> = Format::ALL.iter().filter(|f| f.is_stream()).map(|f| format!("`{f}`")).collect();
         let text = format!("`-o` takes one format that is one file, not {}", names.join(" and "));
         return Err(Failure::usage(text).hint(format!("such formats are: {}", streams.join(", "))));
+    }
+    if compat.is_linuxkit()
+        && formats.len() > 1
+        && formats.iter().any(|format| ["tar", "docker"].contains(&format.name()))
+    {
+        let text = "with `--compat linuxkit` the formats `tar` and `docker` stand alone";
+        return Err(Failure::usage(text).hint("leave `--compat` out, or build twice"));
     }
     Ok(formats)
 }
@@ -202,15 +210,17 @@ mod tests {
         for words in
             ["-format qcow2 x.yml", "-f tar,iso x.yml", "-o x -f kernel+initrd x.yml", "-o x -f tar,kernel+initrd x"]
         {
-            assert_eq!(formats(&asked(words)).unwrap_err().status, 2, "{words}");
+            assert_eq!(formats(&asked(words), Compat::Right).unwrap_err().status, 2, "{words}");
         }
         for (words, expected) in [
             ("x.yml", vec![Format::KernelInitrd]),
             ("-o - x.yml", vec![Format::Tar]),
             ("-f tar,kernel+initrd -f tar x.yml", vec![Format::Tar, Format::KernelInitrd]),
         ] {
-            assert_eq!(formats(&asked(words)).unwrap(), expected, "{words}");
+            assert_eq!(formats(&asked(words), Compat::Right).unwrap(), expected, "{words}");
         }
+        assert!(formats(&asked("-f tar,kernel+initrd x.yml"), Compat::Linuxkit).is_err());
+        assert!(formats(&asked("-f tar x.yml"), Compat::Linuxkit).is_ok());
     }
 
     #[test]

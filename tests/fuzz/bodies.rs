@@ -14,8 +14,11 @@ use kiln_build::package::Recipe;
 use kiln_build::progress::Silent;
 use kiln_build::tree::Tree;
 
-/// What there is to feed: name and body.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("yaml", yaml), ("layer", layer), ("oci", oci), ("recipe", recipe)];
+/// What is fed.
+pub type Body = fn(&[u8]);
+
+/// What there is to feed, by name.
+pub const TARGETS: &[(&str, Body)] = &[("yaml", yaml), ("layer", layer), ("oci", oci), ("recipe", recipe)];
 
 /// Small enough that a blow-up shows, large enough for every seed.
 const LIMITS: LayerLimits =

@@ -291,7 +291,10 @@ mod tests {
             fs::write(folder.path().join(RECIPE_FILE), text).unwrap();
             Package::load(folder.path()).unwrap_err().to_string()
         };
-        assert!(error(&format!("image: a\n{}", "#".repeat(RECIPE_BYTES_MAX as usize))).contains("cannot read"));
+        assert!(
+            error(&format!("image: a\n{}", "#".repeat(usize::try_from(RECIPE_BYTES_MAX).unwrap())))
+                .contains("cannot read")
+        );
         let aliases = (0..30).map(|n| format!("x{n}: &x{n} [*x{0}, *x{0}]\n", n - 1)).collect::<String>();
         for text in [
             format!("image: a\nbuildArgs: {}", "[".repeat(100_000)),
