@@ -126,7 +126,7 @@ mod tests {
             ("kiln -cpus 2 run x", "kiln --cpus 2 run x"),
             ("kiln build -docker x.yml", "kiln build --docker x.yml"),
             ("kiln build -x x.yml", "kiln build -x x.yml"),
-            ("kiln pkg show-tag -hash d", "kiln pkg show-tag -hash d"),
+            ("kiln pkg show-tag -hash d", "kiln pkg show-tag --hash d"),
             ("kiln run ---cpus x", "kiln run ---cpus x"),
             ("kiln -help", "kiln --help"),
             ("kiln run -version", "kiln run -version"),
