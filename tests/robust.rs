@@ -76,7 +76,7 @@ impl Lab {
         let is_hex = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
         let known = |name: &String| {
             let file = name.rsplit('/').next().unwrap_or_default();
-            ["index.json", "oci-layout", ".lock"].contains(&file) || is_hex(file)
+            ["index.json", "oci-layout", ".lock", ".kiln-users"].contains(&file) || is_hex(file)
         };
         let below = |name: &String| name.starts_with("store/") && self.path(name).is_file();
         self.sandbox.files().into_iter().filter(below).filter(|name| !known(name)).collect()
