@@ -83,7 +83,7 @@ const EXPECTED: &[&str] = &[
     "look: 1 scratch, /groups/made /machine/made/deep",
     "look: bridge is 0x1003",
     // CAP_CHOWN and CAP_NET_BIND_SERVICE; the container's own number is the sixth that has one.
-    "last: logged green 104:5 files 100 bounded by 0000000000000401, 1 at most 77 processes",
+    "last: logged green 105:5 files 100 bounded by 0000000000000401, 1 at most 77 processes",
     "last: data still one",
 ];
 
