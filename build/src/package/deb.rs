@@ -1,9 +1,11 @@
 //! Unpacks Debian packages (`deb(5)`): an `ar` archive whose member `data.tar` holds the files. Their scripts are not run.
-//! What a package says of itself is kept in `/var/lib/dpkg/status.d`, where bills of materials and scanners look.
+//! What a package says of itself is kept in `/var/lib/dpkg/status.d`, where bills of materials and scanners look, and beside
+//! it, as `NAME.md5sums`, which of the files here are its.
 //!
 //! Debian's folders `/bin`, `/sbin` and `/lib*` became links into `/usr`; packages may still use either name. Here they
 //! are always links, so that both names lead to the same file.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +29,10 @@ const XZ_MEMORY_BYTES_MAX: u64 = 256 << 20;
 pub(super) const NOTES: &[u8] = b"var/lib/dpkg/status.d/";
 /// Longest description of one package: real ones have a few KiB.
 const CONTROL_BYTES_MAX: u64 = 1 << 20;
+/// Longest list of one package's files: a kernel's has half a MiB.
+const SUMS_BYTES_MAX: u64 = 16 << 20;
+/// What a list of files is called behind the package's name.
+pub(super) const SUMS: &[u8] = b".md5sums";
 
 /// Which paths are taken.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +68,7 @@ pub(super) fn unpack(
         source,
     };
     let mut archive = Archive::new(data.take(UNPACKED_BYTES_MAX));
-    let mut taken = 0;
+    let mut taken = BTreeSet::new();
     for entry in archive.entries().map_err(damaged)? {
         cancel.check()?;
         let mut entry = entry.map_err(damaged)?;
@@ -71,35 +77,67 @@ pub(super) fn unpack(
         if name == TreePath::root() || !selection.takes(&[&short(&merged), &merged]) {
             continue;
         }
-        taken += 1;
         add(&mut entry, &merged, path, stage, &refuse)?;
+        taken.insert(merged);
     }
-    if taken > 0 {
-        let control = control(open()?).map_err(damaged)?;
-        let name =
-            package_name(&control).ok_or_else(|| damaged(io::Error::other("it does not say what it is called")))?;
-        let note = TreePath::from_member(&[NOTES, name].concat()).map_err(|fault| refuse(name, fault))?;
-        stage.put(&note, 0o644, Kind::file(&control))?;
+    if !taken.is_empty() {
+        let notes = Notes::read(open()?).map_err(damaged)?;
+        let name = package_name(&notes.control)
+            .ok_or_else(|| damaged(io::Error::other("it does not say what it is called")))?;
+        let mut put = |suffix: &[u8], text: &[u8]| {
+            let note = TreePath::from_member(&[NOTES, name, suffix].concat()).map_err(|fault| refuse(name, fault))?;
+            stage.put(&note, 0o644, Kind::file(text))
+        };
+        put(b"", &notes.control)?;
+        let sums = notes.sums_of(&taken);
+        if !sums.is_empty() {
+            put(SUMS, &sums)?;
+        }
     }
-    Ok(taken)
+    Ok(taken.len())
 }
 
-/// What the package says of itself: the file `control` of `control.tar`.
-fn control(ar: impl Read + 'static) -> io::Result<Vec<u8>> {
-    let mut archive = Archive::new(member_named("control.tar", ar)?.take(UNPACKED_BYTES_MAX));
-    for entry in archive.entries()? {
-        let entry = entry?;
-        if !matches!(&*entry.path_bytes(), b"control" | b"./control") {
-            continue;
+/// What a package says of itself.
+#[derive(Default)]
+struct Notes {
+    /// The file `control` of `control.tar`.
+    control: Vec<u8>,
+    /// Its `md5sums`: a line of sum, two spaces and path for each file but configuration. Some packages have none.
+    sums: Vec<u8>,
+}
+
+impl Notes {
+    fn read(ar: impl Read + 'static) -> io::Result<Self> {
+        let mut archive = Archive::new(member_named("control.tar", ar)?.take(UNPACKED_BYTES_MAX));
+        let (mut control, mut sums) = (None, None);
+        for entry in archive.entries()? {
+            let entry = entry?;
+            let path = entry.path_bytes();
+            let (name, text, limit) = match path.strip_prefix(b"./").unwrap_or(&path) {
+                b"control" => ("control", &mut control, CONTROL_BYTES_MAX),
+                b"md5sums" => ("md5sums", &mut sums, SUMS_BYTES_MAX),
+                _ => continue,
+            };
+            drop(path);
+            if entry.size() > limit {
+                return Err(io::Error::other(format!("its `{name}` is too long")));
+            }
+            entry.take(limit).read_to_end(text.insert(Vec::new()))?;
         }
-        if entry.size() > CONTROL_BYTES_MAX {
-            return Err(io::Error::other("its `control` is too long"));
-        }
-        let mut text = Vec::new();
-        entry.take(CONTROL_BYTES_MAX).read_to_end(&mut text)?;
-        return Ok(text);
+        let control = control.ok_or_else(|| io::Error::other("it has no `control`"))?;
+        Ok(Self { control, sums: sums.unwrap_or_default() })
     }
-    Err(io::Error::other("it has no `control`"))
+
+    /// The lines about files of `taken`.
+    fn sums_of(&self, taken: &BTreeSet<TreePath>) -> Vec<u8> {
+        let is_taken = |line: &&[u8]| {
+            let space = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
+            let path = TreePath::from_member(line[space..].trim_ascii());
+            path.is_ok_and(|path| taken.contains(&merge(&path)))
+        };
+        let lines = self.sums.split_inclusive(|&byte| byte == b'\n').filter(is_taken);
+        lines.collect::<Vec<_>>().concat()
+    }
 }
 
 /// The field `Package`: a word that is a good file name (Debian policy, 5.6.1).
@@ -245,7 +283,8 @@ mod tests {
     }
 
     fn deb_that_says(control: &str, data_name: &str, data: &[u8]) -> Vec<u8> {
-        let control = tar(&[("./md5sums", EntryType::Regular, "odd"), ("./control", EntryType::Regular, control)]);
+        let sums = "0a  usr/bin/tool\n0b  bin/sh\n0c  not/taken\n0d  ../out\nodd\n0e  a";
+        let control = tar(&[("./md5sums", EntryType::Regular, sums), ("./control", EntryType::Regular, control)]);
         [
             &b"!<arch>\n"[..],
             &member_bytes("debian-binary", b"2.0\n"),
@@ -334,12 +373,15 @@ mod tests {
 
     #[test]
     fn a_package_is_noted_if_something_of_it_is_taken() {
-        let bytes = deb("data.tar", &tar(&[("./a", EntryType::Regular, "x")]));
+        let bytes = deb("data.tar", &tar(&[("./a", EntryType::Regular, "x"), ("./bin/sh", EntryType::Regular, "x")]));
         let note = TreePath::from_user("var/lib/dpkg/status.d/some-thing").unwrap();
         let (_folder, stage) = unpacked(&bytes, ALL);
         let stage = stage.unwrap();
         let Kind::File(body) = &stage.tree.get(&note).unwrap().kind else { panic!("a file") };
         assert_eq!(body.read_up_to(100).unwrap().unwrap(), b"Package: some-thing\nVersion: 1\n");
+        let sums = TreePath::from_user("var/lib/dpkg/status.d/some-thing.md5sums").unwrap();
+        let Kind::File(body) = &stage.tree.get(&sums).unwrap().kind else { panic!("a file") };
+        assert_eq!(body.read_up_to(100).unwrap().unwrap(), b"0b  bin/sh\n0e  a");
         let other = ["/b".to_owned()];
         let (_folder, stage) = unpacked(&bytes, Selection { include: &other, exclude: &[] });
         assert!(stage.unwrap().tree.get(&note).is_none());

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::apt::{Apt, Closure};
-use super::deb::{NOTES, Selection, unpack};
+use super::deb::{NOTES, SUMS, Selection, unpack};
 use super::error::{PackageError, io_error};
 use super::pack::write_tar;
 use super::pattern::fits;
@@ -46,7 +46,9 @@ pub(super) fn add(kernel: &Kernel, apt: &Apt<'_>, architecture: &str, stage: &mu
         let all = Selection { include: &[], exclude: &["usr/share/doc".to_owned()] };
         unpack(&deb, all, apt.cancel, &mut unpacked)?;
     }
-    for (path, id) in unpacked.tree.walk().filter(|(path, _)| path.as_bytes().starts_with(NOTES)) {
+    // Not the list of files: they are in other places here, and most of them are not here at all.
+    let is_note = |path: &TreePath| path.as_bytes().starts_with(NOTES) && !path.as_bytes().ends_with(SUMS);
+    for (path, id) in unpacked.tree.walk().filter(|(path, _)| is_note(path)) {
         stage.put(&path, 0o644, unpacked.tree.node(id).kind.clone())?;
     }
     let lacks = |wanted| PackageError::NoKernel { package: package.clone(), wanted };

@@ -48,7 +48,7 @@ const RECIPE_FILE: &str = "build.yml";
 /// Longest `build.yml` that is read, in bytes. Real ones have a kilobyte or two.
 const RECIPE_BYTES_MAX: u64 = 1 << 20;
 /// Part of every native package's hash: changed whenever the same sources give another image.
-const NATIVE_FORMAT: &str = "kiln native package, format 2\n";
+const NATIVE_FORMAT: &str = "kiln native package, format 3\n";
 
 /// What is decided on the command line instead of in `build.yml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
