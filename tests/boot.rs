@@ -167,7 +167,7 @@ fn a_boot_stays_within_its_budget_of_exits_and_faults() {
          kiln run -accel kvm -cpus 1 -mem 128 -kernel kernel -initrd initrd -cmdline 'console=ttyS0 quiet' -state s \
          2> err < /dev/null | while read -r line; do\n\
          echo \"$line\"; case $line in *READY*) ;; *) continue ;; esac\n\
-         for counter in exits io_exits mmio_exits pf_fixed; do\n\
+         for counter in exits irq_exits io_exits pf_fixed; do\n\
          echo \"$turn $counter $(cat /sys/kernel/debug/kvm/*/$counter)\"\n\
          done\n\
          killall -9 kiln\n\
@@ -179,14 +179,19 @@ fn a_boot_stays_within_its_budget_of_exits_and_faults() {
     .in_lab()
     .run()
     .ok();
-    // The second turn finds the unpacked kernel in the cache. Interrupts of a busy host add exits: the least of the turns
-    // is what the machine itself needs.
-    let least = |name: &str| -> u64 {
-        let turns = said.stdout.lines().filter_map(|line| line.split_once(&format!(" {name} "))?.1.trim().parse().ok());
-        turns.min().unwrap_or_else(|| panic!("no {name} in:\n{}", said.stdout))
+    let turns = |name: &str| -> Vec<u64> {
+        let counts =
+            said.stdout.lines().filter_map(|line| line.split_once(&format!(" {name} "))?.1.trim().parse().ok());
+        counts.collect()
     };
-    for (name, budget) in [("exits", 3000), ("io_exits", 600), ("pf_fixed", 40)] {
-        assert!(least(name) <= budget, "{name} {} > {budget}\n{}", least(name), said.stdout);
+    // Interrupts of the host are not the machine's. The second turn finds the unpacked kernel in the cache, and a busy
+    // host means more of the guest's own timer: the least of the turns is what the machine itself needs.
+    let own = turns("exits").into_iter().zip(turns("irq_exits")).map(|(all, host)| all.saturating_sub(host)).collect();
+    for (name, counts, budget) in
+        [("own exits", own, 2500), ("io_exits", turns("io_exits"), 600), ("pf_fixed", turns("pf_fixed"), 40)]
+    {
+        let least = counts.into_iter().min().unwrap_or_else(|| panic!("no {name} in:\n{}", said.stdout));
+        assert!(least <= budget, "{name} {least} > {budget}\n{}", said.stdout);
     }
 }
 
