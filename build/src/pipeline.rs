@@ -4,7 +4,6 @@ mod former;
 mod software;
 mod timing;
 
-use std::borrow::Cow;
 use std::error::Error;
 use std::io::{self, BufWriter};
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +17,7 @@ use crate::compat::Compat;
 use crate::config::{
     self, Config, ConfigError, ImageReference, MetadataFormat, ReadConfig, ReadOptions, UnknownVariable,
 };
-use crate::format::{FileSink, Format, FormatError, Packing, Part, StreamSink, Threads, Watch};
+use crate::format::{FileSink, Format, FormatError, Material, Options, Packing, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Reference, Store, StoreError};
 use crate::output::{OutputError, Outputs, Stamp};
@@ -260,7 +259,8 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
         }
     };
     let bundles = bundle::bundles(&config, &manner, |written| plan.image(written))?;
-    let sources = read_sources(request, &config)?;
+    let scratch = &scratch(request);
+    let sources = read_sources(request, &config, scratch)?;
 
     let lists = software::stated(request, &plan, &store, &timer)?;
 
@@ -274,23 +274,24 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
     if let Some(files) = known {
         return Ok(Built { files, up_to_date: true, phases: timer.into_phases() });
     }
-    let layers = unpack(request, &plan, &store, cache, &timer)?;
+    let layers = unpack(request, &plan, &store, (cache, scratch), &timer)?;
     timer.lap("unpack");
     if request.destination == Destination::Stdout {
         // What is written cannot be taken back.
         layers.check().map_err(BuildError::Unpacked)?;
     }
-    let layouts = VolumeLayouts::read(layouts, &store, &scratch(request), &request.cancel)?;
+    let layouts = VolumeLayouts::read(layouts, &store, scratch, &request.cancel)?;
     let listing = lists.listing(request, &timer);
     let bundles = users::look_up(bundles, &config, &manner, &plan, &layers)?;
-    let mut tree = assemble(request, &config, &plan, &bundles, &layers, (&sources, &layouts), &listing)?;
+    let mut tree = assemble((request, scratch), &config, &plan, &bundles, &layers, (&sources, &layouts), &listing)?;
     if let Some(former) = former.filter(|_| request.compat.is_linuxkit()) {
         former.put_cmdline(&config, &plan, &mut tree)?;
     }
     listing.put(&mut tree, &plan)?;
     timer.lap("assemble");
     let packing = Packing { threads: Threads::of_machine(), cache };
-    let files = write(request, &tree, packing, &timer)?;
+    let options = options(request);
+    let files = write(request, &Material::new(&tree, &options, packing), scratch, &timer)?;
     keep_stamp(request, &stamp, &files, progress);
     timer.lap("commit");
     Ok(Built { files, up_to_date: false, phases: timer.into_phases() })
@@ -359,9 +360,9 @@ fn pin(
     Ok(plan::pin(&uses, &Platform::linux(&request.architecture), store, &options, progress)?)
 }
 
-fn read_sources(request: &BuildRequest<'_>, config: &Config) -> Result<SourceFiles, AssembleError> {
+fn read_sources(request: &BuildRequest<'_>, config: &Config, scratch: &Path) -> Result<SourceFiles, AssembleError> {
     let roots = Roots { working_folder: &request.working_folder, home_folder: request.home_folder.as_deref() };
-    SourceFiles::read(config, roots, &scratch(request), &request.cancel)
+    SourceFiles::read(config, roots, scratch, &request.cancel)
 }
 
 /// Everything that the outputs depend on.
@@ -373,7 +374,7 @@ fn stamp(request: &BuildRequest<'_>, config: &Config, plan: &Plan, sources: &Sou
     stamp.add("formats", format!("{:?}", request.formats).as_bytes());
     stamp.add("sbom", format!("{:?}", request.sbom).as_bytes());
     stamp.add("source date", &request.source_date_s.to_le_bytes());
-    let manner = (request.compat, request.decompress_kernel, &request.input_tar);
+    let manner = (request.decompress_kernel, &request.input_tar, options(request));
     stamp.add("manner", format!("{manner:?}").as_bytes());
     stamp.add("config", format!("{config:?}").as_bytes());
     for (written, image) in plan.images() {
@@ -412,7 +413,7 @@ fn unpack(
     request: &BuildRequest<'_>,
     plan: &Plan,
     store: &Store,
-    cache: &Cache,
+    (cache, folder): (&Cache, &Path),
     progress: &dyn Progress,
 ) -> Result<UnpackedLayers, BuildError> {
     let mut layers: Vec<Layer> = plan.images().flat_map(|(_, image)| image.layers.clone()).collect();
@@ -421,7 +422,6 @@ fn unpack(
     let packed_bytes = layers.iter().map(|layer| layer.size_bytes).sum();
     let meter = progress.begin("unpack layers", Some(packed_bytes));
     let limits = LayerLimits::default();
-    let folder = &scratch(request);
     let unpacking = Unpacking { folder, cache, limits: &limits, cancel: &request.cancel, meter: meter.as_ref() };
     let open = |layer: &Layer| store.open_layer(layer).map_err(io::Error::other);
     UnpackedLayers::unpack(layers, open, &unpacking).map_err(|error| match error.fault {
@@ -435,7 +435,7 @@ fn unpack(
 }
 
 fn assemble(
-    request: &BuildRequest<'_>,
+    (request, folder): (&BuildRequest<'_>, &Path),
     config: &Config,
     plan: &Plan,
     bundles: &[Bundle],
@@ -450,7 +450,7 @@ fn assemble(
         layers,
         layouts,
         sources,
-        folder: &scratch(request),
+        folder,
         limits: &LayerLimits::default(),
         source_date_s: request.source_date_s,
         on_unpacked: &|unpacked| listing.add(unpacked),
@@ -460,43 +460,39 @@ fn assemble(
     })
 }
 
+fn options(request: &BuildRequest<'_>) -> Options {
+    Options { compat: request.compat, architecture: request.architecture.clone(), disk_bytes: request.disk_bytes }
+}
+
 fn write(
     request: &BuildRequest<'_>,
-    tree: &Tree,
-    packing: Packing<'_>,
+    material: &Material<'_>,
+    scratch: &Path,
     timer: &Timer<'_>,
 ) -> Result<Vec<PathBuf>, BuildError> {
     match &request.destination {
         Destination::Folder { folder, name } => {
             let mut outputs = Outputs::begin(folder)?;
             for &format in &request.formats {
-                for part in format.parts(tree) {
-                    write_file(request, tree, (format, part, packing), &part.file_name(name), &mut outputs, timer)?;
+                for part in format.parts(material.tree) {
+                    let writing = Writing { request, material, scratch, timer, format, part };
+                    writing.to_file(&part.file_name(name), &mut outputs)?;
                 }
             }
             request.cancel.check()?;
             Ok(outputs.commit()?)
         }
         Destination::File(path) => {
-            let (format, part) = only_part(request, tree)?;
+            let (format, part) = only_part(request, material.tree)?;
             let name = path.file_name().and_then(|name| name.to_str()).ok_or(BuildError::NotOneFile)?;
             let mut outputs = Outputs::begin(path.parent().unwrap_or(Path::new("")))?;
-            write_file(request, tree, (format, part, packing), name, &mut outputs, timer)?;
+            Writing { request, material, scratch, timer, format, part }.to_file(name, &mut outputs)?;
             request.cancel.check()?;
             Ok(outputs.commit()?)
         }
         Destination::Stdout => {
-            let (format, part) = only_part(request, tree)?;
-            let meter = timer.begin("write standard output", Some(part.content_bytes(tree)));
-            let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &scratch(request) };
-            let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, io::stdout().lock()));
-            let tree = of_part(request, tree, part)?;
-            part.write(&tree, &mut sink, packing, watch).map_err(|error| match error {
-                FormatError::Io(error) => BuildError::Stdout(error),
-                FormatError::Cancelled(cancelled) => cancelled.into(),
-                source => BuildError::Format { format, source },
-            })?;
-            timer.lap("write standard output");
+            let (format, part) = only_part(request, material.tree)?;
+            Writing { request, material, scratch, timer, format, part }.to_stdout()?;
             Ok(Vec::new())
         }
     }
@@ -508,38 +504,52 @@ fn only_part(request: &BuildRequest<'_>, tree: &Tree) -> Result<(Format, Part), 
     Ok((format, part))
 }
 
-fn write_file(
-    request: &BuildRequest<'_>,
-    tree: &Tree,
-    (format, part, packing): (Format, Part, Packing<'_>),
-    name: &str,
-    outputs: &mut Outputs,
-    timer: &Timer<'_>,
-) -> Result<(), BuildError> {
-    let needed_bytes = part.content_bytes(tree);
-    let meter = timer.begin(&format!("write {name}"), Some(needed_bytes));
-    let watch = Watch { cancel: &request.cancel, meter: meter.as_ref(), folder: &scratch(request) };
-    let mut sink = FileSink::new(outputs.create(name, needed_bytes)?);
-    let tree = of_part(request, tree, part)?;
-    part.write(&tree, &mut sink, packing, watch).map_err(|error| match error {
-        FormatError::Io(error) => outputs.failed(error).into(),
-        FormatError::Cancelled(cancelled) => BuildError::Cancelled(cancelled),
-        source => BuildError::Format { format, source },
-    })?;
-    let file = sink.finish().map_err(|error| outputs.failed(error))?;
-    timer.lap(&format!("write {name}"));
-    outputs.complete(&file)?;
-    timer.lap(&format!("sync {name}"));
-    Ok(())
+/// One part on its way out.
+struct Writing<'a> {
+    request: &'a BuildRequest<'a>,
+    material: &'a Material<'a>,
+    scratch: &'a Path,
+    timer: &'a Timer<'a>,
+    format: Format,
+    part: Part,
 }
 
-/// LinuxKit knows no hard links in an initrd.
-fn of_part<'a>(request: &BuildRequest<'_>, tree: &'a Tree, part: Part) -> Result<Cow<'a, Tree>, AssembleError> {
-    if !request.compat.is_linuxkit() || !part.has_initrd() {
-        return Ok(Cow::Borrowed(tree));
+impl Writing<'_> {
+    fn to_file(&self, name: &str, outputs: &mut Outputs) -> Result<(), BuildError> {
+        let needed_bytes = self.part.content_bytes(self.material.tree);
+        let meter = self.timer.begin(&format!("write {name}"), Some(needed_bytes));
+        let watch = Watch { cancel: &self.request.cancel, meter: meter.as_ref(), folder: self.scratch };
+        let mut sink = FileSink::new(outputs.create(name, needed_bytes)?);
+        self.part.write(self.material, &mut sink, watch).map_err(|error| match error {
+            FormatError::Io(error) => outputs.failed(error).into(),
+            other => self.failed(other),
+        })?;
+        let file = sink.finish().map_err(|error| outputs.failed(error))?;
+        self.timer.lap(&format!("write {name}"));
+        outputs.complete(&file)?;
+        self.timer.lap(&format!("sync {name}"));
+        Ok(())
     }
-    let changed = tree.with_symlinks_for_hard_links();
-    changed.map(Cow::Owned).map_err(|source| AssembleError::Tree { what: "the links of the initrd".into(), source })
+
+    fn to_stdout(&self) -> Result<(), BuildError> {
+        let content_bytes = self.part.content_bytes(self.material.tree);
+        let meter = self.timer.begin("write standard output", Some(content_bytes));
+        let watch = Watch { cancel: &self.request.cancel, meter: meter.as_ref(), folder: self.scratch };
+        let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, io::stdout().lock()));
+        self.part.write(self.material, &mut sink, watch).map_err(|error| match error {
+            FormatError::Io(error) => BuildError::Stdout(error),
+            other => self.failed(other),
+        })?;
+        self.timer.lap("write standard output");
+        Ok(())
+    }
+
+    fn failed(&self, error: FormatError) -> BuildError {
+        match error {
+            FormatError::Cancelled(cancelled) => cancelled.into(),
+            source => BuildError::Format { format: self.format, source },
+        }
+    }
 }
 
 fn keep_stamp(request: &BuildRequest<'_>, stamp: &Stamp, files: &[PathBuf], progress: &dyn Progress) {

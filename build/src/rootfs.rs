@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use crate::cache::Cache;
 use crate::cancel::Cancel;
-use crate::format::{Format, FormatError, Packing, StreamSink, Threads, Watch};
+use crate::format::{self, FormatError, Part, StreamSink, Watch};
 use crate::layer::{LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{Image, Layer, Store};
 use crate::progress::Progress;
@@ -48,11 +48,9 @@ pub fn write_rootfs(
     let layers = UnpackedLayers::unpack(layers, open, &unpacking).map_err(fail)?;
     let tree = layers.tree(image, mtime_s).map_err(fail)?;
     let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, to));
-    let packing = Packing { threads: Threads::of_machine(), cache: &cache };
-    for part in Format::Tar.parts(&tree) {
-        let meter = progress.begin("write archive", Some(part.content_bytes(&tree)));
-        let watch = Watch { cancel, meter: meter.as_ref(), folder: store.root() };
-        part.write(&tree, &mut sink, packing, watch).map_err(RootfsError::Write)?;
-    }
+    let content_bytes = Part::Tar.content_bytes(&tree);
+    let meter = progress.begin("write archive", Some(content_bytes));
+    let watch = Watch { cancel, meter: meter.as_ref(), folder: store.root() };
+    format::write_tar(&tree, &mut sink, watch).map_err(RootfsError::Write)?;
     sink.0.flush().map_err(|error| RootfsError::Write(FormatError::Io(error)))
 }

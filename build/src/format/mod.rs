@@ -2,23 +2,29 @@
 
 mod cpio;
 mod docker;
+mod extents;
 mod gzip;
 mod initrd;
+mod material;
 mod sink;
 mod tar;
 mod tar_kernel_initrd;
 
 use std::fmt;
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::progress::Meter;
-use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree, TreeError, TreePath};
+use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Spool, Tree, TreeError, TreePath};
 
+pub use extents::Extents;
 pub use gzip::{Packing, Threads};
+pub use material::{Material, Options};
 pub use sink::{FileSink, Sink, StreamSink};
+pub use tar::write as write_tar;
 
 /// What a build can write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,7 +122,7 @@ pub enum FormatError {
         limit_bytes: u64,
     },
     /// Something of the format's own cannot be where it belongs.
-    #[error("cannot add `{path}`")]
+    #[error("cannot put `{path}` where it belongs")]
     Tree {
         /// What.
         path: &'static str,
@@ -170,20 +176,18 @@ impl Part {
         }
     }
 
-    /// Writes it. The bytes depend on `tree` alone.
-    pub fn write(
-        self,
-        tree: &Tree,
-        sink: &mut dyn Sink,
-        packing: Packing<'_>,
-        watch: Watch<'_>,
-    ) -> Result<(), FormatError> {
-        match (self.copied_path(), self) {
-            (Some(path), _) => file(tree, path).map_or(Ok(()), |body| copy(body, sink, watch)),
-            (None, Self::Initrd) => initrd::write(tree, sink, packing, watch),
-            (None, Self::Docker) => docker::write(tree, sink, watch),
-            (None, Self::TarKernelInitrd) => tar_kernel_initrd::write(tree, sink, packing, watch),
-            (None, _) => tar::write(tree, sink, watch),
+    /// Writes it. The bytes depend on the tree and the options alone.
+    pub fn write(self, material: &Material<'_>, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
+        let tree = material.tree;
+        match self {
+            Self::Kernel | Self::Cmdline => {
+                let body = self.copied_path().and_then(|path| file(tree, path));
+                body.map_or(Ok(()), |body| copy(body, sink, watch))
+            }
+            Self::Initrd => initrd::write(material, sink, watch),
+            Self::Docker => docker::write(tree, sink, watch),
+            Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
+            Self::Tar => tar::write(tree, sink, watch),
         }
     }
 
@@ -197,11 +201,6 @@ impl Part {
             Some(path) => file(tree, path).map_or(0, Body::len),
             None => tree.walk().map(len).sum(),
         }
-    }
-
-    /// Whether an initrd is in it.
-    pub fn has_initrd(self) -> bool {
-        matches!(self, Self::Initrd | Self::TarKernelInitrd)
     }
 
     /// The file of the tree that it is a copy of.
@@ -232,6 +231,20 @@ fn copy(body: &Body, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), Format
         offset += piece.len();
     }
     Ok(())
+}
+
+/// What `produce` writes, in a spool.
+fn spooled(
+    watch: Watch<'_>,
+    produce: impl FnOnce(&mut dyn Sink) -> Result<(), FormatError>,
+) -> Result<Body, FormatError> {
+    let spool = Spool::create(watch.folder)?;
+    let mut sink = StreamSink(BufWriter::with_capacity(256 << 10, spool.file()));
+    produce(&mut sink)?;
+    sink.flush()?;
+    drop(sink);
+    let len = spool.file().metadata()?.len();
+    Ok(Body::Spooled { spool: Arc::new(spool), start: 0, len })
 }
 
 #[cfg(test)]

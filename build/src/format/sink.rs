@@ -1,7 +1,7 @@
 //! Where bytes go: a file, into which the kernel copies large contents by itself, or any stream.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 
 use rustix::fs::copy_file_range;
 use rustix::io::Errno;
@@ -17,6 +17,11 @@ const BUFFER_BYTES: usize = 256 * 1024;
 pub trait Sink: Write {
     /// Appends all of `body`.
     fn append(&mut self, body: &Body) -> io::Result<()>;
+
+    /// Appends zeros: a hole where the output can have one.
+    fn skip(&mut self, len_bytes: u64) -> io::Result<()> {
+        io::copy(&mut io::repeat(0).take(len_bytes), self).map(drop)
+    }
 
     /// What follows is the member `name` of an archive, with so much content: where a sink that works in pieces may begin
     /// one.
@@ -40,7 +45,13 @@ impl FileSink {
 
     /// The file, with everything written to it.
     pub fn finish(self) -> io::Result<File> {
-        self.file.into_inner().map_err(io::IntoInnerError::into_error)
+        let mut file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        // A hole at the end is none until the file has its length.
+        let len_bytes = file.stream_position()?;
+        if file.metadata()?.len() < len_bytes {
+            file.set_len(len_bytes)?;
+        }
+        Ok(file)
     }
 
     /// How much of `body` the kernel copied, from its start on. Less than all of it where file systems cannot.
@@ -83,6 +94,11 @@ impl Sink for FileSink {
             Some(rest) => pump(&rest, &mut self.file),
             None => Ok(()),
         }
+    }
+
+    fn skip(&mut self, len_bytes: u64) -> io::Result<()> {
+        let offset = i64::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        self.file.seek(SeekFrom::Current(offset)).map(drop)
     }
 }
 

@@ -19,7 +19,8 @@ const NAME_BYTES: usize = 100;
 const BLOCK: usize = 512;
 
 /// Writes all but the root itself. Hard links follow the first name of their file.
-pub(super) fn write(tree: &Tree, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
+/// Writes `tree` as a tar, with LinuxKit's records of where each member comes from.
+pub fn write(tree: &Tree, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
     let counts = tree.link_counts();
     let mut first_names = HashMap::new();
     for (path, id) in tree.walk().skip(1) {

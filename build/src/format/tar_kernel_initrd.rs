@@ -1,25 +1,12 @@
 //! Kernel, initrd and command line as one tar: what image makers take on their standard input.
 
-use std::io::{BufWriter, Write};
-use std::sync::Arc;
-
-use super::{FormatError, Packing, Sink, StreamSink, Watch, file, initrd, tar};
-use crate::tree::{Attributes, Body, CMDLINE_PATH, KERNEL_PATH, Kind, Origin, Spool, Tree, TreePath, UCODE_PATH};
+use super::{FormatError, Material, Sink, Watch, file, initrd, spooled, tar};
+use crate::tree::{Attributes, CMDLINE_PATH, KERNEL_PATH, Kind, Origin, Tree, TreePath, UCODE_PATH};
 
 /// Writes what `tree` has of it, in LinuxKit's order. The microcode is a member of its own, not in front of the initrd.
-pub(super) fn write(
-    tree: &Tree,
-    sink: &mut dyn Sink,
-    packing: Packing<'_>,
-    watch: Watch<'_>,
-) -> Result<(), FormatError> {
-    let spool = Spool::create(watch.folder)?;
-    let mut packed = StreamSink(BufWriter::with_capacity(256 << 10, spool.file()));
-    initrd::write_root(tree, &mut packed, packing, watch)?;
-    packed.flush()?;
-    drop(packed);
-    let len = spool.file().metadata()?.len();
-    let initrd = Body::Spooled { spool: Arc::new(spool), start: 0, len };
+pub(super) fn write(material: &Material<'_>, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
+    let tree = material.tree;
+    let initrd = spooled(watch, |sink| initrd::write_root(material, sink, watch))?;
     let members = [
         ("kernel", file(tree, KERNEL_PATH).cloned()),
         ("initrd.img", Some(initrd)),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::cache::{self, Cache};
+use crate::compat::Compat;
 use crate::progress::Silent;
 use crate::tree::{Attributes, Origin, Spool};
 
@@ -47,10 +48,14 @@ fn packing(threads: usize) -> Packing<'static> {
     Packing { threads: Threads::new(threads), cache: &NO_CACHE }
 }
 
+fn options() -> Options {
+    Options { compat: Compat::Right, architecture: "amd64".into(), disk_bytes: 1 << 30 }
+}
+
 fn written(part: Part, tree: &Tree, threads: usize) -> Vec<u8> {
     let mut out = StreamSink(Vec::new());
     let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
-    part.write(tree, &mut out, packing(threads), watch).unwrap();
+    part.write(&Material::new(tree, &options(), packing(threads)), &mut out, watch).unwrap();
     out.0
 }
 
@@ -79,7 +84,9 @@ fn a_file_too_large_for_an_initrd_is_named() {
     let mut tree = Tree::new(0);
     put(&mut tree, "var/disk", 0o600, Kind::File(Body::Spooled { spool, start: 0, len: 1 << 32 }));
     let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
-    let error = Part::Initrd.write(&tree, &mut StreamSink(Vec::new()), packing(1), watch).unwrap_err();
+    let error = Part::Initrd
+        .write(&Material::new(&tree, &options(), packing(1)), &mut StreamSink(Vec::new()), watch)
+        .unwrap_err();
     assert!(error.to_string().starts_with("`var/disk` is 4294967296 bytes long"), "{error}");
 }
 
@@ -91,7 +98,8 @@ fn a_cancelled_part_stops() {
     cancel.cancel();
     for part in [Part::Tar, Part::Kernel, Part::Initrd, Part::Cmdline] {
         let watch = Watch { cancel: &cancel, meter: &Silent, folder: &std::env::temp_dir() };
-        let error = part.write(&tree, &mut StreamSink(Vec::new()), packing(2), watch).unwrap_err();
+        let error =
+            part.write(&Material::new(&tree, &options(), packing(2)), &mut StreamSink(Vec::new()), watch).unwrap_err();
         assert!(matches!(error, FormatError::Cancelled(_)), "{part:?}: {error}");
     }
 }
@@ -114,7 +122,7 @@ fn the_bytes_do_not_depend_on_folder_sink_or_threads() {
         let file = tempfile::NamedTempFile::new_in(two.path()).unwrap();
         let mut sink = FileSink::new(file.reopen().unwrap());
         let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
-        part.write(&tree, &mut sink, packing(2), watch).unwrap();
+        part.write(&Material::new(&tree, &options(), packing(2)), &mut sink, watch).unwrap();
         sink.finish().unwrap();
         assert!(std::fs::read(file.path()).unwrap() == expected, "{part:?}");
     }
@@ -247,7 +255,9 @@ fn a_cache_changes_no_byte_and_a_new_file_leaves_most_of_it_of_use() {
     let write = |tree: &Tree| {
         let mut out = StreamSink(Vec::new());
         let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: folder.path() };
-        Part::Initrd.write(tree, &mut out, Packing { cache: &cache, ..packing(3) }, watch).unwrap();
+        let options = options();
+        let material = Material::new(tree, &options, Packing { cache: &cache, ..packing(3) });
+        Part::Initrd.write(&material, &mut out, watch).unwrap();
         out.0
     };
     let (old, new) = (large(folder.path(), false), large(folder.path(), true));

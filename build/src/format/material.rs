@@ -1,0 +1,46 @@
+//! What the files of a build are written from: the tree, what the user wants of it, and the initrd that several formats
+//! hold, packed once.
+
+use std::cell::OnceCell;
+
+use super::{FormatError, Packing, Watch, initrd};
+use crate::compat::Compat;
+use crate::tree::{Body, Tree};
+
+/// What the user wants of the formats. The bytes depend on it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whose result is wanted.
+    pub compat: Compat,
+    /// Go's name of the architecture: `amd64`, `arm64`.
+    pub architecture: String,
+    /// Size of disk images that have a fixed one, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// What parts are written from.
+pub struct Material<'a> {
+    /// The root, with `boot/`.
+    pub tree: &'a Tree,
+    /// What the user wants.
+    pub options: &'a Options,
+    /// How bytes are packed.
+    pub packing: Packing<'a>,
+    initrd: OnceCell<Body>,
+}
+
+impl<'a> Material<'a> {
+    /// Material for any number of parts.
+    pub fn new(tree: &'a Tree, options: &'a Options, packing: Packing<'a>) -> Self {
+        Self { tree, options, packing, initrd: OnceCell::new() }
+    }
+
+    /// The initrd as `NAME-initrd.img` holds it, in a spool: for formats that must know its length before they write it.
+    pub(super) fn initrd(&self, watch: Watch<'_>) -> Result<Body, FormatError> {
+        if let Some(packed) = self.initrd.get() {
+            return Ok(packed.clone());
+        }
+        let packed = super::spooled(watch, |sink| initrd::write(self, sink, watch))?;
+        Ok(self.initrd.get_or_init(|| packed).clone())
+    }
+}
