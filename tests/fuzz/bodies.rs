@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kiln_build::cache::Cache;
 use kiln_build::cancel::Cancel;
 use kiln_build::config::{self, Config, ContainerOptions, MetadataFormat, Source};
-use kiln_build::format::{Packing, Part, StreamSink, Threads, Watch};
+use kiln_build::format::{Material, Options, Packing, Part, StreamSink, Threads, Watch};
 use kiln_build::layer::{Archive, LayerLimits, Unpacking};
 use kiln_build::oci::{Digest, Layer, Platform, Reference, Store};
 use kiln_build::package::Recipe;
@@ -69,7 +69,8 @@ pub fn layer(data: &[u8]) {
             let mut sink = StreamSink(Vec::new());
             let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &scratch() };
             let packing = Packing { threads: Threads::new(2), cache: &Cache::none() };
-            part.write(&tree, &mut sink, packing, watch).map(|()| sink.0)
+            let options = Options::default();
+            part.write(&Material::new(&tree, &options, packing), &mut sink, watch).map(|()| sink.0)
         };
         let _too_large = written(Part::Initrd);
         let tar = written(Part::Tar).expect("any tree is a tar");

@@ -18,6 +18,13 @@ pub struct Options {
     pub disk_bytes: u64,
 }
 
+impl Default for Options {
+    /// What is meant where the user says nothing.
+    fn default() -> Self {
+        Self { compat: Compat::Right, architecture: "amd64".into(), disk_bytes: 1 << 30 }
+    }
+}
+
 /// What parts are written from.
 pub struct Material<'a> {
     /// The root, with `boot/`.

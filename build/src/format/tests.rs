@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::cache::{self, Cache};
-use crate::compat::Compat;
 use crate::progress::Silent;
 use crate::tree::{Attributes, Origin, Spool};
 
@@ -49,7 +48,7 @@ fn packing(threads: usize) -> Packing<'static> {
 }
 
 fn options() -> Options {
-    Options { compat: Compat::Right, architecture: "amd64".into(), disk_bytes: 1 << 30 }
+    Options::default()
 }
 
 fn written(part: Part, tree: &Tree, threads: usize) -> Vec<u8> {
