@@ -161,6 +161,16 @@ pub enum BuildError {
         #[source]
         source: FormatError,
     },
+    /// Two formats have the same name for what is not the same.
+    #[error("`{first}` and `{second}` both write `{file}`; build one of them with another `--name` or `--dir`")]
+    SameFile {
+        /// The one that was named first.
+        first: Format,
+        /// The other.
+        second: Format,
+        /// The file's name.
+        file: String,
+    },
     /// The tar of a former build is of no use.
     #[error(transparent)]
     Former(#[from] FormerError),
@@ -473,11 +483,9 @@ fn write(
     match &request.destination {
         Destination::Folder { folder, name } => {
             let mut outputs = Outputs::begin(folder)?;
-            for &format in &request.formats {
-                for part in format.parts(material.tree) {
-                    let writing = Writing { request, material, scratch, timer, format, part };
-                    writing.to_file(&part.file_name(name), &mut outputs)?;
-                }
+            for (format, part) in all_parts(request, material.tree, name)? {
+                let writing = Writing { request, material, scratch, timer, format, part };
+                writing.to_file(&part.file_name(name), &mut outputs)?;
             }
             request.cancel.check()?;
             Ok(outputs.commit()?)
@@ -496,6 +504,22 @@ fn write(
             Ok(Vec::new())
         }
     }
+}
+
+/// The parts of all formats. What several hold, such as the kernel, is written once.
+fn all_parts(request: &BuildRequest<'_>, tree: &Tree, name: &str) -> Result<Vec<(Format, Part)>, BuildError> {
+    let mut all: Vec<(Format, Part)> = Vec::new();
+    for &format in &request.formats {
+        for part in format.parts(tree) {
+            let file = part.file_name(name);
+            match all.iter().find(|(_, known)| known.file_name(name) == file) {
+                None => all.push((format, part)),
+                Some((_, known)) if *known == part => {}
+                Some(&(first, _)) => return Err(BuildError::SameFile { first, second: format, file }),
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn only_part(request: &BuildRequest<'_>, tree: &Tree) -> Result<(Format, Part), BuildError> {
