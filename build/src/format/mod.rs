@@ -3,6 +3,10 @@
 mod cpio;
 mod docker;
 mod extents;
+#[allow(dead_code, reason = "the formats that use it come next")]
+mod fat;
+#[allow(dead_code, reason = "the formats that use it come next")]
+mod fingerprint;
 mod gzip;
 mod initrd;
 mod material;
@@ -21,6 +25,7 @@ use crate::progress::Meter;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Spool, Tree, TreeError, TreePath};
 
 pub use extents::Extents;
+pub use fat::FatError;
 pub use gzip::{Packing, Threads};
 pub use material::{Material, Options};
 pub use sink::{FileSink, Sink, StreamSink};
@@ -130,6 +135,9 @@ pub enum FormatError {
         #[source]
         source: TreeError,
     },
+    /// Something does not fit onto a FAT volume.
+    #[error(transparent)]
+    Fat(#[from] FatError),
     /// Somebody cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
