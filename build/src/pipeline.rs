@@ -89,6 +89,8 @@ pub struct BuildRequest<'a> {
     pub input_tar: Option<PathBuf>,
     /// Size of disk images, in bytes.
     pub disk_bytes: u64,
+    /// Whether a root on a disk is checked by dm-verity.
+    pub verity: bool,
     /// The software bill of materials, if one is wanted.
     pub sbom: Option<SbomRequest>,
 }
@@ -471,7 +473,12 @@ fn assemble(
 }
 
 fn options(request: &BuildRequest<'_>) -> Options {
-    Options { compat: request.compat, architecture: request.architecture.clone(), disk_bytes: request.disk_bytes }
+    Options {
+        compat: request.compat,
+        architecture: request.architecture.clone(),
+        disk_bytes: request.disk_bytes,
+        verity: request.verity,
+    }
 }
 
 fn write(

@@ -82,6 +82,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         decompress_kernel: asked.linuxkit.decompress_kernel,
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
+        verity: asked.verity,
         sbom: sbom(asked, source_date_s)?,
     };
     if asked.yaml.dry_run {

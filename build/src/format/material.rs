@@ -16,12 +16,14 @@ pub struct Options {
     pub architecture: String,
     /// Size of disk images that have a fixed one, in bytes.
     pub disk_bytes: u64,
+    /// Whether a root on a disk is checked by dm-verity.
+    pub verity: bool,
 }
 
 impl Default for Options {
     /// What is meant where the user says nothing.
     fn default() -> Self {
-        Self { compat: Compat::Right, architecture: "amd64".into(), disk_bytes: 1 << 30 }
+        Self { compat: Compat::Right, architecture: "amd64".into(), disk_bytes: 1 << 30, verity: false }
     }
 }
 

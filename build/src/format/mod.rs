@@ -10,6 +10,7 @@ mod fingerprint;
 mod gzip;
 mod initrd;
 mod material;
+pub mod root;
 mod sink;
 mod tar;
 mod tar_kernel_initrd;
@@ -138,6 +139,9 @@ pub enum FormatError {
     /// Something does not fit onto a FAT volume.
     #[error(transparent)]
     Fat(#[from] FatError),
+    /// A machine could not get at its root.
+    #[error(transparent)]
+    Root(#[from] root::RootError),
     /// Somebody cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

@@ -111,6 +111,7 @@ impl Lab {
             decompress_kernel: false,
             input_tar: None,
             disk_bytes: 1 << 30,
+            verity: false,
             sbom: None,
         }
     }

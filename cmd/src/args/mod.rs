@@ -150,6 +150,9 @@ pub struct Build {
     /// Architecture to build for: amd64, arm64 or riscv64 [default: this machine's]
     #[arg(long)]
     pub arch: Option<String>,
+    /// Let the kernel check a root on a disk or CD block by block (dm-verity); the root hash is in the command line
+    #[arg(long)]
+    pub verity: bool,
     /// Ask the registry even for images that are in the store
     #[arg(long)]
     pub pull: bool,

@@ -46,3 +46,9 @@ pub const SERVICE_LOG_DIR: &str = "/var/log";
 pub const ONBOOT_LOG_DIR: &str = "/run/log/onboot";
 /// Logs of onshutdown containers.
 pub const ONSHUTDOWN_LOG_DIR: &str = "/run/log/shutdown";
+
+/// The program that a boot initrd runs first: it gets at a root on a disk or CD. Its place in the image.
+pub const ROOT_PROGRAM: &str = "/usr/lib/kiln/root";
+/// What it loads, in a boot initrd: one module a line in loading order, `always PATH` or, for what is loaded until the root
+/// has appeared, `disk PATH`.
+pub const ROOT_MODULES: &str = "/modules";
