@@ -2,6 +2,7 @@
 
 mod cpio;
 mod docker;
+mod erofs;
 mod extents;
 #[allow(dead_code, reason = "the formats that use it come next")]
 mod fat;
@@ -25,6 +26,7 @@ use crate::cancel::{Cancel, Cancelled};
 use crate::progress::Meter;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Spool, Tree, TreeError, TreePath};
 
+pub use erofs::ErofsFault;
 pub use extents::Extents;
 pub use fat::FatError;
 pub use gzip::{Packing, Threads};
@@ -41,6 +43,8 @@ pub enum Format {
     KernelInitrd,
     /// The whole root and a `Dockerfile` as one tar: `NAME.docker`, or a stream.
     Docker,
+    /// `NAME-kernel`, `NAME-cmdline` and `NAME-erofs.img`: the root as an EROFS image, for a disk.
+    KernelErofs,
     /// `NAME-initrd.tar` with `kernel`, `initrd.img`, `cmdline` and, if there is some, `ucode.cpio`.
     TarKernelInitrd,
 }
@@ -55,7 +59,7 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 4] = [Self::KernelInitrd, Self::Tar, Self::Docker, Self::TarKernelInitrd];
+    pub const ALL: [Self; 5] = [Self::KernelInitrd, Self::Tar, Self::Docker, Self::TarKernelInitrd, Self::KernelErofs];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -63,6 +67,7 @@ impl Format {
             Self::Tar => "tar",
             Self::KernelInitrd => "kernel+initrd",
             Self::Docker => "docker",
+            Self::KernelErofs => "kernel+erofs",
             Self::TarKernelInitrd => "tar-kernel-initrd",
         }
     }
@@ -103,6 +108,8 @@ pub enum Part {
     Initrd,
     /// The kernel's command line.
     Cmdline,
+    /// The root less what is below `boot/`, as an EROFS image.
+    Erofs,
     /// All of [`Format::Docker`].
     Docker,
     /// All of [`Format::TarKernelInitrd`].
@@ -127,6 +134,9 @@ pub enum FormatError {
         /// What the format can tell.
         limit_bytes: u64,
     },
+    /// Something does not fit into an EROFS image.
+    #[error(transparent)]
+    Erofs(#[from] ErofsFault),
     /// Something of the format's own cannot be where it belongs.
     #[error("cannot put `{path}` where it belongs")]
     Tree {
@@ -165,14 +175,16 @@ impl Format {
             Self::Tar => vec![Part::Tar],
             Self::Docker => vec![Part::Docker],
             Self::TarKernelInitrd => vec![Part::TarKernelInitrd],
-            Self::KernelInitrd => [Part::Kernel, Part::Initrd, Part::Cmdline]
-                .into_iter()
-                .filter(|part| {
-                    part.copied_path().is_none_or(|path| file(tree, path).is_some_and(|body| !body.is_empty()))
-                })
-                .collect(),
+            Self::KernelInitrd => present(tree, [Part::Kernel, Part::Initrd, Part::Cmdline]),
+            Self::KernelErofs => present(tree, [Part::Kernel, Part::Erofs, Part::Cmdline]),
         }
     }
+}
+
+/// The parts that are not a copy of a file which is not there or empty.
+fn present<const N: usize>(tree: &Tree, parts: [Part; N]) -> Vec<Part> {
+    let has = |part: &Part| part.copied_path().is_none_or(|path| file(tree, path).is_some_and(|body| !body.is_empty()));
+    parts.into_iter().filter(has).collect()
 }
 
 impl Part {
@@ -183,6 +195,7 @@ impl Part {
             Self::Kernel => format!("{name}-kernel"),
             Self::Initrd => format!("{name}-initrd.img"),
             Self::Cmdline => format!("{name}-cmdline"),
+            Self::Erofs => format!("{name}-erofs.img"),
             Self::Docker => format!("{name}.docker"),
             Self::TarKernelInitrd => format!("{name}-initrd.tar"),
         }
@@ -197,6 +210,7 @@ impl Part {
                 body.map_or(Ok(()), |body| copy(body, sink, watch))
             }
             Self::Initrd => initrd::write(material, sink, watch),
+            Self::Erofs => erofs::write(material, sink, watch),
             Self::Docker => docker::write(tree, sink, watch),
             Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
             Self::Tar => tar::write(tree, sink, watch),
@@ -220,7 +234,7 @@ impl Part {
         match self {
             Self::Kernel => Some(KERNEL_PATH),
             Self::Cmdline => Some(CMDLINE_PATH),
-            Self::Tar | Self::Initrd | Self::Docker | Self::TarKernelInitrd => None,
+            Self::Tar | Self::Initrd | Self::Erofs | Self::Docker | Self::TarKernelInitrd => None,
         }
     }
 }
