@@ -17,6 +17,7 @@ use crate::compat::Compat;
 use crate::config::{
     self, Config, ConfigError, ImageReference, MetadataFormat, ReadConfig, ReadOptions, UnknownVariable,
 };
+use crate::format::boot::Signer;
 use crate::format::{FileSink, Format, FormatError, Material, Options, Packing, Part, StreamSink, Threads, Watch};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Reference, Store, StoreError};
@@ -91,6 +92,8 @@ pub struct BuildRequest<'a> {
     pub disk_bytes: u64,
     /// Whether a root on a disk is checked by dm-verity.
     pub verity: bool,
+    /// Who signs EFI programs, if they are to be signed.
+    pub secure_boot: Option<Signer>,
     /// The software bill of materials, if one is wanted.
     pub sbom: Option<SbomRequest>,
 }
@@ -478,6 +481,7 @@ fn options(request: &BuildRequest<'_>) -> Options {
         architecture: request.architecture.clone(),
         disk_bytes: request.disk_bytes,
         verity: request.verity,
+        secure_boot: request.secure_boot.clone(),
     }
 }
 

@@ -83,6 +83,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
         verity: asked.verity,
+        secure_boot: None,
         sbom: sbom(asked, source_date_s)?,
     };
     if asked.yaml.dry_run {

@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 
+use super::boot::Signer;
 use super::{FormatError, Packing, Watch, initrd};
 use crate::compat::Compat;
 use crate::tree::{Body, Tree};
@@ -18,12 +19,20 @@ pub struct Options {
     pub disk_bytes: u64,
     /// Whether a root on a disk is checked by dm-verity.
     pub verity: bool,
+    /// Who signs EFI programs for Secure Boot, if they are to be signed.
+    pub secure_boot: Option<Signer>,
 }
 
 impl Default for Options {
     /// What is meant where the user says nothing.
     fn default() -> Self {
-        Self { compat: Compat::Right, architecture: "amd64".into(), disk_bytes: 1 << 30, verity: false }
+        Self {
+            compat: Compat::Right,
+            architecture: "amd64".into(),
+            disk_bytes: 1 << 30,
+            verity: false,
+            secure_boot: None,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A tree to bytes. Pure: the same tree gives the same bytes, whatever the clock, the folder or the number of cores.
 
+pub mod boot;
 mod cpio;
 mod docker;
 mod erofs;
@@ -26,6 +27,7 @@ use crate::cancel::{Cancel, Cancelled};
 use crate::progress::Meter;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Spool, Tree, TreeError, TreePath};
 
+pub use boot::BootError;
 pub use erofs::ErofsFault;
 pub use extents::Extents;
 pub use fat::FatError;
@@ -152,6 +154,9 @@ pub enum FormatError {
     /// A machine could not get at its root.
     #[error(transparent)]
     Root(#[from] root::RootError),
+    /// It could not start.
+    #[error(transparent)]
+    Boot(#[from] BootError),
     /// Somebody cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

@@ -112,6 +112,7 @@ impl Lab {
             input_tar: None,
             disk_bytes: 1 << 30,
             verity: false,
+            secure_boot: None,
             sbom: None,
         }
     }
