@@ -18,7 +18,9 @@ use crate::config::{
     self, Config, ConfigError, ImageReference, MetadataFormat, ReadConfig, ReadOptions, UnknownVariable,
 };
 use crate::format::boot::Signer;
-use crate::format::{FileSink, Format, FormatError, Material, Options, Packing, Part, StreamSink, Threads, Watch};
+use crate::format::{
+    FileSink, Format, FormatError, Material, Options, Packing, Part, SquashfsOptions, StreamSink, Threads, Watch,
+};
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Reference, Store, StoreError};
 use crate::output::{OutputError, Outputs, Stamp};
@@ -94,6 +96,8 @@ pub struct BuildRequest<'a> {
     pub verity: bool,
     /// Who signs EFI programs, if they are to be signed.
     pub secure_boot: Option<Signer>,
+    /// How a squashfs is packed.
+    pub squashfs: SquashfsOptions,
     /// The software bill of materials, if one is wanted.
     pub sbom: Option<SbomRequest>,
 }
@@ -482,6 +486,7 @@ fn options(request: &BuildRequest<'_>) -> Options {
         disk_bytes: request.disk_bytes,
         verity: request.verity,
         secure_boot: request.secure_boot.clone(),
+        squashfs: request.squashfs.clone(),
     }
 }
 

@@ -84,6 +84,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         disk_bytes: asked.linuxkit.size,
         verity: asked.verity,
         secure_boot: None,
+        squashfs: asked.squashfs.squashfs.clone().unwrap_or_default(),
         sbom: sbom(asked, source_date_s)?,
     };
     if asked.yaml.dry_run {

@@ -51,6 +51,11 @@ impl Threads {
         Self(NonZeroUsize::new(count.min(Self::LIMIT)).unwrap_or(NonZeroUsize::MIN))
     }
 
+    /// How many.
+    pub(super) fn count(self) -> usize {
+        self.0.get()
+    }
+
     /// As many as this machine runs at once.
     pub fn of_machine() -> Self {
         Self::new(thread::available_parallelism().map_or(1, NonZeroUsize::get))

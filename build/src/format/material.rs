@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 
 use super::boot::Signer;
-use super::{FormatError, Packing, Watch, initrd};
+use super::{FormatError, Packing, SquashfsOptions, Watch, initrd};
 use crate::compat::Compat;
 use crate::tree::{Body, Tree};
 
@@ -21,6 +21,8 @@ pub struct Options {
     pub verity: bool,
     /// Who signs EFI programs for Secure Boot, if they are to be signed.
     pub secure_boot: Option<Signer>,
+    /// How a squashfs is packed.
+    pub squashfs: SquashfsOptions,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             disk_bytes: 1 << 30,
             verity: false,
             secure_boot: None,
+            squashfs: SquashfsOptions::default(),
         }
     }
 }

@@ -10,10 +10,12 @@ mod fat;
 #[allow(dead_code, reason = "the formats that use it come next")]
 mod fingerprint;
 mod gzip;
+mod in_order;
 mod initrd;
 mod material;
 pub mod root;
 mod sink;
+mod squashfs;
 mod tar;
 mod tar_kernel_initrd;
 
@@ -34,6 +36,7 @@ pub use fat::FatError;
 pub use gzip::{Packing, Threads};
 pub use material::{Material, Options};
 pub use sink::{FileSink, Sink, StreamSink};
+pub use squashfs::{Compression, CompressionError, Compressor, SquashfsError, SquashfsOptionError, SquashfsOptions};
 pub use tar::write as write_tar;
 
 /// What a build can write.
@@ -49,6 +52,8 @@ pub enum Format {
     KernelErofs,
     /// `NAME-initrd.tar` with `kernel`, `initrd.img`, `cmdline` and, if there is some, `ucode.cpio`.
     TarKernelInitrd,
+    /// `NAME-kernel`, `NAME-squashfs.img` and `NAME-cmdline`: the root stays on a disk.
+    KernelSquashfs,
 }
 
 /// No format has this name.
@@ -61,7 +66,8 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 5] = [Self::KernelInitrd, Self::Tar, Self::Docker, Self::TarKernelInitrd, Self::KernelErofs];
+    pub const ALL: [Self; 6] =
+        [Self::KernelInitrd, Self::Tar, Self::Docker, Self::TarKernelInitrd, Self::KernelErofs, Self::KernelSquashfs];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -71,6 +77,7 @@ impl Format {
             Self::Docker => "docker",
             Self::KernelErofs => "kernel+erofs",
             Self::TarKernelInitrd => "tar-kernel-initrd",
+            Self::KernelSquashfs => "kernel+squashfs",
         }
     }
 
@@ -116,6 +123,8 @@ pub enum Part {
     Docker,
     /// All of [`Format::TarKernelInitrd`].
     TarKernelInitrd,
+    /// The root less what is below `boot`, as a squashfs.
+    Squashfs,
 }
 
 /// Why a part cannot be written.
@@ -139,6 +148,9 @@ pub enum FormatError {
     /// Something does not fit into an EROFS image.
     #[error(transparent)]
     Erofs(#[from] ErofsFault),
+    /// The tree has something that a squashfs cannot hold.
+    #[error(transparent)]
+    Squashfs(#[from] SquashfsError),
     /// Something of the format's own cannot be where it belongs.
     #[error("cannot put `{path}` where it belongs")]
     Tree {
@@ -182,6 +194,7 @@ impl Format {
             Self::TarKernelInitrd => vec![Part::TarKernelInitrd],
             Self::KernelInitrd => present(tree, [Part::Kernel, Part::Initrd, Part::Cmdline]),
             Self::KernelErofs => present(tree, [Part::Kernel, Part::Erofs, Part::Cmdline]),
+            Self::KernelSquashfs => present(tree, [Part::Kernel, Part::Squashfs, Part::Cmdline]),
         }
     }
 }
@@ -203,6 +216,7 @@ impl Part {
             Self::Erofs => format!("{name}-erofs.img"),
             Self::Docker => format!("{name}.docker"),
             Self::TarKernelInitrd => format!("{name}-initrd.tar"),
+            Self::Squashfs => format!("{name}-squashfs.img"),
         }
     }
 
@@ -219,6 +233,7 @@ impl Part {
             Self::Docker => docker::write(tree, sink, watch),
             Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
             Self::Tar => tar::write(tree, sink, watch),
+            Self::Squashfs => squashfs::write(material, sink, watch),
         }
     }
 
@@ -239,7 +254,7 @@ impl Part {
         match self {
             Self::Kernel => Some(KERNEL_PATH),
             Self::Cmdline => Some(CMDLINE_PATH),
-            Self::Tar | Self::Initrd | Self::Erofs | Self::Docker | Self::TarKernelInitrd => None,
+            Self::Tar | Self::Initrd | Self::Erofs | Self::Docker | Self::TarKernelInitrd | Self::Squashfs => None,
         }
     }
 }

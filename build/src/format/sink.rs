@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::copy_file_range;
 use rustix::io::Errno;
@@ -21,6 +22,12 @@ pub trait Sink: Write {
     /// Appends zeros: a hole where the output can have one.
     fn skip(&mut self, len_bytes: u64) -> io::Result<()> {
         io::copy(&mut io::repeat(0).take(len_bytes), self).map(drop)
+    }
+
+    /// Puts `bytes` over what was written at `offset_bytes` from the start of the output. Only a file can; the error of all
+    /// others is [`Unsupported`](io::ErrorKind::Unsupported).
+    fn rewrite(&mut self, _offset_bytes: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// What follows is the member `name` of an archive, with so much content: where a sink that works in pieces may begin
@@ -99,6 +106,11 @@ impl Sink for FileSink {
     fn skip(&mut self, len_bytes: u64) -> io::Result<()> {
         let offset = i64::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
         self.file.seek(SeekFrom::Current(offset)).map(drop)
+    }
+
+    fn rewrite(&mut self, offset_bytes: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().write_all_at(bytes, offset_bytes)
     }
 }
 

@@ -113,6 +113,7 @@ impl Lab {
             disk_bytes: 1 << 30,
             verity: false,
             secure_boot: None,
+            squashfs: SquashfsOptions::default(),
             sbom: None,
         }
     }

@@ -9,6 +9,7 @@ mod pkg;
 mod push;
 mod sbom;
 mod size;
+mod squashfs;
 mod timings;
 mod yaml;
 
@@ -27,6 +28,7 @@ pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use push::Push;
 pub use sbom::Sbom;
+pub use squashfs::Squashfs;
 pub use timings::Timings;
 pub use yaml::Yaml;
 
@@ -144,7 +146,7 @@ pub struct Build {
     /// Write the one output to this file; `-` is standard output. The format is then `tar` unless one is given
     #[arg(long = "o", short = 'o', value_name = "FILE", conflicts_with_all = ["name", "dir"])]
     pub output: Option<PathBuf>,
-    /// What to make: `kernel+initrd`, `tar`, `docker` or `tar-kernel-initrd`; repeatable, or a list with commas [default: kernel+initrd]
+    /// What to make: `kernel+initrd`, `tar`, `docker`, `tar-kernel-initrd` or `kernel+squashfs`; repeatable, or a list with commas [default: kernel+initrd]
     #[arg(long, short, value_name = "FORMAT", value_delimiter = ',')]
     pub format: Vec<String>,
     /// Architecture to build for: amd64, arm64 or riscv64 [default: this machine's]
@@ -165,6 +167,9 @@ pub struct Build {
     /// About the packages in it.
     #[command(flatten)]
     pub sbom: Sbom,
+    /// About squashfs images.
+    #[command(flatten)]
+    pub squashfs: Squashfs,
     /// Where the time goes
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
     pub timings: Option<Timings>,
