@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 
 use super::{FormatError, Sink, Watch, copy};
 use crate::tree::Body;
@@ -47,6 +48,19 @@ impl Extents {
         for (at, body) in &other.bodies {
             self.put(offset_bytes + at, body.clone());
         }
+    }
+
+    /// Puts what is in these bytes of another file at `offset_bytes`, where nothing is yet; behind its end is nothing.
+    pub fn put_range(&mut self, offset_bytes: u64, other: &Self, range: Range<u64>) {
+        let first = other.bodies.range(..=range.start).next_back().map_or(range.start, |(at, _)| *at);
+        for (&at, body) in other.bodies.range(first..range.end) {
+            let (from, to) = (at.max(range.start), (at + body.len()).min(range.end));
+            let part = to.checked_sub(from).and_then(|len| body.slice(from - at, len));
+            if let Some(part) = part {
+                self.put(offset_bytes + from - range.start, part);
+            }
+        }
+        self.extend_to(offset_bytes + range.end - range.start);
     }
 
     /// Whether only zeros of no piece are in these bytes.
@@ -145,6 +159,21 @@ mod tests {
         sink.finish().unwrap();
         assert_eq!(std::fs::read(file.path()).unwrap(), stream.0);
         assert!(file.path().metadata().unwrap().blocks() * 512 < 1 << 19, "zeros are holes");
+    }
+
+    #[test]
+    fn a_range_holds_what_was_there() {
+        let extents = sample();
+        for range in [0..12, 2..7, 4..6, 7..8, (1 << 20)..(1 << 20) + 10, 0..1 << 20, 5..(1 << 20) + 5, 8..8] {
+            let mut moved = Extents::default();
+            moved.put_range(3, &extents, range.clone());
+            assert_eq!(moved.len_bytes(), 3 + range.end - range.start);
+            let mut expected = vec![0; usize::try_from(range.end - range.start).unwrap()];
+            let mut found = expected.clone();
+            extents.read_at(&mut expected, range.start).unwrap();
+            moved.read_at(&mut found, 3).unwrap();
+            assert!(found == expected, "{range:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod geometry;
 use std::collections::BTreeMap;
 use std::io;
 
-use super::{Extents, fingerprint::fingerprint};
+use super::{Extents, fingerprint::Fingerprint};
 use folder::{Folder, Place, SLOT_BYTES, Stamp, Target};
 use geometry::{Geometry, Kind, ROOT_ENTRIES, SECTOR_BYTES};
 
@@ -39,13 +39,21 @@ pub(super) struct FatFiles {
 
 /// A FAT volume.
 #[derive(Debug, Clone)]
+#[allow(dead_code, reason = "BIOS disks and CDs come next")]
 pub(super) struct FatVolume {
     /// All of it.
     pub(super) extents: Extents,
+    is_fat32: bool,
     offsets: BTreeMap<String, u64>,
 }
 
+#[allow(dead_code, reason = "BIOS disks and CDs come next")]
 impl FatVolume {
+    /// Whether it is FAT32, not FAT12 or FAT16.
+    pub(super) fn is_fat32(&self) -> bool {
+        self.is_fat32
+    }
+
     /// Where the content of the file at `path` begins, in bytes from the volume's start. It is in one piece.
     pub(super) fn offset_of(&self, path: &str) -> Option<u64> {
         self.offsets.get(path).copied()
@@ -94,8 +102,7 @@ pub(super) fn volume(files: &FatFiles) -> Result<FatVolume, FatError> {
         if let Some(geometry) = Geometry::of(sectors)
             && let Some(layout) = Layout::new(geometry, &folders, files)
         {
-            let serial = fingerprint("FAT volume", &files.files)?;
-            let serial = [serial[0], serial[1], serial[2], serial[3]];
+            let serial = Fingerprint::of(&files.files)?.number("FAT volume");
             return Ok(Writer { geometry, layout, folders: &folders, files, serial }.volume());
         }
         len_bytes += VOLUME_UNIT_BYTES;
@@ -216,7 +223,7 @@ impl Writer<'_> {
             offsets.insert(path.clone(), offset);
         }
         extents.extend_to(u64::from(self.geometry.sectors) * SECTOR_BYTES);
-        FatVolume { extents, offsets }
+        FatVolume { extents, is_fat32: self.geometry.kind == Kind::Fat32, offsets }
     }
 
     fn boot_sector(&self) -> [u8; SECTOR_BYTES as usize] {

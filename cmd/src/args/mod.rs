@@ -3,6 +3,7 @@
 mod argv;
 mod cache;
 mod disk;
+mod format;
 mod inspect;
 mod linuxkit;
 mod pkg;
@@ -146,8 +147,7 @@ pub struct Build {
     /// Write the one output to this file; `-` is standard output. The format is then `tar` unless one is given
     #[arg(long = "o", short = 'o', value_name = "FILE", conflicts_with_all = ["name", "dir"])]
     pub output: Option<PathBuf>,
-    /// What to make: `kernel+initrd`, `tar`, `docker`, `tar-kernel-initrd` or `kernel+squashfs`; repeatable, or a list with commas [default: kernel+initrd]
-    #[arg(long, short, value_name = "FORMAT", value_delimiter = ',')]
+    #[arg(long, short, value_name = "FORMAT", value_delimiter = ',', help = format::help())]
     pub format: Vec<String>,
     /// Architecture to build for: amd64, arm64 or riscv64 [default: this machine's]
     #[arg(long)]

@@ -299,7 +299,7 @@ mod tests {
         ] {
             let stamp = Stamp::of(time_s);
             assert_eq!(stamp.date, (year - 1980) << 9 | month << 5 | day, "{time_s}");
-            assert_eq!(stamp.time, hour << 11 | minute << 5 | second / 2, "{time_s}");
+            assert_eq!(stamp.time, hour << 11 | minute << 5 | (second / 2), "{time_s}");
         }
     }
 }
