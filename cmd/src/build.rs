@@ -49,7 +49,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
     let pull = PullOptions {
         docker_first: asked.linuxkit.docker,
-        pull: when(asked, global)?,
+        pull: when("pull", asked.pull, global.offline)?,
         registry: registries,
         sources: surroundings::sources(&variable),
         ..PullOptions::default()
@@ -116,9 +116,10 @@ fn sbom(asked: &args::Build, source_date_s: i64) -> Result<Option<SbomRequest>, 
     Ok(Some(SbomRequest { path, created_s }))
 }
 
-fn when(asked: &args::Build, global: &args::Global) -> Result<Pull, Failure> {
-    match (asked.pull, global.offline) {
-        (true, true) => Err(Failure::usage("`--pull` and `--offline` contradict each other")),
+/// When registries are asked: `flag`, which may be given, wants them asked always.
+pub fn when(flag: &str, is_given: bool, offline: bool) -> Result<Pull, Failure> {
+    match (is_given, offline) {
+        (true, true) => Err(Failure::usage(format!("`--{flag}` and `--offline` contradict each other"))),
         (true, false) => Ok(Pull::Always),
         (false, true) => Ok(Pull::Never),
         (false, false) => Ok(Pull::Missing),

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use kiln_build::cancel::Cancel;
 use kiln_build::oci::{Platform, Store};
 use kiln_build::package::{BuildArgument, BuildContext, Builder, Package, PackageError, PackageOptions, Publishing};
-use kiln_build::plan::{Pull, PullOptions};
+use kiln_build::plan::PullOptions;
 
 use super::Workbench;
 use crate::args;
-use crate::build::{cancel_on_signals, own_architecture};
+use crate::build::{cancel_on_signals, own_architecture, when};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::progress::Shown;
@@ -62,7 +62,7 @@ pub(super) fn build(
     let source_date_s = surroundings::source_date_s(&variable)?;
     let cancel = cancel_on_signals()?;
     let pull = PullOptions {
-        pull: when(asked.ignore_cached, global.offline)?,
+        pull: when("ignore-cached", asked.ignore_cached, global.offline)?,
         registry: surroundings::registries(global, &variable)?,
         ..PullOptions::default()
     };
@@ -200,15 +200,6 @@ impl Work<'_> {
 
     fn unable(&self, package: &Package, architecture: &str, why: String) -> PackageError {
         PackageError::Unable { folder: package.folder().to_owned(), architecture: architecture.to_owned(), why }
-    }
-}
-
-fn when(ignore_cached: bool, offline: bool) -> Result<Pull, Failure> {
-    match (ignore_cached, offline) {
-        (true, true) => Err(Failure::usage("`--ignore-cached` and `--offline` contradict each other")),
-        (true, false) => Ok(Pull::Always),
-        (false, true) => Ok(Pull::Never),
-        (false, false) => Ok(Pull::Missing),
     }
 }
 
