@@ -1,19 +1,14 @@
 //! Alpine's list of packages (`apk-package(5)`, the database of installed ones): blocks with an empty line between them,
 //! `X:value` in each, of which the first block of lines is about the package and the rest about its files.
 
-use super::database::{Installed, System, text, word};
+use super::database::{Installed, System, blocks, text, word};
 
 /// Each block: a package, or `None` if it is none.
 pub(super) fn entries<'a>(text: &'a [u8], database: &'a str) -> impl Iterator<Item = Option<Installed>> + 'a {
-    let mut lines = text.split(|&byte| byte == b'\n').peekable();
-    std::iter::from_fn(move || {
-        while lines.next_if(|line| line.trim_ascii().is_empty()).is_some() {}
-        lines.peek()?;
+    blocks(text).map(move |lines| {
         let mut block = Block::default();
-        while let Some(line) = lines.next_if(|line| !line.trim_ascii().is_empty()) {
-            block.take(line);
-        }
-        Some(block.entry(database))
+        lines.split(|&byte| byte == b'\n').for_each(|line| block.take(line));
+        block.entry(database)
     })
 }
 

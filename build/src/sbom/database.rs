@@ -200,6 +200,27 @@ fn release(tree: &Tree) -> Release {
     Release { id: value("ID").unwrap_or_default(), version: value("VERSION_ID").unwrap_or_default() }
 }
 
+/// What stands between blank lines; none is empty. Both databases are lists of such blocks.
+pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let next_line = |text: &[u8]| text.iter().position(|&byte| byte == b'\n').map_or(text.len(), |end| end + 1);
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let mut len = 0;
+        while len < rest.len() {
+            let line = next_line(&rest[len..]);
+            let is_blank = rest[len..len + line].trim_ascii().is_empty();
+            match (is_blank, len) {
+                (true, 0) => rest = &rest[line..],
+                (true, _) => break,
+                (false, _) => len += line,
+            }
+        }
+        let block;
+        (block, rest) = rest.split_at(len);
+        (!block.is_empty()).then_some(block)
+    })
+}
+
 /// A name, version or the like: printable ASCII without spaces.
 pub(super) fn word(value: &[u8]) -> Option<String> {
     let fits = (1..=WORD_BYTES_MAX).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);

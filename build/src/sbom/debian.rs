@@ -1,11 +1,16 @@
 //! Debian's list of packages (`deb-control(5)`, `dpkg(1)`): stanzas with an empty line between them, `Field: value` in
 //! each, continued on lines that start with a space.
 
-use super::database::{Installed, System, text, word};
+use super::database::{Installed, System, blocks, text, word};
 
 /// Each stanza: a package, or `None` if it is none. Packages that are removed or never were installed are passed over.
 pub(super) fn entries<'a>(text: &'a [u8], database: &'a str) -> impl Iterator<Item = Option<Installed>> + 'a {
-    stanzas(text).filter_map(move |stanza| entry(&stanza, database))
+    blocks(text).filter_map(move |lines| {
+        let mut stanza = Stanza::default();
+        let lines = lines.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        lines.for_each(|line| stanza.take(line));
+        entry(&stanza, database)
+    })
 }
 
 #[derive(Default)]
@@ -18,36 +23,10 @@ struct Stanza<'a> {
     maintainer: Option<&'a [u8]>,
     homepage: Option<&'a [u8]>,
     summary: Option<&'a [u8]>,
-    lines: usize,
-}
-
-fn stanzas(text: &[u8]) -> impl Iterator<Item = Stanza<'_>> {
-    let mut lines = text.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let mut ended = false;
-    std::iter::from_fn(move || {
-        while !ended {
-            let mut stanza = Stanza::default();
-            loop {
-                match lines.next() {
-                    None => {
-                        ended = true;
-                        break;
-                    }
-                    Some(line) if line.trim_ascii().is_empty() => break,
-                    Some(line) => stanza.take(line),
-                }
-            }
-            if stanza.lines > 0 {
-                return Some(stanza);
-            }
-        }
-        None
-    })
 }
 
 impl<'a> Stanza<'a> {
     fn take(&mut self, line: &'a [u8]) {
-        self.lines += 1;
         let Some(colon) = line.iter().position(|&byte| byte == b':').filter(|_| !line[0].is_ascii_whitespace()) else {
             return;
         };
