@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use super::Digest;
 
@@ -66,6 +67,32 @@ impl Platform {
     }
 }
 
+/// No platform is written so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{written}` is no platform; write it like linux/arm64")]
+pub struct NoPlatform {
+    /// As the user wrote it.
+    pub written: String,
+}
+
+impl FromStr for Platform {
+    type Err = NoPlatform;
+
+    /// `OS/ARCHITECTURE[/VARIANT]`, letters and digits each.
+    fn from_str(written: &str) -> Result<Self, NoPlatform> {
+        let parts: Vec<&str> = written.split('/').collect();
+        let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let (os, architecture, variant) = match parts[..] {
+            _ if !parts.iter().all(is_word) => None,
+            [os, architecture] => Some((os, architecture, "")),
+            [os, architecture, variant] => Some((os, architecture, variant)),
+            _ => None,
+        }
+        .ok_or_else(|| NoPlatform { written: written.into() })?;
+        Ok(Self { os: os.into(), architecture: architecture.into(), variant: variant.into() })
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
@@ -73,5 +100,21 @@ impl fmt::Display for Platform {
             write!(f, "/{}", self.variant)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_platform_is_refused() {
+        for text in ["", "/", "arm64", "linux/", "/amd64", "linux/arm/", "a/b/c/d", " linux/arm64", "linux/arm_64"] {
+            let written = text.to_owned();
+            assert_eq!(text.parse::<Platform>(), Err(NoPlatform { written }));
+        }
+        for text in ["linux/arm64", "linux/arm/v7"] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
+        }
     }
 }

@@ -18,7 +18,7 @@ pub use credentials::CredentialsError;
 pub use digest::{Digest, DigestError};
 pub use document::DocumentError;
 pub use export::{ArchiveKind, ExportError, ExportRequest, export};
-pub use image::{Image, ImageConfig, Layer, Platform};
+pub use image::{Image, ImageConfig, Layer, NoPlatform, Platform};
 pub use import::{DockerHost, ImportError, ImportFrom, Imported, SourceOptions, import};
 pub(crate) use import::{import_if_docker_has_it, import_source};
 pub use reference::{Reference, ReferenceError};

@@ -1,7 +1,7 @@
 //! Pins the images of OCI volumes: not one platform's image but the index, with all platforms that are wanted.
 
 use super::{ImageUse, PlanError, PullOptions, pin};
-use crate::oci::{Digest, Layer, Platform, Reference, ReferenceError, Store, StoreError};
+use crate::oci::{Digest, Layer, NoPlatform, Platform, Reference, ReferenceError, Store, StoreError};
 use crate::progress::Progress;
 
 /// One OCI volume.
@@ -61,7 +61,11 @@ fn pin_layout(
         reference: reference.to_string(),
         source: Box::new(source),
     };
-    let wanted = used.platforms.iter().map(|written| parse_platform(written, place)).collect::<Result<Vec<_>, _>>()?;
+    let parse = |written: &String| {
+        let parsed = written.parse();
+        parsed.map_err(|NoPlatform { written }| PlanError::Platform { place: place.clone(), written })
+    };
+    let wanted: Vec<Platform> = used.platforms.iter().map(parse).collect::<Result<_, _>>()?;
     let known = |reference: &Reference| store.platforms(reference).map_err(|source| fail(reference, source));
     // What the store knows is asked first: then nobody is asked for a platform that there is not.
     let stored = match written.parse::<Reference>() {
@@ -87,19 +91,4 @@ fn pin_layout(
     let (index, blobs) = store.layout(&reference, &wanted).map_err(|source| fail(&reference, source))?;
     let (digest, media_type, size_bytes) = (index.digest, index.media_type, index.size_bytes);
     Ok(Layout { reference: reference.to_string(), index: digest, media_type, size_bytes, blobs })
-}
-
-/// `OS/ARCHITECTURE[/VARIANT]`.
-fn parse_platform(written: &str, place: &str) -> Result<Platform, PlanError> {
-    let parts: Vec<&str> = written.split('/').collect();
-    match parts[..] {
-        [os, architecture, ref variant @ ..]
-            if variant.len() < 2
-                && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_alphanumeric()) && !part.is_empty()) =>
-        {
-            let variant = variant.first().copied().unwrap_or_default().into();
-            Ok(Platform { os: os.into(), architecture: architecture.into(), variant })
-        }
-        _ => Err(PlanError::Platform { place: place.into(), written: written.into() }),
-    }
 }

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
-use kiln_build::oci::{self, Digest, Extent, ImportFrom, Platform, PushRequest, Reference, Source, Store, StoreError};
+use kiln_build::oci::{
+    self, Digest, Extent, ImportFrom, NoPlatform, Platform, PushRequest, Reference, Source, Store, StoreError,
+};
 use kiln_build::plan::{self, ImageUse, PullOptions};
 use kiln_build::progress::Progress;
 
@@ -68,17 +70,8 @@ fn name(text: &str) -> Result<Reference, Failure> {
 
 /// `linux/arm64/v8`, or only `arm64`.
 pub fn platform(text: &str) -> Result<Platform, Failure> {
-    let parts: Vec<&str> = text.split('/').collect();
-    let (os, architecture, variant) = match parts.as_slice() {
-        [architecture] => ("linux", *architecture, ""),
-        [os, architecture] => (*os, *architecture, ""),
-        [os, architecture, variant] => (*os, *architecture, *variant),
-        _ => ("", "", ""),
-    };
-    if os.is_empty() || architecture.is_empty() {
-        return Err(Failure::usage(format!("`{text}` is no platform; write it like linux/arm64")));
-    }
-    Ok(Platform { os: os.into(), architecture: architecture.into(), variant: variant.into() })
+    let full = if text.contains('/') { text.to_owned() } else { format!("linux/{text}") };
+    full.parse().map_err(|_| Failure::usage(NoPlatform { written: text.into() }))
 }
 
 fn own_platform() -> Platform {

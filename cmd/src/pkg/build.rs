@@ -206,8 +206,9 @@ impl Work<'_> {
 /// The architectures of platforms.
 fn architectures(platforms: &[String]) -> Result<Vec<String>, Failure> {
     let architecture = |platform: &String| {
-        let found = platform.trim().strip_prefix("linux/").filter(|found| !found.is_empty() && !found.contains('/'));
-        found.map(String::from).ok_or_else(|| Failure::usage(UsageError::Platform(platform.clone())))
+        let parsed = platform.trim().parse().ok();
+        let linux = parsed.filter(|found: &Platform| found.os == "linux" && found.variant.is_empty());
+        linux.map(|found| found.architecture).ok_or_else(|| Failure::usage(UsageError::Platform(platform.clone())))
     };
     platforms.iter().map(architecture).collect()
 }
