@@ -1,8 +1,10 @@
-//! Sources of binds: looked at before the runtime does, which says only that it failed.
+//! Binds: where they come from and go to is looked at before the runtime does, which says only that it failed.
 
 use std::path::{Path, PathBuf};
 
 use kiln_abi::Mount;
+use pathrs::Root;
+use rustix::fs::StatVfsMountFlags;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -36,6 +38,31 @@ fn check_but(replaced: &[&str], config: &mut Map<String, Value>) -> Result<(), B
     })
 }
 
+/// In a root that nobody can write to, what something is mounted on must be there; below an earlier mount it may be made.
+/// `root.path` is absolute by now.
+pub fn check_targets(config: &Map<String, Value>) -> Result<(), BundleError> {
+    let root = config.get("root").and_then(|root| root.get("path")).and_then(Value::as_str).unwrap_or_default();
+    let is_read_only = rustix::fs::statvfs(root).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
+    // What cannot be looked at is the runtime's to refuse.
+    match Root::open(root) {
+        Ok(root) if is_read_only => check_targets_in(&root, config),
+        _ => Ok(()),
+    }
+}
+
+fn check_targets_in(root: &Root, config: &Map<String, Value>) -> Result<(), BundleError> {
+    let mounts = config.get("mounts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut covered: Vec<PathBuf> = Vec::new();
+    for entry in mounts.iter().filter_map(|value| Mount::deserialize(value).ok()) {
+        let destination = PathBuf::from(&entry.destination);
+        if !covered.iter().any(|above| destination.starts_with(above)) && root.resolve(&destination).is_err() {
+            return Err(BundleError::NoTarget { destination });
+        }
+        covered.push(destination);
+    }
+    Ok(())
+}
+
 /// Whether it shows a tree that is there already.
 pub fn is_bind(entry: &Mount) -> bool {
     entry.kind == "bind" || entry.options.iter().any(|option| option == "bind" || option == "rbind")
@@ -60,6 +87,21 @@ mod tests {
         let program = json!({"destination": "/usr/bin/ctr", "type": "bind", "source": "/nowhere/ctr"});
         let there = json!({"destination": "/x", "source": "/", "options": ["rbind"]});
         assert_eq!(checked(json!([program, there])).unwrap(), json!([there]));
+    }
+
+    #[test]
+    fn what_is_mounted_on_must_be_in_a_read_only_root_or_below_a_mount() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("run")).unwrap();
+        let checked = |destinations: &[&str]| {
+            let mounts: Vec<Value> = destinations.iter().map(|path| json!({"destination": path})).collect();
+            let config = json!({"mounts": mounts});
+            check_targets_in(&Root::open(folder.path()).unwrap(), config.as_object().unwrap())
+        };
+        checked(&["/run", "/run/not/there"]).unwrap();
+        let error = checked(&["/run", "/etc/app.conf"]).unwrap_err().to_string();
+        assert!(error.contains("`/etc/app.conf`"), "{error}");
+        assert!(checked(&["/run/not/there", "/run"]).is_err());
     }
 
     #[test]

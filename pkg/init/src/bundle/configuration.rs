@@ -36,7 +36,9 @@ pub fn write_for_runtime(bundle: &Bundle, state: &Path) -> Result<Option<PathBuf
     }
     let own = adapt(&mut config, &bundle.folder, &bundle.id);
     binds::check(&mut config)?;
-    Held::take(&mut config, state).write(state)?;
+    let held = Held::take(&mut config, state);
+    binds::check_targets(&config)?;
+    held.write(state)?;
     let path = state.join(kiln_abi::BUNDLE_CONFIG);
     let bytes = Value::Object(config).to_string();
     fs::write(&path, bytes).map_err(|source| BundleError::Write { path, source })?;

@@ -86,6 +86,12 @@ pub enum BundleError {
         /// In the container.
         destination: PathBuf,
     },
+    /// The container has no place for a mount, and none can be made.
+    #[error("`{}`, which something is mounted on, is not in the read-only image: leave `readonly` out, or make it there", destination.display())]
+    NoTarget {
+        /// In the container.
+        destination: PathBuf,
+    },
     /// An annotation has no meaning.
     #[error(transparent)]
     Annotation(#[from] kiln_abi::AnnotationError),
