@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod arm64;
 mod boot;
 mod build;
 mod cache;
@@ -14,6 +15,7 @@ mod examples;
 mod fuzz;
 mod inspect;
 mod lab;
+mod oci_archive;
 mod pkg;
 mod push;
 mod robust;

@@ -5,6 +5,7 @@
 //! tree) → `format` (tree to bytes) → `output` (temp file, fsync, rename). A later room never reads the YAML, the
 //! registry, the clock or the environment. Nothing in this crate prints; `package` is the one room that starts programs.
 
+pub mod artifact;
 pub mod assemble;
 pub mod bundle;
 pub mod cache;

@@ -19,13 +19,13 @@ use crate::config::{
 };
 use crate::format::boot::Signer;
 use crate::format::{
-    FileSink, Format, FormatError, Material, Options, Packing, Part, SquashfsOptions, StreamSink, Threads, Watch,
+    self, FileSink, Format, FormatError, Material, Options, Packing, Part, SquashfsOptions, StreamSink, Threads, Watch,
 };
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Reference, Store, StoreError};
 use crate::output::{OutputError, Outputs, Stamp};
 use crate::plan::{self, ImageUse, Plan, PlanError, Pull, PullOptions};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::tree::{DamagedSpool, Spool, Tree};
 
 pub use crate::config::YamlSource;
@@ -310,7 +310,9 @@ fn build_once(request: &BuildRequest<'_>, cache: &Cache, progress: &dyn Progress
     timer.lap("assemble");
     let packing = Packing { threads: Threads::of_machine(), cache };
     let options = options(request);
-    let files = write(request, &Material::new(&tree, &options, packing), scratch, &timer)?;
+    let material = Material::new(&tree, &options, packing);
+    check_bootable(request, &material, scratch, &timer)?;
+    let files = write(request, &material, scratch, &timer)?;
     keep_stamp(request, &stamp, &files, progress);
     timer.lap("commit");
     Ok(Built { files, up_to_date: false, phases: timer.into_phases() })
@@ -490,6 +492,20 @@ fn options(request: &BuildRequest<'_>) -> Options {
     }
 }
 
+fn check_bootable(
+    request: &BuildRequest<'_>,
+    material: &Material<'_>,
+    scratch: &Path,
+    progress: &dyn Progress,
+) -> Result<(), BuildError> {
+    let watch = Watch { cancel: &request.cancel, meter: &Silent, folder: scratch };
+    let checked = format::check(&request.formats, material, watch, &|line| progress.note(line));
+    checked.map_err(|(format, error)| match error {
+        FormatError::Cancelled(cancelled) => cancelled.into(),
+        source => BuildError::Format { format, source },
+    })
+}
+
 fn write(
     request: &BuildRequest<'_>,
     material: &Material<'_>,
@@ -499,9 +515,8 @@ fn write(
     match &request.destination {
         Destination::Folder { folder, name } => {
             let mut outputs = Outputs::begin(folder)?;
-            for (format, part) in all_parts(request, material.tree, name)? {
-                let writing = Writing { request, material, scratch, timer, format, part };
-                writing.to_file(&part.file_name(name), &mut outputs)?;
+            for (format, part, file) in all_parts(request, material.tree, name)? {
+                Writing { request, material, scratch, timer, format, part }.to_file(&file, &mut outputs)?;
             }
             request.cancel.check()?;
             Ok(outputs.commit()?)
@@ -522,17 +537,20 @@ fn write(
     }
 }
 
-/// The parts of all formats. What several hold, such as the kernel, is written once.
-fn all_parts(request: &BuildRequest<'_>, tree: &Tree, name: &str) -> Result<Vec<(Format, Part)>, BuildError> {
-    let mut all: Vec<(Format, Part)> = Vec::new();
-    for &format in &request.formats {
-        for part in format.parts(tree) {
-            let file = part.file_name(name);
-            match all.iter().find(|(_, known)| known.file_name(name) == file) {
-                None => all.push((format, part)),
-                Some((_, known)) if *known == part => {}
-                Some(&(first, _)) => return Err(BuildError::SameFile { first, second: format, file }),
-            }
+/// The parts of all formats and their files. What several hold, such as the kernel, is written once; of two that would be
+/// one file, the one that has another name for such cases gets it.
+fn all_parts(request: &BuildRequest<'_>, tree: &Tree, name: &str) -> Result<Vec<(Format, Part, String)>, BuildError> {
+    let wanted: Vec<(Format, Part)> =
+        request.formats.iter().flat_map(|format| format.parts(tree).into_iter().map(|part| (*format, part))).collect();
+    let mut all: Vec<(Format, Part, String)> = Vec::new();
+    for &(format, part) in &wanted {
+        let file = part.file_name(name);
+        let clashes = wanted.iter().any(|(_, other)| *other != part && other.file_name(name) == file);
+        let file = part.own_name(name).filter(|_| clashes).unwrap_or(file);
+        match all.iter().find(|(_, _, known)| *known == file) {
+            None => all.push((format, part, file)),
+            Some((_, known, _)) if *known == part => {}
+            Some(&(first, ..)) => return Err(BuildError::SameFile { first, second: format, file }),
         }
     }
     Ok(all)

@@ -1,6 +1,7 @@
 //! A tree to bytes. Pure: the same tree gives the same bytes, whatever the clock, the folder or the number of cores.
 
 pub mod boot;
+mod bootable;
 mod cpio;
 pub mod disk;
 mod docker;
@@ -12,7 +13,9 @@ mod gzip;
 mod in_order;
 mod initrd;
 mod material;
+mod oci;
 pub mod root;
+mod rpi3;
 mod sink;
 mod squashfs;
 mod tar;
@@ -29,6 +32,7 @@ use crate::progress::Meter;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Spool, Tree, TreeError, TreePath};
 
 pub use boot::BootError;
+pub use bootable::{Unbootable, check};
 pub use disk::{DiskError, DiskFormat};
 pub use erofs::ErofsFault;
 pub use extents::Extents;
@@ -56,6 +60,10 @@ pub enum Format {
     KernelSquashfs,
     /// A disk that boots by itself.
     Disk(DiskFormat),
+    /// `NAME.oci.tar`, or a stream: what `kiln push` sends, as an OCI image layout in a tar.
+    Oci,
+    /// `NAME.tar`, or a stream: the files of a card for a Raspberry Pi 3.
+    Rpi3,
 }
 
 /// No format has this name.
@@ -68,7 +76,7 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::KernelInitrd,
         Self::Tar,
         Self::Docker,
@@ -82,6 +90,8 @@ impl Format {
         Self::Disk(DiskFormat::Vhd),
         Self::Disk(DiskFormat::DynamicVhd),
         Self::Disk(DiskFormat::Vmdk),
+        Self::Oci,
+        Self::Rpi3,
     ];
 
     /// Its name on the command line.
@@ -94,12 +104,14 @@ impl Format {
             Self::TarKernelInitrd => "tar-kernel-initrd",
             Self::KernelSquashfs => "kernel+squashfs",
             Self::Disk(disk) => disk.name(),
+            Self::Oci => "oci",
+            Self::Rpi3 => "rpi3",
         }
     }
 
     /// Whether it is one file, so that it can go to standard output.
     pub fn is_stream(self) -> bool {
-        matches!(self, Self::Tar | Self::Docker)
+        matches!(self, Self::Tar | Self::Docker | Self::Oci | Self::Rpi3)
     }
 
     fn names() -> String {
@@ -143,6 +155,10 @@ pub enum Part {
     Squashfs,
     /// All of [`Format::Disk`].
     Disk(DiskFormat),
+    /// All of [`Format::Oci`].
+    Oci,
+    /// All of [`Format::Rpi3`].
+    Rpi3,
 }
 
 /// Why a part cannot be written.
@@ -190,6 +206,9 @@ pub enum FormatError {
     /// It could not start.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// It could not boot.
+    #[error(transparent)]
+    Unbootable(#[from] Unbootable),
     /// Somebody cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -217,6 +236,8 @@ impl Format {
             Self::KernelInitrd => present(tree, [Part::Kernel, Part::Initrd, Part::Cmdline]),
             Self::KernelErofs => present(tree, [Part::Kernel, Part::Erofs, Part::Cmdline]),
             Self::KernelSquashfs => present(tree, [Part::Kernel, Part::Squashfs, Part::Cmdline]),
+            Self::Oci => vec![Part::Oci],
+            Self::Rpi3 => vec![Part::Rpi3],
         }
     }
 }
@@ -240,6 +261,16 @@ impl Part {
             Self::TarKernelInitrd => format!("{name}-initrd.tar"),
             Self::Squashfs => format!("{name}-squashfs.img"),
             Self::Disk(disk) => disk.file_name(name),
+            Self::Oci => format!("{name}.oci.tar"),
+            Self::Rpi3 => format!("{name}.tar"),
+        }
+    }
+
+    /// Another name of its file, for when another format's is called the same.
+    pub fn own_name(self, name: &str) -> Option<String> {
+        match self {
+            Self::Rpi3 => Some(format!("{name}-rpi3.tar")),
+            _ => None,
         }
     }
 
@@ -256,6 +287,8 @@ impl Part {
             Self::Docker => docker::write(tree, sink, watch),
             Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
             Self::Disk(disk) => disk.write(material, sink, watch),
+            Self::Oci => oci::write(material, sink, watch),
+            Self::Rpi3 => rpi3::write(material, sink, watch),
             Self::Tar => tar::write(tree, sink, watch),
             Self::Squashfs => squashfs::write(material, sink, watch),
         }

@@ -166,7 +166,7 @@ fn finish(mut header: Header, sink: &mut dyn Sink) -> Result<(), FormatError> {
 }
 
 /// Copies as much of `text` as fits.
-fn set_field(field: &mut [u8], text: &[u8]) {
+pub(super) fn set_field(field: &mut [u8], text: &[u8]) {
     let len = field.len().min(text.len());
     field[..len].copy_from_slice(&text[..len]);
 }

@@ -7,7 +7,7 @@ use crate::cache::{self, Cache};
 use crate::progress::Silent;
 use crate::tree::{Attributes, Origin, Spool};
 
-fn path(text: &str) -> TreePath {
+pub(super) fn path(text: &str) -> TreePath {
     TreePath::from_user(text).unwrap()
 }
 
@@ -42,12 +42,12 @@ fn sample(folder: &Path) -> Tree {
     tree
 }
 
-fn packing(threads: usize) -> Packing<'static> {
+pub(super) fn packing(threads: usize) -> Packing<'static> {
     static NO_CACHE: std::sync::LazyLock<Cache> = std::sync::LazyLock::new(Cache::none);
     Packing { threads: Threads::new(threads), cache: &NO_CACHE }
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options::default()
 }
 
@@ -276,4 +276,85 @@ fn a_cache_changes_no_byte_and_a_new_file_leaves_most_of_it_of_use() {
         std::fs::write(entry.path(), bytes).unwrap();
     }
     assert!(write(&new) == expected_new);
+}
+
+/// The members of an archive, with their contents.
+pub(super) fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut archive = ::tar::Archive::new(archive);
+    let member = |entry: io::Result<::tar::Entry<'_, &[u8]>>| {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        (entry.path().unwrap().display().to_string(), content)
+    };
+    archive.entries().unwrap().map(member).collect()
+}
+
+#[test]
+fn an_artifact_is_a_layout_whose_blobs_are_what_their_names_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = sample(folder.path());
+    let archive = written(Part::Oci, &tree, 1);
+    assert_eq!(archive, written(Part::Oci, &tree, 2), "the number of threads changes nothing");
+    let members = members(&archive);
+    let (names, contents): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+    assert_eq!((names[0].as_str(), names[1].as_str(), names.len()), ("oci-layout", "index.json", 6));
+    for (name, content) in names.iter().zip(&contents).skip(2) {
+        assert_eq!(*name, crate::artifact::Blob::of(content).path());
+    }
+    let index: serde_json::Value = serde_json::from_slice(&contents[1]).unwrap();
+    assert_eq!(names[2], index["manifests"][0]["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/"));
+    assert_eq!(contents[4], b"KERNEL");
+    assert_eq!(contents[5], written(Part::Initrd, &tree, 1));
+}
+
+#[test]
+fn what_cannot_boot_is_refused_before_anything_is_written() {
+    let checked = |tree: &Tree, options: &Options, format: Format| {
+        let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
+        let notes = std::cell::RefCell::new(Vec::new());
+        let note = |line: &str| notes.borrow_mut().push(line.to_owned());
+        let checked = check(&[format], &Material::new(tree, options, packing(1)), watch, &note);
+        checked.map(|()| notes.into_inner()).map_err(|(_, error)| error.to_string())
+    };
+    let mut tree = Tree::new(7);
+    let fault = checked(&tree, &options(), Format::Oci).unwrap_err();
+    assert!(fault.contains("no kernel") && fault.contains("`kernel:`"), "{fault}");
+    for format in [Format::Tar, Format::KernelInitrd] {
+        checked(&tree, &options(), format).unwrap();
+    }
+    put(&mut tree, "boot/kernel", 0o644, Kind::file([&[0; 56][..], b"ARM\x64"].concat()));
+    for format in [Format::Oci, Format::KernelInitrd, Format::TarKernelInitrd] {
+        let fault = checked(&tree, &options(), format).unwrap_err();
+        assert!(fault.contains("for arm64, not for amd64"), "{fault}");
+        let arm64 = Options { architecture: "arm64".into(), ..options() };
+        assert!(checked(&tree, &arm64, format).unwrap().is_empty());
+    }
+    checked(&tree, &Options { compat: crate::compat::Compat::Linuxkit, ..options() }, Format::KernelInitrd).unwrap();
+    let long = "x".repeat(70_000);
+    put(&mut tree, "boot/kernel", 0o644, Kind::file("KERNEL"));
+    put(&mut tree, "boot/cmdline", 0o644, Kind::file(long));
+    assert!(checked(&tree, &options(), Format::Oci).unwrap_err().contains("command line"));
+}
+
+#[test]
+fn a_root_that_needs_more_memory_than_machines_have_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::create(folder.path()).unwrap();
+    spool.file().set_len(500 << 20).unwrap();
+    let body = Body::Spooled { spool: Arc::new(spool), start: 0, len: 500 << 20 };
+    let mut tree = Tree::new(7);
+    put(&mut tree, "boot/kernel", 0o644, Kind::file("KERNEL"));
+    put(&mut tree, "big", 0o644, Kind::File(body));
+    // One file under two names is unpacked once.
+    tree.link(&path("again"), &path("big")).unwrap();
+    let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: folder.path() };
+    let notes = std::cell::RefCell::new(Vec::new());
+    let options = options();
+    let material = Material::new(&tree, &options, packing(1));
+    let note = |line: &str| notes.borrow_mut().push(line.to_owned());
+    check(&[Format::Tar, Format::KernelInitrd, Format::TarKernelInitrd], &material, watch, &note).unwrap();
+    let notes = notes.into_inner();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("-mem 1280") && notes[0].contains("kernel+squashfs"), "{notes:?}");
 }

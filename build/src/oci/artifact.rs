@@ -7,24 +7,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::json;
 
 use super::document::{CONFIG_BYTES_MAX, Document, MANIFEST_BYTES_MAX, MANIFEST_TYPE, parse_document};
-use super::{BlobKind, Digest, DocumentError, Layer, Reference, Store, StoreError, TagEntry};
+use super::{BlobKind, Digest, DocumentError, Reference, Store, StoreError, TagEntry};
+use crate::artifact::{self, INITRD_TYPE, KERNEL_TYPE, MACHINE_TYPE};
 
-/// What the artifact is.
-pub const MACHINE_TYPE: &str = "application/vnd.kiln.machine.v1";
-const CONFIG_TYPE: &str = "application/vnd.kiln.machine.config.v1+json";
-const KERNEL_TYPE: &str = "application/vnd.kiln.machine.kernel.v1";
-const INITRD_TYPE: &str = "application/vnd.kiln.machine.initrd.v1";
-const TITLE: &str = "org.opencontainers.image.title";
-/// Architectures that can be told from a kernel, by Go's name.
-const BZIMAGE_MAGIC: (u64, &[u8]) = (0x202, b"HdrS");
-const ARM64_MAGIC: (u64, &[u8]) = (56, b"ARM\x64");
-const RISCV_MAGIC: (u64, &[u8]) = (56, b"RSC\x05");
 /// As much as is read of a command line's file.
 const CMDLINE_BYTES_MAX: usize = 64 << 10;
-const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// The files of a machine, to be pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,29 +97,19 @@ pub fn put_machine(store: &Store, name: &Reference, files: &MachineFiles) -> Res
         Some(architecture) => architecture.clone(),
         None => architecture(&files.kernel)?.ok_or_else(|| MachineError::Architecture(files.kernel.clone()))?.into(),
     };
-    let mut layers = vec![blob(store, &files.kernel, KERNEL_TYPE, "kernel")?];
-    if let Some(initrd) = &files.initrd {
-        layers.push(blob(store, initrd, INITRD_TYPE, "initrd.img")?);
-    }
-    let config = json!({"os": "linux", "architecture": architecture, "cmdline": files.cmdline}).to_string();
-    let config_digest = store.put_blob(config.as_bytes())?;
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": MACHINE_TYPE,
-        "config": {"mediaType": CONFIG_TYPE, "digest": config_digest.to_string(), "size": config.len()},
-        "layers": layers,
-        "annotations": {"dev.kiln.machine.architecture": architecture, "dev.kiln.machine.cmdline": files.cmdline},
-    })
-    .to_string();
-    let digest = store.put_blob(manifest.as_bytes())?;
+    let kernel = blob(store, &files.kernel)?;
+    let initrd = files.initrd.as_deref().map(|initrd| blob(store, initrd)).transpose()?;
+    let machine = artifact::Machine { architecture: &architecture, cmdline: &files.cmdline, kernel, initrd };
+    let artifact::Documents { config, manifest } = machine.documents();
+    store.put_blob(&config)?;
+    let digest = store.put_blob(&manifest)?;
     let size_bytes = manifest.len() as u64;
     store.tag(name, &TagEntry { media_type: MANIFEST_TYPE.into(), digest, size_bytes, platform: None })?;
     Ok(digest)
 }
 
 /// The machine that `root` in the store is. Its files were verified now.
-pub fn machine(store: &Store, name: &Reference, root: Digest) -> Result<Machine, MachineError> {
+pub fn machine(store: &Store, name: &str, root: Digest) -> Result<Machine, MachineError> {
     let bytes = store.read_document(BlobKind::Manifest, &root, MANIFEST_BYTES_MAX)?;
     let fail = |source| MachineError::Document { name: name.to_string(), source };
     let no_machine = |found: String| MachineError::NoMachine { name: name.to_string(), found };
@@ -162,37 +141,21 @@ pub fn machine(store: &Store, name: &Reference, root: Digest) -> Result<Machine,
     })
 }
 
-fn blob(store: &Store, path: &Path, media_type: &str, title: &str) -> Result<serde_json::Value, MachineError> {
+fn blob(store: &Store, path: &Path) -> Result<artifact::Blob, MachineError> {
     let fail = |source| MachineError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(fail)?;
     let mut writer = store.blob_writer()?;
     io::copy(&mut file.by_ref(), &mut writer).map_err(fail)?;
     let size_bytes = writer.len_bytes();
     let digest = writer.commit(None, None)?;
-    let layer = Layer { digest, size_bytes, media_type: media_type.into() };
-    Ok(json!({
-        "mediaType": layer.media_type,
-        "digest": layer.digest.to_string(),
-        "size": layer.size_bytes,
-        "annotations": {TITLE: title},
-    }))
+    Ok(artifact::Blob { digest: digest.to_string(), size_bytes })
 }
 
-/// What a kernel runs on (Linux' boot protocols of x86, arm64 and riscv; ELF).
+/// What a kernel runs on.
 fn architecture(kernel: &Path) -> Result<Option<&'static str>, MachineError> {
     let fail = |source| MachineError::Read { path: kernel.to_owned(), source };
     let file = File::open(kernel).map_err(fail)?;
-    let has = |(at, magic): (u64, &[u8])| {
-        let mut bytes = vec![0; magic.len()];
-        file.read_exact_at(&mut bytes, at).is_ok() && bytes == magic
-    };
-    let elf_machine = |number: u8| has((0, ELF_MAGIC)) && has((18, &[number, 0]));
-    Ok(match () {
-        () if has(BZIMAGE_MAGIC) || elf_machine(62) => Some("amd64"),
-        () if has(ARM64_MAGIC) || elf_machine(183) => Some("arm64"),
-        () if has(RISCV_MAGIC) || elf_machine(243) => Some("riscv64"),
-        () => None,
-    })
+    artifact::architecture(&|buffer, offset| file.read_exact_at(buffer, offset)).map_err(fail)
 }
 
 #[cfg(test)]
@@ -217,7 +180,7 @@ mod tests {
         assert!(matches!(put_machine(&store, &name, &files("/nonexistent".into())), Err(MachineError::Read { .. })));
         let config = br#"{"os":"linux","architecture":"amd64"}"#;
         let image = store.put_image(&name, &super::super::Platform::linux("amd64"), config, Vec::new()).unwrap();
-        let refused = machine(&store, &name, image.manifest);
+        let refused = machine(&store, "a:1", image.manifest);
         assert!(matches!(refused, Err(MachineError::NoMachine { .. })), "{refused:?}");
     }
 
@@ -237,12 +200,12 @@ mod tests {
             let files = MachineFiles { kernel: kernel.clone(), initrd, cmdline: "quiet".into(), architecture: None };
             let root = put_machine(&store, &name, &files).unwrap();
             assert_eq!(put_machine(&store, &name, &files).unwrap(), root);
-            let found = machine(&store, &name, root).unwrap();
+            let found = machine(&store, "a:1", root).unwrap();
             assert_eq!((found.architecture.as_str(), found.cmdline.as_str()), (expected, "quiet"));
             assert_eq!(std::fs::read(&found.kernel).unwrap(), std::fs::read(&kernel).unwrap());
             assert_eq!(std::fs::read(found.initrd.unwrap()).unwrap(), b"initrd");
             std::fs::write(&found.kernel, vec![1; 1024]).unwrap();
-            assert!(matches!(machine(&store, &name, root), Err(MachineError::Store(StoreError::Damaged { .. }))));
+            assert!(matches!(machine(&store, "a:1", root), Err(MachineError::Store(StoreError::Damaged { .. }))));
         }
     }
 }

@@ -13,14 +13,14 @@ mod registry;
 mod source;
 mod store;
 
-pub use artifact::{MACHINE_TYPE, Machine, MachineError, MachineFiles, machine, put_machine};
+pub use artifact::{Machine, MachineError, MachineFiles, machine, put_machine};
 pub use credentials::CredentialsError;
 pub use digest::{Digest, DigestError};
 pub use document::DocumentError;
 pub use export::{ArchiveKind, ExportError, ExportRequest, export};
 pub use image::{Image, ImageConfig, Layer, NoPlatform, Platform};
-pub use import::{DockerHost, ImportError, ImportFrom, Imported, SourceOptions, import};
-pub(crate) use import::{import_if_docker_has_it, import_source};
+pub(crate) use import::import_if_docker_has_it;
+pub use import::{DockerHost, ImportError, ImportFrom, Imported, SourceOptions, import, import_source};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{
     Extent, Fault, FetchError, Mirror, MirrorError, PushError, PushRequest, Pushed, RegistryOptions, RemoteManifest,

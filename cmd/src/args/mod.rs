@@ -186,8 +186,8 @@ pub struct Build {
 )]
 pub struct Run {
     /// What was built: NAME stands for the files NAME-kernel, NAME-initrd.img and NAME-cmdline, oci://NAME for what `kiln
-    /// push` sent to a registry. BACKEND, `qemu` or
-    /// `kvm`, is short for -accel
+    /// push` sent to a registry, oci-archive:FILE for what `kiln build -format oci` wrote. BACKEND, `qemu` or `kvm`, is
+    /// short for -accel
     #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present = "kernel")]
     pub words: Vec<OsString>,
     /// Number of processors

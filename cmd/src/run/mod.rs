@@ -19,24 +19,20 @@ use self::state::StateError;
 use crate::args;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::push;
 
 /// Runs a machine to its end.
 pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
     let (accel, name) = words(asked)?;
-    let remote = name.and_then(Path::to_str).filter(|name| name.starts_with(push::SCHEME));
-    // Held until the machine ends: its files are in there.
-    let _store;
-    let config = match remote {
-        Some(text) => {
-            let name = push::target(text)?;
-            let (found, store) = pulled::machine(&name, asked, global, printer)?;
-            _store = store;
+    let elsewhere = name.and_then(Path::to_str).filter(|name| pulled::is_meant(name));
+    // Held until the machine ends: its files are in its store.
+    let found = elsewhere.map(|text| pulled::machine(text, asked, global, printer)).transpose()?;
+    let config = match &found {
+        Some(pulled::Pulled { machine, prefix, .. }) => {
             let asked = args::Run {
-                kernel: asked.kernel.clone().or(Some(found.kernel)),
-                initrd: asked.initrd.clone().or(found.initrd),
-                cmdline: asked.cmdline.clone().or(Some(found.cmdline)),
-                state: asked.state.clone().or_else(|| Some(artifacts::with_suffix(&push::prefix(&name), "-state"))),
+                kernel: asked.kernel.clone().or(Some(machine.kernel.clone())),
+                initrd: asked.initrd.clone().or(machine.initrd.clone()),
+                cmdline: asked.cmdline.clone().or(Some(machine.cmdline.clone())),
+                state: asked.state.clone().or_else(|| Some(artifacts::with_suffix(prefix, "-state"))),
                 ..asked.clone()
             };
             machine_config(&asked, None)?

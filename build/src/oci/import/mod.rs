@@ -46,7 +46,7 @@ pub struct Imported {
 ///
 /// Returns the digest of its index or manifest. Errors: see [`ImportError`]; an image that is not for this platform is found
 /// out by whoever resolves it.
-pub(crate) fn import_source(
+pub fn import_source(
     source: &Source,
     platform: &Platform,
     store: &Store,
