@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::cross::Cross;
 use super::error::{PackageError, io_error};
 use super::program::Program;
 use super::recipe::{Bin, Cargo};
@@ -29,7 +30,9 @@ pub(super) fn add(cargo: &Cargo, architecture: &str, cancel: &Cancel, stage: &mu
         .args(["build", "--locked", "--message-format=json-render-diagnostics", "--package", &cargo.package])
         .args(["--profile", &cargo.profile]);
     if architecture != host_architecture() {
-        call = call.arg("--target").arg(format!("{}-unknown-linux-gnu", rust_name(architecture)));
+        let cross = Cross::find(architecture, &workspace.root, cancel)?;
+        call = call.args(["--target", &cross.target]);
+        call = cross.variable.iter().fold(call, |call, (name, value)| call.env(name, value));
     }
     for bin in &cargo.bins {
         call = call.arg("--bin").arg(&bin.bin);
@@ -132,16 +135,6 @@ fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-/// Rust's name of Go's architecture.
-fn rust_name(architecture: &str) -> &str {
-    match architecture {
-        "amd64" => "x86_64",
-        "arm64" => "aarch64",
-        "riscv64" => "riscv64gc",
         other => other,
     }
 }

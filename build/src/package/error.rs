@@ -257,6 +257,29 @@ pub enum PackageError {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// Rust has no library for the architecture.
+    #[error(
+        "this Rust cannot build for `{target}`; `rustup target add {target}` gives it what it lacks, or, for Debian's own \
+         Rust, the {architecture} edition of the package `libstd-rust-dev` or `libstd-rust-web-dev`"
+    )]
+    NoRustTarget {
+        /// Rust's name of the target.
+        target: String,
+        /// Debian's architecture.
+        architecture: String,
+    },
+    /// Nothing here links programs for the architecture.
+    #[error(
+        "linker `{linker}` is missing; install it, on Debian with `apt-get install {packages}`, or name another in `{variable}`"
+    )]
+    NoLinker {
+        /// The program.
+        linker: String,
+        /// Debian's packages with it and the C library.
+        packages: String,
+        /// Cargo's variable.
+        variable: String,
+    },
     /// Cargo made no such program.
     #[error("crate `{package}` has no program `{bin}`")]
     NoBinary {
@@ -319,6 +342,14 @@ pub enum PackageError {
     /// A pattern that no module fits.
     #[error("the kernel has no module `{pattern}`")]
     NoModule {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern that no device tree fits.
+    #[error("Debian package `{package}` has no device tree `{pattern}`")]
+    NoDeviceTree {
+        /// The package.
+        package: String,
         /// The pattern.
         pattern: String,
     },

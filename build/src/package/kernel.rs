@@ -15,7 +15,7 @@ use super::pattern::fits;
 use super::program::Program;
 use super::recipe::Kernel;
 use super::stage::Stage;
-use crate::tree::{Kind, TreePath};
+use crate::tree::{Body, Kind, TreePath};
 
 /// What all of Debian's kernel packages are called.
 const KERNEL_PREFIX: &str = "linux-image-";
@@ -69,7 +69,30 @@ pub(super) fn add(kernel: &Kernel, apt: &Apt<'_>, architecture: &str, stage: &mu
     apt.cancel.check()?;
     modules.select(&kernel.modules)?;
     apt.cancel.check()?;
-    modules.archive(stage)
+    let device_trees = device_trees(&unpacked, &package, &kernel.device_trees)?;
+    modules.archive(device_trees, stage)
+}
+
+/// The device trees that the patterns ask for, with their names in the package's folder of them.
+fn device_trees(unpacked: &Stage, package: &str, patterns: &[String]) -> Result<Vec<(TreePath, Body)>, PackageError> {
+    let prefix = [b"usr/lib/", package.as_bytes(), b"/"].concat();
+    let mut found = Vec::new();
+    for pattern in patterns {
+        let before = found.len();
+        for (path, id) in unpacked.tree.walk() {
+            let Some(name) = path.as_bytes().strip_prefix(&prefix[..]) else { continue };
+            if let Kind::File(body) = &unpacked.tree.node(id).kind
+                && fits(pattern.as_bytes(), name)
+            {
+                let folder = TreePath::root().join(b"boot").join(b"dtb");
+                found.push((name.split(|&byte| byte == b'/').fold(folder, |path, part| path.join(part)), body.clone()));
+            }
+        }
+        if found.len() == before {
+            return Err(PackageError::NoDeviceTree { package: package.to_owned(), pattern: pattern.clone() });
+        }
+    }
+    Ok(found)
 }
 
 /// The package that has the kernel: `package` itself, or the one that it depends on.
@@ -148,8 +171,8 @@ impl Modules {
         fs::read_to_string(&path).map_err(|source| io_error("read", &path, source))
     }
 
-    /// Puts what is left into the stage as `/kernel.tar`.
-    fn archive(&self, stage: &mut Stage) -> Result<(), PackageError> {
+    /// Puts what is left, and the device trees, into the stage as `/kernel.tar`.
+    fn archive(&self, device_trees: Vec<(TreePath, Body)>, stage: &mut Stage) -> Result<(), PackageError> {
         let below = TreePath::root().join(b"lib").join(b"modules").join(self.version.as_bytes());
         let mut tree = stage.new_tree();
         let mut put = |name: &str| {
@@ -165,6 +188,10 @@ impl Modules {
         }
         for name in INDEXES.into_iter().filter(|name| self.folder().join(name).is_file()) {
             put(name)?;
+        }
+        for (path, body) in device_trees {
+            let put = tree.put(&path, stage.attributes(0o644), Kind::File(body));
+            put.map_err(|source| stage.refused(source))?;
         }
         let body = stage
             .keep_with(&mut |mut file| write_tar(&tree, &mut file))

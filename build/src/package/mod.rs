@@ -7,6 +7,7 @@
 mod apt;
 mod build;
 mod cargo;
+mod cross;
 mod deb;
 mod dockerfile;
 mod error;

@@ -200,13 +200,16 @@ pub struct Debian {
 
 /// A kernel with modules.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Kernel {
     /// Debian's package, or the one that depends on the newest; `{{.Arch}}` stands for the architecture.
     pub package: String,
     /// Names or patterns of the modules to take; what they need comes along.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// Patterns of device trees to take, such as `broadcom/bcm2837-*`.
+    #[serde(default)]
+    pub device_trees: Vec<String>,
 }
 
 /// Symbolic links of one folder to one program, such as busybox.
