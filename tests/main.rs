@@ -6,6 +6,7 @@ mod harness;
 
 mod arm64;
 mod boot;
+mod bootcode;
 mod build;
 mod cache;
 mod cli;

@@ -11,6 +11,7 @@ use kiln_build::cancel::Cancel;
 use kiln_build::compat::Compat;
 use kiln_build::config::ReadOptions;
 use kiln_build::format::Format;
+use kiln_build::format::boot::Signer;
 use kiln_build::pipeline::{self, BuildRequest, Built, Destination, SbomRequest, YamlSource};
 use kiln_build::plan::{Pull, PullOptions};
 use kiln_build::source::SourceReader;
@@ -83,8 +84,8 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
         verity: asked.verity,
-        secure_boot: None,
         squashfs: asked.squashfs.squashfs.clone().unwrap_or_default(),
+        secure_boot: signer(&asked.secure_boot)?,
         sbom: sbom(asked, source_date_s)?,
     };
     if asked.yaml.dry_run {
@@ -101,6 +102,11 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         }
         Err(error) => Err(Failure::unless_interrupted(error, &cancel)),
     }
+}
+
+fn signer(asked: &args::SecureBoot) -> Result<Option<Signer>, Failure> {
+    let files = asked.secure_boot_key.as_ref().zip(asked.secure_boot_cert.as_ref());
+    Ok(files.map(|(key, certificate)| Signer::read(key, certificate)).transpose()?)
 }
 
 fn sbom(asked: &args::Build, source_date_s: i64) -> Result<Option<SbomRequest>, Failure> {

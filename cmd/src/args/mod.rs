@@ -9,6 +9,7 @@ mod linuxkit;
 mod pkg;
 mod push;
 mod sbom;
+mod secure_boot;
 mod size;
 mod squashfs;
 mod timings;
@@ -29,6 +30,7 @@ pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use push::Push;
 pub use sbom::Sbom;
+pub use secure_boot::SecureBoot;
 pub use squashfs::Squashfs;
 pub use timings::Timings;
 pub use yaml::Yaml;
@@ -170,6 +172,9 @@ pub struct Build {
     /// About squashfs images.
     #[command(flatten)]
     pub squashfs: Squashfs,
+    /// About Secure Boot.
+    #[command(flatten)]
+    pub secure_boot: SecureBoot,
     /// Where the time goes
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
     pub timings: Option<Timings>,

@@ -5,6 +5,7 @@
 //! tables behind the code. So all that could be wrong with a kernel is found here, while it is built.
 
 pub mod bios;
+mod der;
 mod kernel;
 mod pe;
 mod sign;
@@ -12,7 +13,7 @@ mod uki;
 
 use crate::tree::Body;
 
-pub use sign::Signer;
+pub use sign::{Signer, SignerError};
 pub use uki::{Uki, uki};
 
 /// Why something cannot be made to boot.

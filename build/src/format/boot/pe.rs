@@ -1,5 +1,7 @@
 //! A PE32+ file for EFI (Microsoft's "PE Format"), laid out so that offsets in the file are those in memory.
 
+use std::io;
+
 use crate::format::Extents;
 use crate::tree::Body;
 
@@ -15,6 +17,12 @@ const OPTIONAL_OFFSET: usize = PE_OFFSET + 24;
 const OPTIONAL_BYTES: usize = 240;
 const SECTIONS_OFFSET: usize = OPTIONAL_OFFSET + OPTIONAL_BYTES;
 const DIRECTORIES_OFFSET: usize = OPTIONAL_OFFSET + 112;
+
+/// The checksum, which a signature leaves out.
+pub(super) const CHECKSUM_OFFSET: u64 = OPTIONAL_OFFSET as u64 + 64;
+
+/// The place of the signatures in the file, which a signature leaves out.
+pub(super) const CERTIFICATES_OFFSET: u64 = DIRECTORIES_OFFSET as u64 + 4 * 8;
 
 const RELOCATIONS_OFFSET: usize = DIRECTORIES_OFFSET + 5 * 8;
 
@@ -67,6 +75,26 @@ pub(super) fn image(machine: u16, sections: &[Section]) -> Extents {
     fill(&mut headers, machine, sections.len(), code_bytes, at);
     extents.put_bytes(0, headers);
     extents
+}
+
+/// The same file with `certificates` at its end. Their length is a multiple of eight.
+pub(super) fn with_certificates(image: &Extents, certificates: &[u8]) -> io::Result<Extents> {
+    let mut signed = Extents::default();
+    for (at, body) in image.bodies() {
+        if at > 0 {
+            signed.put(at, body.clone());
+            continue;
+        }
+        let mut headers = vec![0; usize::try_from(body.len()).unwrap_or(0)];
+        body.read_exact_at(&mut headers, 0)?;
+        let entry = DIRECTORIES_OFFSET + 4 * 8;
+        put(&mut headers, entry, &long(image.len_bytes()));
+        put(&mut headers, entry + 4, &long(certificates.len() as u64));
+        signed.put_bytes(0, headers);
+    }
+    signed.extend_to(image.len_bytes());
+    signed.put_bytes(image.len_bytes(), certificates);
+    Ok(signed)
 }
 
 /// All but the sections.

@@ -107,3 +107,63 @@ fn an_efi_program_holds_its_parts_as_sections_with_a_table_of_them() {
         assert!(table[14..].iter().all(|number| *number == 0));
     }
 }
+
+/// The start of a bzImage of two sectors of setup code and what follows it.
+fn bzimage() -> Vec<u8> {
+    let mut file = vec![0; 0x3000];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0x1f1, &[1]);
+    put(0x1fe, &[0x55, 0xaa]);
+    put(0x202, b"HdrS");
+    put(0x206, &0x20f_u16.to_le_bytes());
+    put(0x211, &[1]);
+    put(0x22c, &0x7fff_ffff_u32.to_le_bytes());
+    put(0x238, &2047_u32.to_le_bytes());
+    put(0x258, &0x100_0000_u32.to_le_bytes());
+    put(0x260, &0x300_0800_u32.to_le_bytes());
+    file
+}
+
+fn loader(kernel: &[u8], initrd_bytes: u64, cmdline: &[u8]) -> Result<bios::Loader, FormatError> {
+    let kernel = Body::Inline(kernel.into());
+    bios::Loader::at(2048, &bios::BiosFiles { kernel, kernel_lba: 3000, initrd: Some((4000, initrd_bytes)), cmdline })
+}
+
+#[test]
+fn what_a_bios_cannot_start_is_refused_with_what_to_do() {
+    let changed = |at: usize, value: u8| {
+        let mut kernel = bzimage();
+        kernel[at] = value;
+        kernel
+    };
+    let cases: &[(Vec<u8>, u64, &[u8], &str)] = &[
+        (vec![], 0, b"", "name an image under `kernel:`"),
+        (b"FAKE-KERNEL".into(), 0, b"", "it has to be a bzImage"),
+        (b"\x7fELF\x02".into(), 0, b"", "leave out `--decompress-kernel`"),
+        (efi_kernel(0xaa64), 0, b"", "it has to be a bzImage"),
+        (changed(0x206, 9), 0, b"", "older than Linux 2.6.31"),
+        (changed(0x211, 0), 0, b"", "older than Linux 2.6.31"),
+        (changed(0x1f1, 65), 0, b"", "its length cannot be right"),
+        (changed(0x1f1, 0x17), 0, b"", "its length cannot be right"),
+        (changed(0x25c, 1), 0, b"", "its place in memory cannot be right"),
+        (changed(0x239, 0), 0, &[b'x'; 256], "256 bytes, more than the 255"),
+        (bzimage(), (0x8000_0000 - 0x400_1000) + 1, b"", "more than the 2080370688 that a BIOS can start"),
+        (bzimage(), 0, b"\xff", "the byte 0xff at 0"),
+    ];
+    for (kernel, initrd_bytes, cmdline, part) in cases {
+        let error = loader(kernel, *initrd_bytes, cmdline).expect_err(part).to_string();
+        assert!(error.contains(part), "{error}\n{part}");
+    }
+}
+
+#[test]
+fn a_bios_loader_knows_where_everything_is() {
+    let loader = loader(&bzimage(), 5000, b"quiet\n").unwrap();
+    assert_eq!(loader.boot_record()[424..], [16, 0, 0, 0, 0, 0x7c, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0]);
+    let body = loader.body();
+    assert_eq!(body.len(), 4096);
+    let table: Vec<_> = body[1948..1984].as_chunks().0.iter().map(|long| u32::from_le_bytes(*long)).collect();
+    assert_eq!(table, [3000, 0x3000, 1024, 0x400_1000, 4000, 5000, 8192, 0x8000_0000, 2052]);
+    assert!(body[1984..2048].starts_with(b"\r\nkiln: too little memory: 66 MiB are needed\0"));
+    assert!(body[2048..].starts_with(b"quiet\0\0"));
+}

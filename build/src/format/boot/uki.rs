@@ -74,7 +74,7 @@ fn os_release(tree: &Tree) -> Result<Vec<u8>, FormatError> {
 ///
 /// # Errors
 /// [`FormatError::Boot`] says why this kernel, command line or initrd cannot be started so.
-pub fn uki(parts: &Uki<'_>, _watch: Watch<'_>) -> Result<Extents, FormatError> {
+pub fn uki(parts: &Uki<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
     let Some((machine, code)) = machine(parts.architecture).zip(code(parts.architecture)) else {
         let instead = "`amd64` and `arm64` are possible";
         return Err(
@@ -100,7 +100,11 @@ pub fn uki(parts: &Uki<'_>, _watch: Watch<'_>) -> Result<Extents, FormatError> {
     sections.push(Section { name: ".linux", content: parts.kernel.clone() });
     sections.retain(|section| !section.content.is_empty());
     sections[0].content = Body::Inline(patched(code, &kernel, &sections)?.into());
-    Ok(pe::image(machine, &sections))
+    let mut image = pe::image(machine, &sections);
+    if let Some(signer) = parts.signer {
+        signer.sign(&mut image, watch)?;
+    }
+    Ok(image)
 }
 
 fn code(architecture: &str) -> Option<&'static [u8]> {

@@ -24,6 +24,7 @@
         .set    INVALID_PARAMETER, 2
         .set    UNSUPPORTED, 3
         .set    BUFFER_TOO_SMALL, 5
+        .set    COPIES, 8               // rows of the table
 
         // The frame.
         .set    VALUE, 0x60             // what a call gives back

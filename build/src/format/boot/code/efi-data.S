@@ -36,7 +36,6 @@ text_kernel:
         .string16 "the kernel gave up, EFI status "
 
 /* What the writer of the image fills in. Offsets count from the first byte of the code. */
-        .set    COPIES, 8
         .balign 8, 0
 table:
 table_pages:            .long 0         /* of 4 KiB, that the kernel and its alignment take */

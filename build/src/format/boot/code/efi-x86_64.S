@@ -33,6 +33,7 @@
         .set    INVALID_PARAMETER, 2
         .set    UNSUPPORTED, 3
         .set    BUFFER_TOO_SMALL, 5
+        .set    COPIES, 8               # rows of the table
 
         # The frame. Below VALUE are 48 bytes for calls: four homes of register arguments and two more arguments.
         .set    VALUE, 0x30             # what a call gives back
