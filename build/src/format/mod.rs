@@ -12,6 +12,7 @@ mod fingerprint;
 mod gzip;
 mod in_order;
 mod initrd;
+pub mod iso;
 mod material;
 mod oci;
 pub mod root;
@@ -38,6 +39,7 @@ pub use erofs::ErofsFault;
 pub use extents::Extents;
 pub use fat::FatError;
 pub use gzip::{Packing, Threads};
+pub use iso::{IsoError, IsoFormat};
 pub use material::{Material, Options};
 pub use sink::{FileSink, Sink, StreamSink};
 pub use squashfs::{Compression, CompressionError, Compressor, SquashfsError, SquashfsOptionError, SquashfsOptions};
@@ -60,6 +62,8 @@ pub enum Format {
     KernelSquashfs,
     /// A disk that boots by itself.
     Disk(DiskFormat),
+    /// The root as an ISO 9660 volume, with or without what starts it.
+    Iso(IsoFormat),
     /// `NAME.oci.tar`, or a stream: what `kiln push` sends, as an OCI image layout in a tar.
     Oci,
     /// `NAME.tar`, or a stream: the files of a card for a Raspberry Pi 3.
@@ -76,7 +80,7 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::KernelInitrd,
         Self::Tar,
         Self::Docker,
@@ -92,6 +96,9 @@ impl Format {
         Self::Disk(DiskFormat::Vmdk),
         Self::Oci,
         Self::Rpi3,
+        Self::Iso(IsoFormat::Kernel),
+        Self::Iso(IsoFormat::Efi),
+        Self::Iso(IsoFormat::EfiInitrd),
     ];
 
     /// Its name on the command line.
@@ -104,6 +111,7 @@ impl Format {
             Self::TarKernelInitrd => "tar-kernel-initrd",
             Self::KernelSquashfs => "kernel+squashfs",
             Self::Disk(disk) => disk.name(),
+            Self::Iso(iso) => iso.name(),
             Self::Oci => "oci",
             Self::Rpi3 => "rpi3",
         }
@@ -155,6 +163,8 @@ pub enum Part {
     Squashfs,
     /// All of [`Format::Disk`].
     Disk(DiskFormat),
+    /// The volume of [`Format::Iso`].
+    Iso(IsoFormat),
     /// All of [`Format::Oci`].
     Oci,
     /// All of [`Format::Rpi3`].
@@ -209,6 +219,9 @@ pub enum FormatError {
     /// It could not boot.
     #[error(transparent)]
     Unbootable(#[from] Unbootable),
+    /// Something has no place on an ISO.
+    #[error(transparent)]
+    Iso(#[from] IsoError),
     /// Somebody cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -233,6 +246,8 @@ impl Format {
             Self::Docker => vec![Part::Docker],
             Self::TarKernelInitrd => vec![Part::TarKernelInitrd],
             Self::Disk(disk) => vec![Part::Disk(disk)],
+            Self::Iso(IsoFormat::Kernel) => present(tree, [Part::Kernel, Part::Iso(IsoFormat::Kernel), Part::Cmdline]),
+            Self::Iso(iso) => vec![Part::Iso(iso)],
             Self::KernelInitrd => present(tree, [Part::Kernel, Part::Initrd, Part::Cmdline]),
             Self::KernelErofs => present(tree, [Part::Kernel, Part::Erofs, Part::Cmdline]),
             Self::KernelSquashfs => present(tree, [Part::Kernel, Part::Squashfs, Part::Cmdline]),
@@ -261,6 +276,7 @@ impl Part {
             Self::TarKernelInitrd => format!("{name}-initrd.tar"),
             Self::Squashfs => format!("{name}-squashfs.img"),
             Self::Disk(disk) => disk.file_name(name),
+            Self::Iso(iso) => iso.file_name(name),
             Self::Oci => format!("{name}.oci.tar"),
             Self::Rpi3 => format!("{name}.tar"),
         }
@@ -287,6 +303,7 @@ impl Part {
             Self::Docker => docker::write(tree, sink, watch),
             Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
             Self::Disk(disk) => disk.write(material, sink, watch),
+            Self::Iso(iso) => iso.write(material, sink, watch),
             Self::Oci => oci::write(material, sink, watch),
             Self::Rpi3 => rpi3::write(material, sink, watch),
             Self::Tar => tar::write(tree, sink, watch),

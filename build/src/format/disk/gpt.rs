@@ -11,13 +11,13 @@ use uuid::Uuid;
 use super::SECTOR_BYTES;
 
 #[allow(unused_imports, reason = "BIOS disks come next")]
-pub(in crate::format) use ::gpt::partition_types::{BIOS as BIOS_BOOT, EFI as EFI_SYSTEM};
+pub(in crate::format) use ::gpt::partition_types::{BASIC as BASIC_DATA, BIOS as BIOS_BOOT, EFI as EFI_SYSTEM};
 
 /// Boot record, header and table of 128 entries.
 pub(super) const HEAD_SECTORS: u64 = 34;
 
 /// The copy of table and header at the end.
-pub(super) const TAIL_SECTORS: u64 = 33;
+pub(in crate::format) const TAIL_SECTORS: u64 = 33;
 
 /// One entry of the table.
 #[derive(Debug, Clone)]

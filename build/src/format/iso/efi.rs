@@ -1,0 +1,113 @@
+//! `iso-efi` and `iso-efi-initrd`: an EFI program on a FAT volume, which a CD's catalog and a stick's partition table point to.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::kernel_iso::LABEL;
+use super::own_root::{own_root, path};
+use super::{BootImage, BootPlatform, IsoOptions, SECTOR_BYTES, SYSTEM_AREA_BYTES, Volume, uuid};
+use crate::format::boot::{BootError, Uki, uki};
+use crate::format::disk::gpt::{self, BASIC_DATA, EFI_SYSTEM, Partition, TAIL_SECTORS};
+use crate::format::fat::{self, FatFiles};
+use crate::format::fingerprint::Fingerprint;
+use crate::format::{Extents, FormatError, Material, Watch, file};
+use crate::tree::{Attributes, Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree};
+
+/// `iso-efi`: the root is the volume; the kernel is in an EFI program, which the volume shows as `boot/kernel`.
+pub(super) fn efi(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
+    let (initrd, cmdline) = own_root(material, watch)?;
+    let program = uki(&Uki::of(material, initrd, &cmdline)?, watch)?;
+    with_program(material, material.tree, &program)
+}
+
+/// `iso-efi-initrd`: kernel and the whole root as an initrd are in an EFI program, which the volume shows as files.
+pub(super) fn efi_initrd(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
+    /// No kernel takes more than 4096 bytes.
+    const CMDLINE_LIMIT_BYTES: u64 = 64 << 10;
+    let initrd = material.initrd(watch)?;
+    let cmdline = file(material.tree, CMDLINE_PATH).map(|body| body.read_up_to(CMDLINE_LIMIT_BYTES)).transpose()?;
+    let cmdline = cmdline.flatten().unwrap_or_default();
+    let program = uki(&Uki::of(material, Some(initrd.clone()), &cmdline)?, watch)?;
+    let mut tree = Tree::new(material.tree.implied_mtime_s());
+    let kernel = file(material.tree, KERNEL_PATH).ok_or(BootError::NoKernel)?;
+    for (name, body) in [("kernel", kernel.clone()), ("initrd.img", initrd), ("cmdline", Body::Inline(cmdline.into()))]
+    {
+        let attributes = Attributes::of_root(0o644, tree.implied_mtime_s());
+        let put = tree.put(&path(name), attributes, Kind::File(body));
+        put.map_err(|source| FormatError::Tree { path: name, source })?;
+    }
+    with_program(material, &tree, &program)
+}
+
+/// A volume of `tree` with an EFI system partition behind it. Files of the tree that are in `program` are told to be there.
+fn with_program(material: &Material<'_>, tree: &Tree, program: &Extents) -> Result<Extents, FormatError> {
+    let name = match material.options.architecture.as_str() {
+        "arm64" => "EFI/BOOT/BOOTAA64.EFI",
+        _ => "EFI/BOOT/BOOTX64.EFI",
+    };
+    let partition = fat::volume(&FatFiles {
+        label: "EFI",
+        files: vec![(name.into(), program.clone())],
+        time_s: tree.implied_mtime_s(),
+        ..FatFiles::default()
+    })?;
+    let at = partition.offset_of(name).unwrap_or_default();
+    let inside = [KERNEL_PATH, "kernel", "initrd.img"].map(path).into_iter().filter_map(|path| {
+        let Kind::File(body) = &tree.get(&path)?.kind else { return None };
+        let offset = at + program.bodies().find(|(_, piece)| is_same(piece, body))?.0;
+        (offset.is_multiple_of(SECTOR_BYTES) && !body.is_empty()).then_some((path, offset / SECTOR_BYTES))
+    });
+    let (elsewhere, sectors): (Vec<_>, Vec<_>) = inside.unzip();
+    let mut volume = Volume::lay_out(tree, &IsoOptions { label: LABEL, is_bootable: true, elsewhere: &elsewhere })?;
+    let sector = volume.append(&partition.extents)?;
+    for (path, inside) in elsewhere.iter().zip(sectors) {
+        volume.point(path, sector + u32::try_from(inside).unwrap_or(0));
+    }
+    let len_bytes = partition.extents.len_bytes();
+    let volume_end = u64::from(sector) * SECTOR_BYTES + len_bytes;
+    volume.boot(BootImage { platform: BootPlatform::Efi, sector, len_bytes });
+    let fingerprint = Fingerprint::of(&[(uuid(tree), program.clone())])?;
+    make_hybrid(&mut volume, u64::from(sector) * SECTOR_BYTES..volume_end, fingerprint)?;
+    Ok(volume.finish()?)
+}
+
+/// Makes it a disk, too: with a partition table in front of the volume, which leaves room for one, and a copy of it at the
+/// very end. The partitions are the same bytes as the volume and as what is started.
+fn make_hybrid(volume: &mut Volume<'_>, efi: Range<u64>, fingerprint: Fingerprint) -> Result<(), FormatError> {
+    const BLOCK_BYTES: u64 = 512;
+    const TAIL_BYTES: u64 = (TAIL_SECTORS * BLOCK_BYTES).next_multiple_of(SECTOR_BYTES);
+    let blocks = |bytes: Range<u64>| (bytes.start / BLOCK_BYTES, bytes.end / BLOCK_BYTES - 1);
+    let partitions = [
+        // As others name theirs.
+        Partition {
+            kind: BASIC_DATA,
+            guid: fingerprint.uuid("ISO 9660"),
+            sectors: blocks(SYSTEM_AREA_BYTES..efi.start),
+            name: "ISO9660",
+        },
+        Partition {
+            kind: EFI_SYSTEM,
+            guid: fingerprint.uuid("EFI system partition"),
+            sectors: blocks(efi),
+            name: "EFI System",
+        },
+    ];
+    let disk_blocks = (volume.len_bytes() + TAIL_BYTES) / BLOCK_BYTES;
+    let tables = gpt::tables(disk_blocks, fingerprint.uuid("GPT"), &partitions, [0; 440])?;
+    volume.put_system_area(&tables.head);
+    let mut tail = Extents::default();
+    tail.put_bytes(TAIL_BYTES - tables.tail.len() as u64, tables.tail);
+    volume.append(&tail)?;
+    Ok(())
+}
+
+/// Whether two bodies are the same bytes of the same place.
+fn is_same(one: &Body, other: &Body) -> bool {
+    match (one, other) {
+        (Body::Inline(one), Body::Inline(other)) => Arc::ptr_eq(one, other),
+        (Body::Spooled { spool, start, len }, Body::Spooled { spool: other, start: from, len: bytes }) => {
+            Arc::ptr_eq(spool, other) && (start, len) == (from, bytes)
+        }
+        _ => false,
+    }
+}
