@@ -1,10 +1,6 @@
-//! The kernel's command line, and what of it is meant for PID 1.
+//! What of the kernel's command line is meant for PID 1.
 
-/// Words of `/proc/cmdline`.
-#[derive(Clone, Debug, Default)]
-pub struct Cmdline {
-    words: Vec<String>,
-}
+pub use kiln_guest::cmdline::Cmdline;
 
 /// How much PID 1 says of itself. What containers print is not touched by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,56 +13,15 @@ pub enum Verbosity {
     Verbose,
 }
 
-impl Cmdline {
-    /// Splits the text at white space outside double quotes, as the kernel does.
-    pub fn parse(text: &str) -> Self {
-        let mut words = Vec::new();
-        let mut word = String::new();
-        let mut quoted = false;
-        for c in text.chars() {
-            match c {
-                '"' => quoted = !quoted,
-                c if c.is_whitespace() && !quoted => words.push(std::mem::take(&mut word)),
-                c => word.push(c),
-            }
-        }
-        words.push(word);
-        words.retain(|word| !word.is_empty());
-        Self { words }
-    }
-
-    /// Whether the bare word is there.
-    pub fn has(&self, word: &str) -> bool {
-        self.words.iter().any(|w| w == word)
-    }
-
-    /// The last value of `key=`.
-    pub fn value(&self, key: &str) -> Option<&str> {
-        self.words.iter().rev().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-    }
-
-    /// All values of `key=`, which may be lists with commas.
-    pub fn list<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.words.iter().filter_map(move |word| word.strip_prefix(key)?.strip_prefix('=')).flat_map(|v| v.split(','))
-    }
-
-    /// `module.parameter=value` words as (module, `parameter=value`).
-    pub fn module_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.words.iter().filter_map(|word| {
-            let (module, rest) = word.split_once('.')?;
-            let name_ok = module.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-            (name_ok && !module.is_empty()).then_some((module, rest))
-        })
-    }
-
+impl Verbosity {
     /// What `quiet` and `kiln.verbose` ask for; the latter wins.
-    pub fn verbosity(&self) -> Verbosity {
-        if self.has("kiln.verbose") {
-            Verbosity::Verbose
-        } else if self.has("quiet") {
-            Verbosity::Quiet
+    pub fn of(cmdline: &Cmdline) -> Self {
+        if cmdline.has("kiln.verbose") {
+            Self::Verbose
+        } else if cmdline.has("quiet") {
+            Self::Quiet
         } else {
-            Verbosity::Normal
+            Self::Normal
         }
     }
 }
@@ -76,27 +31,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_whole_and_the_last_value_wins() {
-        let cmdline = Cmdline::parse("console=tty0 quietly x=1 console=ttyS0\n");
-        assert!(!cmdline.has("quiet"));
-        assert_eq!(cmdline.value("console"), Some("ttyS0"));
-        assert_eq!(cmdline.value("con"), None);
-        assert_eq!(cmdline.verbosity(), Verbosity::Normal);
-    }
-
-    #[test]
-    fn quotes_keep_white_space() {
-        let cmdline = Cmdline::parse("dyndbg=\"file a +p\" quiet");
-        assert_eq!(cmdline.value("dyndbg"), Some("file a +p"));
-        assert_eq!(cmdline.verbosity(), Verbosity::Quiet);
-    }
-
-    #[test]
-    fn parameters_go_to_their_module() {
-        let cmdline =
-            Cmdline::parse("virtio_net.napi_tx=0 root=/dev/x.y=1 .a=b modprobe.blacklist=a,b modprobe.blacklist=c");
-        let parameters: Vec<_> = cmdline.module_parameters().filter(|(module, _)| *module != "modprobe").collect();
-        assert_eq!(parameters, [("virtio_net", "napi_tx=0")]);
-        assert_eq!(cmdline.list("modprobe.blacklist").collect::<Vec<_>>(), ["a", "b", "c"]);
+    fn the_word_that_says_more_wins() {
+        for (text, verbosity) in
+            [("quietly", Verbosity::Normal), ("x quiet", Verbosity::Quiet), ("kiln.verbose quiet", Verbosity::Verbose)]
+        {
+            assert_eq!(Verbosity::of(&Cmdline::parse(text)), verbosity, "{text}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! The program `modprobe`, as the kernel calls it: `modprobe -q -- NAME`.
 
-use std::fs;
 use std::process::ExitCode;
 
 use crate::cmdline::Cmdline;
@@ -11,7 +10,7 @@ use crate::{chain, fail};
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
     let (options, names): (Vec<String>, Vec<String>) = arguments.partition(|word| word.starts_with('-'));
     let quiet = options.iter().any(|option| !option.starts_with("--") && option.contains('q'));
-    let cmdline = Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let cmdline = Cmdline::of_kernel();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let problem = match Loader::new(&release, &cmdline).load(&names) {

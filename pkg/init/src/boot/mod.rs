@@ -6,8 +6,6 @@ mod keep;
 mod mounts;
 mod root;
 
-use std::fs;
-
 use kiln_guest::netlink::Uevents;
 
 pub use self::console::{Console, last_words};
@@ -33,8 +31,8 @@ pub struct Booted {
 pub fn boot() -> Booted {
     let left_initial_root = root::leave_initial();
     let mut problems = mounts::first();
-    let cmdline = Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
-    let mut console = Console::open(cmdline.verbosity());
+    let cmdline = Cmdline::of_kernel();
+    let mut console = Console::open(Verbosity::of(&cmdline));
     if let Err(error) = left_initial_root {
         console.trouble(&format!("cannot leave the initial root, containers may not start: {}", crate::chain(&error)));
     }
