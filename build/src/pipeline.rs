@@ -515,7 +515,7 @@ fn write(
     match &request.destination {
         Destination::Folder { folder, name } => {
             let mut outputs = Outputs::begin(folder)?;
-            for (format, part, file) in all_parts(request, material.tree, name)? {
+            for (format, part, file) in all_parts(request, material, name)? {
                 Writing { request, material, scratch, timer, format, part }.to_file(&file, &mut outputs)?;
             }
             request.cancel.check()?;
@@ -539,9 +539,10 @@ fn write(
 
 /// The parts of all formats and their files. What several hold, such as the kernel, is written once; of two that would be
 /// one file, the one that has another name for such cases gets it.
-fn all_parts(request: &BuildRequest<'_>, tree: &Tree, name: &str) -> Result<Vec<(Format, Part, String)>, BuildError> {
+fn all_parts(request: &BuildRequest<'_>, material: &Material<'_>, name: &str) -> Result<Vec<(Format, Part, String)>, BuildError> {
+    let parts = |format: &Format| format.parts(material.tree).into_iter().chain(format.root_parts(material));
     let wanted: Vec<(Format, Part)> =
-        request.formats.iter().flat_map(|format| format.parts(tree).into_iter().map(|part| (*format, part))).collect();
+        request.formats.iter().flat_map(|format| parts(format).map(|part| (*format, part))).collect();
     let mut all: Vec<(Format, Part, String)> = Vec::new();
     for &(format, part) in &wanted {
         let file = part.file_name(name);

@@ -40,7 +40,7 @@ pub struct Packing<'a> {
 
 /// How many threads pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Threads(NonZeroUsize);
+pub struct Threads(pub(super) NonZeroUsize);
 
 impl Threads {
     /// Most threads: they keep memory below 64 MiB, and the one that reads cannot feed more.

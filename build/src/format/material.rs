@@ -4,6 +4,7 @@
 use std::cell::OnceCell;
 
 use super::boot::Signer;
+use super::root::{self, RootImage, RootOn};
 use super::{FormatError, Packing, SquashfsOptions, Watch, initrd};
 use crate::compat::Compat;
 use crate::tree::{Body, Tree};
@@ -48,12 +49,13 @@ pub struct Material<'a> {
     /// How bytes are packed.
     pub packing: Packing<'a>,
     initrd: OnceCell<Body>,
+    roots: [OnceCell<RootImage>; 3],
 }
 
 impl<'a> Material<'a> {
     /// Material for any number of parts.
     pub fn new(tree: &'a Tree, options: &'a Options, packing: Packing<'a>) -> Self {
-        Self { tree, options, packing, initrd: OnceCell::new() }
+        Self { tree, options, packing, initrd: OnceCell::new(), roots: Default::default() }
     }
 
     /// The initrd as `NAME-initrd.img` holds it, in a spool: for formats that must know its length before they write it.
@@ -63,5 +65,19 @@ impl<'a> Material<'a> {
         }
         let packed = super::spooled(watch, |sink| initrd::write(self, sink, watch))?;
         Ok(self.initrd.get_or_init(|| packed).clone())
+    }
+
+    /// The root as a file for a disk, made once: for formats that must know its length or its root hash.
+    pub(super) fn root(&self, on: RootOn, watch: Watch<'_>) -> Result<&RootImage, FormatError> {
+        let place = match on {
+            RootOn::Squashfs => &self.roots[0],
+            RootOn::Erofs => &self.roots[1],
+            RootOn::Iso => &self.roots[2],
+        };
+        if let Some(made) = place.get() {
+            return Ok(made);
+        }
+        let made = root::image(self, on, watch)?;
+        Ok(place.get_or_init(|| made))
     }
 }

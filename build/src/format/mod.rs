@@ -21,6 +21,7 @@ mod sink;
 mod squashfs;
 mod tar;
 mod tar_kernel_initrd;
+pub mod verity;
 
 use std::fmt;
 use std::io::{self, BufWriter, Write};
@@ -41,6 +42,7 @@ pub use fat::FatError;
 pub use gzip::{Packing, Threads};
 pub use iso::{IsoError, IsoFormat};
 pub use material::{Material, Options};
+pub use root::RootOn;
 pub use sink::{FileSink, Sink, StreamSink};
 pub use squashfs::{Compression, CompressionError, Compressor, SquashfsError, SquashfsOptionError, SquashfsOptions};
 pub use tar::write as write_tar;
@@ -169,6 +171,10 @@ pub enum Part {
     Oci,
     /// All of [`Format::Rpi3`].
     Rpi3,
+    /// What gets at a root on a disk where the kernel alone cannot.
+    RootInitrd(RootOn),
+    /// The kernel's command line with what it must say about a root on a disk.
+    RootCmdline(RootOn),
 }
 
 /// Why a part cannot be written.
@@ -257,6 +263,26 @@ impl Format {
     }
 }
 
+impl Format {
+    /// What `material` needs beside [`parts`](Self::parts) for the root that this format puts on a disk of its own: words of
+    /// the command line, and where the kernel cannot get at the root alone an initrd. The original has neither.
+    pub fn root_parts(self, material: &Material<'_>) -> Vec<Part> {
+        let on = match self {
+            Self::KernelErofs => RootOn::Erofs,
+            Self::KernelSquashfs => RootOn::Squashfs,
+            _ => return Vec::new(),
+        };
+        let has_kernel = file(material.tree, KERNEL_PATH).is_some_and(|kernel| !kernel.is_empty());
+        let alone = material.options.compat.is_linuxkit() && !material.options.verity;
+        let parts = [Part::RootInitrd(on), Part::RootCmdline(on)];
+        let wanted = |part: &Part| match part {
+            Part::RootInitrd(on) => root::needs_boot_initrd(material, *on),
+            _ => true,
+        };
+        parts.into_iter().filter(|part| has_kernel && !alone && wanted(part)).collect()
+    }
+}
+
 /// The parts that are not a copy of a file which is not there or empty.
 fn present<const N: usize>(tree: &Tree, parts: [Part; N]) -> Vec<Part> {
     let has = |part: &Part| part.copied_path().is_none_or(|path| file(tree, path).is_some_and(|body| !body.is_empty()));
@@ -279,6 +305,8 @@ impl Part {
             Self::Iso(iso) => iso.file_name(name),
             Self::Oci => format!("{name}.oci.tar"),
             Self::Rpi3 => format!("{name}.tar"),
+            Self::RootInitrd(on) => format!("{name}-{}-initrd.img", on.name()),
+            Self::RootCmdline(on) => format!("{name}-{}-cmdline", on.name()),
         }
     }
 
@@ -299,7 +327,11 @@ impl Part {
                 body.map_or(Ok(()), |body| copy(body, sink, watch))
             }
             Self::Initrd => initrd::write(material, sink, watch),
-            Self::Erofs => erofs::write(material, sink, watch),
+            Self::Erofs => root::write(material, RootOn::Erofs, sink, watch),
+            Self::RootInitrd(on) => {
+                root::boot_initrd(material, on, watch)?.map_or(Ok(()), |body| copy(&body, sink, watch))
+            }
+            Self::RootCmdline(on) => Ok(sink.write_all(&root::disk_cmdline(material, on, watch)?)?),
             Self::Docker => docker::write(tree, sink, watch),
             Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
             Self::Disk(disk) => disk.write(material, sink, watch),
@@ -307,7 +339,7 @@ impl Part {
             Self::Oci => oci::write(material, sink, watch),
             Self::Rpi3 => rpi3::write(material, sink, watch),
             Self::Tar => tar::write(tree, sink, watch),
-            Self::Squashfs => squashfs::write(material, sink, watch),
+            Self::Squashfs => root::write(material, RootOn::Squashfs, sink, watch),
         }
     }
 
@@ -319,6 +351,8 @@ impl Part {
         };
         match self.copied_path() {
             Some(path) => file(tree, path).map_or(0, Body::len),
+            // A few modules, or some words.
+            None if matches!(self, Self::RootInitrd(_) | Self::RootCmdline(_)) => 0,
             None => tree.walk().map(len).sum(),
         }
     }

@@ -1,16 +1,22 @@
 //! What lets a kernel take its root from a disk or CD: words of its command line and, where drivers are modules, a small
 //! initrd that loads them, finds the root and hands over to it. With dm-verity it also checks what it hands over to.
 
+mod image;
 mod modules;
 
 use kiln_abi::{ROOT_MODULES, ROOT_PROGRAM};
 
 use super::{FormatError, Material, Watch, cpio, file, gzip, spooled};
 use crate::tree::{Attributes, Body, CMDLINE_PATH, Kind, Tree, TreeError, TreePath};
+pub use image::RootImage;
+pub(super) use image::{image, write};
 use modules::{Drivers, Load};
 
 /// Longest command line that is read. No kernel takes more than 4096 bytes.
 const CMDLINE_LIMIT_BYTES: u64 = 64 << 10;
+
+/// Where a root is that has a disk of its own.
+const DISK: &str = "/dev/vda";
 
 /// What a root on a disk or CD is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +36,15 @@ impl RootOn {
             Self::Squashfs => "squashfs",
             Self::Erofs => "erofs",
             Self::Iso => "iso9660",
+        }
+    }
+
+    /// What files that belong to it have in their names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Squashfs => "squashfs",
+            Self::Erofs => "erofs",
+            Self::Iso => "iso",
         }
     }
 
@@ -168,6 +183,13 @@ pub fn cmdline(material: &Material<'_>, on: RootOn, root: RootWords<'_>) -> Resu
         add(format!("roothash={hash}"));
     }
     Ok(cmdline)
+}
+
+/// The command line for a root that is the first virtio disk.
+pub(super) fn disk_cmdline(material: &Material<'_>, on: RootOn, watch: Watch<'_>) -> Result<Vec<u8>, FormatError> {
+    let image = material.options.verity.then(|| material.root(on, watch)).transpose()?;
+    let roothash = image.and_then(|image| image.roothash.as_deref());
+    cmdline(material, on, RootWords { device: DISK, roothash })
 }
 
 fn has(cmdline: &[u8], start: &[u8]) -> bool {
