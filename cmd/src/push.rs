@@ -20,12 +20,19 @@ pub const SCHEME: &str = "oci://";
 /// Packs the files of a machine into the store and pushes them.
 pub fn push(asked: &args::Push, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
     let target = target(&asked.target)?;
-    let Boot::Linux { kernel, initrd, cmdline } = artifacts::find(&artifacts::Asked {
+    let found = artifacts::find(&artifacts::Asked {
         name: Some(PathBuf::from(&asked.name)),
         kernel: asked.kernel.clone(),
         initrd: asked.initrd.clone(),
         cmdline: asked.cmdline.clone(),
+        root: None,
     })?;
+    if let Some(root) = found.root {
+        let failure =
+            Failure::new(format!("`{}` is a root on a disk, which has no place in a registry", root.display()));
+        return Err(failure.hint("`kiln build -format kernel+initrd` makes a root that has one"));
+    }
+    let Boot::Linux { kernel, initrd, cmdline } = found.boot;
     let files = MachineFiles { kernel, initrd, cmdline, architecture: asked.arch.clone() };
     let registry = surroundings::registries(global, &variable)?;
     let cancel = cancel_on_signals()?;

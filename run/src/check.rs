@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use crate::boot::{self, inspect};
+use crate::boot::{self, inspect, unpacked_bytes};
 use crate::config::{Boot, Disk, MachineConfig};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
 
@@ -29,6 +29,7 @@ const WORKING_MIB: u64 = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedMachine {
     config: MachineConfig,
+    doubts: Vec<Doubt>,
 }
 
 impl CheckedMachine {
@@ -37,10 +38,30 @@ impl CheckedMachine {
         &self.config
     }
 
+    /// What may go wrong all the same.
+    pub fn doubts(&self) -> &[Doubt] {
+        &self.doubts
+    }
+
     /// Guest memory in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.config.memory_mib * MIB
     }
+}
+
+/// Something that goes wrong with most guests, but not with all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// A root in memory may fill half of it, and this one unpacks to more.
+    #[error(
+        "the initrd unpacks to {unpacked_mib} MiB, and most kernels give a root in RAM half of the memory: `-mem {needed_mib}` is enough; `kiln build -format kernel+squashfs` leaves the root on a disk"
+    )]
+    HalfOfMemory {
+        /// What it unpacks to.
+        unpacked_mib: u64,
+        /// Memory that is surely enough.
+        needed_mib: u64,
+    },
 }
 
 /// All that is wrong with a description, at least one thing.
@@ -92,6 +113,18 @@ pub enum Fault {
         /// Asked for.
         mib: u64,
         /// Needed at least.
+        needed_mib: u64,
+    },
+    /// Too little memory for what the RAM disk unpacks to.
+    #[error(
+        "{mib} MiB of memory are too few: the initrd unpacks to {unpacked_mib} MiB; give at least `-mem {needed_mib}`, or leave the root on a disk: `kiln build -format kernel+squashfs`"
+    )]
+    MemoryForRoot {
+        /// Asked for.
+        mib: u64,
+        /// What the RAM disk unpacks to.
+        unpacked_mib: u64,
+        /// Surely enough.
         needed_mib: u64,
     },
     /// A kernel that no amount of memory makes room for.
@@ -184,12 +217,17 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     }
     let kernel_end = check_kernel(kernel, &mut faults);
     let initrd_bytes = initrd.as_deref().map_or(Some(0), |path| check_initrd(path, &mut faults));
+    let mut doubts = Vec::new();
     if let (true, Some(kernel_end), Some(initrd_bytes)) = (has_memory, kernel_end, initrd_bytes) {
+        let before = faults.len();
         check_room(config, kernel_end, initrd_bytes, &mut faults);
+        if faults.len() == before {
+            check_root_room(config, kernel_end, initrd_bytes, &mut faults, &mut doubts);
+        }
     }
     check_disks(&config.disks, &config.state_dir, &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
-    if faults.is_empty() { Ok(CheckedMachine { config: config.clone() }) } else { Err(Faults(faults)) }
+    if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
 }
 
 /// Whether kernel and RAM disk fit into memory, below the hole for devices.
@@ -203,6 +241,36 @@ fn check_room(config: &MachineConfig, kernel_end: u64, initrd_bytes: u64, faults
         faults.push(Fault::Initrd { path: initrd.clone().unwrap_or_default(), bytes: initrd_bytes });
     } else if config.memory_mib < needed_mib {
         faults.push(Fault::MemoryForBoot { mib: config.memory_mib, needed_mib });
+    }
+}
+
+/// Whether there is room for what the RAM disk unpacks to, beside itself: it is freed only afterwards.
+fn check_root_room(
+    config: &MachineConfig,
+    kernel_end: u64,
+    initrd_bytes: u64,
+    faults: &mut Vec<Fault>,
+    doubts: &mut Vec<Doubt>,
+) {
+    let Boot::Linux { initrd: Some(initrd), cmdline, .. } = &config.boot else { return };
+    let unpacked = match unpacked_bytes(initrd) {
+        Ok(unpacked) => unpacked,
+        Err(source) => return faults.push(Fault::File { role: "initrd", path: initrd.clone(), source }),
+    };
+    let mib_of = |bytes: u64| bytes.div_ceil(MIB).saturating_add(WORKING_MIB);
+    let (mib, unpacked_mib) = (config.memory_mib, unpacked.div_ceil(MIB));
+    let without_root = kernel_end.saturating_add(initrd_bytes);
+    let least_mib = mib_of(without_root.saturating_add(unpacked));
+    // The kernel's list of pages takes a sixty-fourth of all memory.
+    let whole = without_root.saturating_add(unpacked.saturating_mul(2));
+    let enough_mib = mib_of(whole.saturating_add(whole / 48)).next_multiple_of(16);
+    // With one of these words the root has no limit of its own.
+    let has_no_limit =
+        cmdline.split_ascii_whitespace().any(|word| word.starts_with("root=") || word == "rootfstype=ramfs");
+    if mib < least_mib {
+        faults.push(Fault::MemoryForRoot { mib, unpacked_mib, needed_mib: enough_mib });
+    } else if mib < enough_mib && !has_no_limit {
+        doubts.push(Doubt::HalfOfMemory { unpacked_mib, needed_mib: enough_mib });
     }
 }
 
@@ -474,5 +542,30 @@ mod tests {
         for (fault, expected) in faults.iter().zip(expected) {
             assert!(fault.contains(expected), "{fault} / {expected}");
         }
+    }
+
+    #[test]
+    fn memory_for_what_an_initrd_unpacks_to_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let initrd = folder.path().join("initrd");
+        let mut packer = flate2::write::GzEncoder::new(fs::File::create(&initrd).unwrap(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packer, &vec![0; 60 << 20]).unwrap();
+        packer.finish().unwrap();
+        let mut config = machine(&folder);
+        let Boot::Linux { initrd: asked, .. } = &mut config.boot;
+        *asked = Some(initrd);
+        config.memory_mib = 64;
+        let faults = faults(&config);
+        assert!(faults[0].contains("unpacks to 60 MiB") && faults[0].contains("kernel+squashfs"), "{faults:?}");
+        config.memory_mib = 110;
+        let checked = check(&config).unwrap();
+        let [Doubt::HalfOfMemory { unpacked_mib: 60, needed_mib }] = checked.doubts() else { panic!("no doubt") };
+        assert!((120..200).contains(needed_mib), "{needed_mib}");
+        config.memory_mib = *needed_mib;
+        assert!(check(&config).unwrap().doubts().is_empty());
+        config.memory_mib = 110;
+        let Boot::Linux { cmdline, .. } = &mut config.boot;
+        *cmdline = "rootfstype=ramfs".into();
+        assert!(check(&config).unwrap().doubts().is_empty());
     }
 }

@@ -8,6 +8,7 @@ mod inspect;
 mod linuxkit;
 mod pkg;
 mod push;
+mod root;
 mod sbom;
 mod secure_boot;
 mod size;
@@ -29,6 +30,7 @@ pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use push::Push;
+pub use root::RootFlags;
 pub use sbom::Sbom;
 pub use secure_boot::SecureBoot;
 pub use squashfs::Squashfs;
@@ -190,9 +192,9 @@ pub struct Build {
                   was stopped."
 )]
 pub struct Run {
-    /// What was built: NAME stands for the files NAME-kernel, NAME-initrd.img and NAME-cmdline, oci://NAME for what `kiln
-    /// push` sent to a registry, oci-archive:FILE for what `kiln build -format oci` wrote. BACKEND, `qemu` or `kvm`, is
-    /// short for -accel
+    /// What was built: NAME stands for the files NAME-kernel, NAME-cmdline and NAME-initrd.img, or for a root on a disk
+    /// NAME-squashfs.img, NAME-erofs.img or NAME.iso; oci://NAME for what `kiln push` sent to a registry, oci-archive:FILE for
+    /// what `kiln build -format oci` wrote. BACKEND, `qemu` or `kvm`, is short for -accel
     #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present = "kernel")]
     pub words: Vec<OsString>,
     /// Number of processors
@@ -201,7 +203,8 @@ pub struct Run {
     /// Memory in MiB, or with a unit: 512M, 4G
     #[arg(long, value_name = "SIZE", default_value = "1024", value_parser = size::memory_mib)]
     pub mem: u64,
-    /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. Repeatable
+    /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. Repeatable; a root on a
+    /// disk comes before them
     #[arg(long, value_name = "[file=]PATH[,size=1G][,format=raw][,readonly]")]
     pub disk: Vec<DiskSpec>,
     /// Ask the registry for oci://NAME even when it is in the store
@@ -216,6 +219,9 @@ pub struct Run {
     /// Kernel command line [default: what NAME-cmdline holds]
     #[arg(long, visible_alias = "append", value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
+    /// Where the root is.
+    #[command(flatten)]
+    pub root: RootFlags,
     /// Folder for what the machine keeps: disks without a file, a lock [default: NAME-state]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_run::config::Boot;
 
+use super::roots::{self, RootFiles, RootForm};
 use crate::failure::Failure;
 
 /// Longest command line that is read. x86's kernel takes 2048 bytes, others some more.
@@ -22,6 +23,17 @@ pub struct Asked {
     pub initrd: Option<PathBuf>,
     /// `-cmdline`.
     pub cmdline: Option<String>,
+    /// `-squashfs` and its like.
+    pub root: Option<RootForm>,
+}
+
+/// What there is to boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Kernel, initrd and command line.
+    pub boot: Boot,
+    /// The root, where it is a disk of its own: the machine's first.
+    pub root: Option<PathBuf>,
 }
 
 /// Why there is nothing to boot.
@@ -53,25 +65,47 @@ fn missing_files(files: &[PathBuf]) -> String {
 }
 
 /// Finds and opens, once, everything that is to be booted. A `NAME-cmdline` may be missing: a build leaves none that is
-/// empty.
-pub fn find(asked: &Asked) -> Result<Boot, Failure> {
-    let named = |suffix: &str| asked.name.as_deref().map(|name| with_suffix(name, suffix));
+/// empty. A root on a disk is taken when it is asked for, when NAME is its file, or when there is no whole initrd.
+pub fn find(asked: &Asked) -> Result<Found, Failure> {
+    let of_file = asked.name.as_deref().filter(|_| asked.kernel.is_none()).and_then(roots::of_file);
+    let (name, form) = match of_file {
+        Some((name, form)) if asked.root.is_none_or(|root| root == form) => (Some(name), Some(form)),
+        _ => (asked.name.clone(), asked.root),
+    };
+    let named = |suffix: &str| name.as_deref().map(|name| with_suffix(name, suffix));
+    let whole = asked.initrd.clone().or_else(|| named("-initrd.img"));
+    let root = name.as_deref().and_then(|name| root(name, form, whole.as_deref()));
     let kernel = asked.kernel.clone().or_else(|| named("-kernel"));
-    let initrd = asked.initrd.clone().or_else(|| named("-initrd.img"));
-    let files: Vec<&PathBuf> = kernel.iter().chain(&initrd).collect();
+    let initrd = match &root {
+        None => whole,
+        Some(root) => asked.initrd.clone().or_else(|| Some(root.initrd.clone()).filter(|initrd| initrd.exists())),
+    };
+    let disk = root.as_ref().map(|root| root.disk.clone());
+    let files: Vec<&PathBuf> = kernel.iter().chain(&initrd).chain(&disk).collect();
     let missing: Vec<PathBuf> = files.iter().filter(|path| !path.exists()).map(|path| (*path).clone()).collect();
     if !missing.is_empty() {
-        return Err(Failure::new(ArtifactError::Missing(missing)).hints(way_to(asked)));
+        return Err(Failure::new(ArtifactError::Missing(missing)).hints(way_to(asked, root.as_ref())));
     }
     files.into_iter().try_for_each(|path| readable(path))?;
-    let cmdline = match (&asked.cmdline, named("-cmdline")) {
+    let own = root.as_ref().map(|root| root.cmdline.clone()).filter(|path| path.exists());
+    let cmdline = match (&asked.cmdline, own.or_else(|| named("-cmdline"))) {
         (Some(given), _) => given.clone(),
         (None, Some(path)) => read_cmdline(&path)?,
         (None, None) => String::new(),
     };
+    let cmdline = root.as_ref().map_or(cmdline.clone(), |root| root.form.with_root(&cmdline));
     // The command line parser insists on a name or a kernel.
     let kernel = kernel.ok_or(ArtifactError::Missing(vec![]))?;
-    Ok(Boot::Linux { kernel, initrd, cmdline })
+    Ok(Found { boot: Boot::Linux { kernel, initrd, cmdline }, root: disk })
+}
+
+/// The root that a build called `name` has on a disk, if that is what to boot.
+fn root(name: &Path, form: Option<RootForm>, whole_initrd: Option<&Path>) -> Option<RootFiles> {
+    match form {
+        Some(form) => Some(form.files(name)),
+        None if whole_initrd.is_some_and(Path::exists) => None,
+        None => RootForm::ALL.into_iter().map(|form| form.files(name)).find(|files| files.disk.is_file()),
+    }
 }
 
 /// `demo/minimal` and `-kernel` make `demo/minimal-kernel`.
@@ -82,7 +116,7 @@ pub fn with_suffix(name: &Path, suffix: &str) -> PathBuf {
 }
 
 /// What the user most likely has to do, told from what is there instead.
-fn way_to(asked: &Asked) -> Option<String> {
+fn way_to(asked: &Asked, root: Option<&RootFiles>) -> Option<String> {
     let name = asked.name.as_deref()?;
     let is_yaml = |path: &Path| path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
     if is_yaml(name) {
@@ -90,14 +124,24 @@ fn way_to(asked: &Asked) -> Option<String> {
         return Some(format!("`kiln build {}` first, then `kiln run {}`", name.display(), stem(&built)));
     }
     if name.is_file() {
-        return Some(format!("`{}` itself is a file; disk images and ISOs cannot be booted yet", name.display()));
+        let text = format!(
+            "`{}` is booted with the kernel beside it, as `-format kernel+squashfs` and its like leave it; disk images and ISOs with a boot loader cannot be booted yet",
+            name.display()
+        );
+        return Some(text);
     }
+    let format = root.map(|root| match root.form {
+        RootForm::Squashfs => " -format kernel+squashfs",
+        RootForm::Erofs => " -format kernel+erofs",
+        RootForm::Iso => " -format kernel+iso",
+    });
+    let format = format.unwrap_or_default();
     let yaml = ["", "examples/"]
         .iter()
         .flat_map(|folder| ["yml", "yaml"].map(|ending| format!("{folder}{}.{ending}", stem(name))))
         .find(|path| Path::new(path).is_file());
     let yaml = yaml.unwrap_or_else(|| format!("{}.yml", name.display()));
-    Some(format!("`kiln build {yaml}` makes them; `kiln run --help` tells what is looked for"))
+    Some(format!("`kiln build{format} {yaml}` makes them; `kiln run --help` tells what is looked for"))
 }
 
 fn stem(path: &Path) -> String {
@@ -162,7 +206,7 @@ mod tests {
             fs::write(folder.path().join(file), "x").unwrap();
         }
         let found = |asked: Asked| {
-            let Boot::Linux { kernel, initrd, cmdline } = find(&asked).unwrap();
+            let Boot::Linux { kernel, initrd, cmdline } = find(&asked).unwrap().boot;
             let file = |path: PathBuf| stem(&path);
             (file(kernel), initrd.map(file), cmdline)
         };
@@ -173,5 +217,44 @@ mod tests {
         assert_eq!(found(asked), ("other".into(), Some("vm-initrd.img".into()), "console=ttyS0".into()));
         let asked = Asked { kernel: other, cmdline: Some("quiet".into()), ..Asked::default() };
         assert_eq!(found(asked), ("other".into(), None, "quiet".into()));
+    }
+
+    #[test]
+    fn a_root_that_is_asked_for_and_missing_is_named_with_its_format() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("vm-kernel"), "k").unwrap();
+        fs::write(folder.path().join("vm-initrd.img"), "i").unwrap();
+        let failure = find(&Asked { root: Some(RootForm::Erofs), ..named(folder.path()) }).unwrap_err();
+        assert!(failure.error.to_string().contains("vm-erofs.img` is not there"), "{}", failure.error);
+        assert!(failure.hints[0].contains("-format kernel+erofs"), "{:?}", failure.hints);
+    }
+
+    #[test]
+    fn a_root_on_a_disk_is_found_where_there_is_no_whole_initrd() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let found = |asked: Asked| {
+            let Found { boot: Boot::Linux { initrd, cmdline, .. }, root } = find(&asked).unwrap();
+            (initrd.map(|path| stem(&path)), cmdline, root.map(|path| stem(&path)))
+        };
+        let squashfs = Some("vm-squashfs.img".to_owned());
+        write("vm-kernel", "k");
+        write("vm-cmdline", "quiet");
+        write("vm-squashfs.img", "s");
+        write("vm.iso", "s");
+        let plain = "quiet root=/dev/vda rootfstype=squashfs ro";
+        assert_eq!(found(named(folder.path())), (None, plain.into(), squashfs.clone()));
+        let by_file = Asked { name: Some(folder.path().join("vm.iso")), ..Asked::default() };
+        assert_eq!(found(by_file).2, Some("vm.iso".into()));
+        write("vm-squashfs-cmdline", "quiet root=/dev/vda roothash=1");
+        write("vm-squashfs-initrd.img", "i");
+        let own =
+            (Some("vm-squashfs-initrd.img".to_owned()), "quiet root=/dev/vda roothash=1".into(), squashfs.clone());
+        assert_eq!(found(named(folder.path())), own);
+        write("vm-initrd.img", "i");
+        assert_eq!(found(named(folder.path())), (Some("vm-initrd.img".into()), "quiet".into(), None));
+        assert_eq!(found(Asked { root: Some(RootForm::Squashfs), ..named(folder.path()) }), own);
+        let given = Asked { root: Some(RootForm::Iso), cmdline: Some(String::new()), ..named(folder.path()) };
+        assert_eq!(found(given).1, "root=/dev/vda rootfstype=iso9660 ro");
     }
 }

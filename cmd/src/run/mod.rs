@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 mod pulled;
+pub mod roots;
 mod signals;
 mod start;
 mod state;
@@ -40,6 +41,9 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
         None => machine_config(asked, name)?,
     };
     let machine = checked(&config)?;
+    for doubt in machine.doubts() {
+        printer.note(&doubt.to_string());
+    }
     let facts = Facts::read();
     let choice = host::choose(accel, &facts).map_err(|refusal| {
         let hints = refusal.hints();
@@ -101,15 +105,23 @@ fn words(asked: &args::Run) -> Result<(Accel, Option<&Path>), Failure> {
 }
 
 fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfig, Failure> {
-    let boot = artifacts::find(&artifacts::Asked {
+    if asked.root.form().is_some() && name.is_none() {
+        let failure = Failure::usage("`-squashfs`, `-erofs` and `-iso` need a NAME, whose root they choose");
+        return Err(failure.hint("`-disk FILE,readonly -cmdline \"root=/dev/vda ro\"` takes any file as root"));
+    }
+    let artifacts::Found { boot, root } = artifacts::find(&artifacts::Asked {
         name: name.map(Path::to_path_buf),
         kernel: asked.kernel.clone(),
         initrd: asked.initrd.clone(),
         cmdline: asked.cmdline.clone(),
+        root: asked.root.form(),
     })?;
-    let prefix = name.or(asked.kernel.as_deref()).unwrap_or(Path::new("machine"));
+    let built = name.and_then(roots::of_file).filter(|_| root.is_some()).map(|(built, _)| built);
+    let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine"));
     let state_dir = asked.state.clone().unwrap_or_else(|| artifacts::with_suffix(prefix, "-state"));
-    let disks = asked.disk.iter().enumerate().map(|(at, spec)| disk(at, spec, &state_dir)).collect();
+    let root = root.map(|path| Disk { path, size_bytes: None, format: DiskFormat::Raw, read_only: true });
+    let disks = asked.disk.iter().enumerate().map(|(at, spec)| disk(at, spec, &state_dir));
+    let disks = root.into_iter().chain(disks).collect();
     Ok(MachineConfig {
         cpus: asked.cpus,
         memory_mib: asked.mem,
@@ -160,6 +172,7 @@ mod tests {
             kernel: None,
             initrd: None,
             cmdline: None,
+            root: args::RootFlags::default(),
             state: None,
             accel,
             no_reboot: false,

@@ -4,6 +4,7 @@
 mod bzimage;
 mod cache;
 mod image;
+mod initrd;
 mod linux64;
 mod memory_map;
 mod pvh;
@@ -19,6 +20,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 pub use self::cache::KernelCache;
 pub use self::image::{Image, ImageKind, NotAKernel, inspect};
+pub use self::initrd::unpacked_bytes;
 pub use self::unpack::Error as UnpackError;
 use crate::hv::{Entry, segments};
 use crate::layout::{COMMAND_LINE_MAX, COMMAND_LINE_START, GDT_START, KERNEL_START, LOW_RAM_LIMIT};
