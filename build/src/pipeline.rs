@@ -539,7 +539,11 @@ fn write(
 
 /// The parts of all formats and their files. What several hold, such as the kernel, is written once; of two that would be
 /// one file, the one that has another name for such cases gets it.
-fn all_parts(request: &BuildRequest<'_>, material: &Material<'_>, name: &str) -> Result<Vec<(Format, Part, String)>, BuildError> {
+fn all_parts(
+    request: &BuildRequest<'_>,
+    material: &Material<'_>,
+    name: &str,
+) -> Result<Vec<(Format, Part, String)>, BuildError> {
     let parts = |format: &Format| format.parts(material.tree).into_iter().chain(format.root_parts(material));
     let wanted: Vec<(Format, Part)> =
         request.formats.iter().flat_map(|format| parts(format).map(|part| (*format, part))).collect();
