@@ -20,6 +20,7 @@ mod oci_archive;
 mod pkg;
 mod push;
 mod robust;
+mod roots;
 mod sbom;
 mod services;
 mod tidy;

@@ -67,7 +67,7 @@ pub(super) fn add(kernel: &Kernel, apt: &Apt<'_>, architecture: &str, stage: &mu
         return Err(lacks("/lib/modules/VERSION"));
     }
     apt.cancel.check()?;
-    modules.select(&kernel.modules)?;
+    modules.select(kernel)?;
     apt.cancel.check()?;
     let device_trees = device_trees(&unpacked, &package, &kernel.device_trees)?;
     modules.archive(device_trees, stage)
@@ -148,12 +148,12 @@ impl Modules {
         Ok(count)
     }
 
-    /// Removes what `patterns` do not ask for, neither themselves nor through what they need.
-    fn select(&self, patterns: &[String]) -> Result<(), PackageError> {
+    /// Removes what `kernel` does not ask for, neither themselves nor through what they need.
+    fn select(&self, kernel: &Kernel) -> Result<(), PackageError> {
         self.depmod()?;
         let needs = Needs { dep: self.read("modules.dep")?, softdep: self.read("modules.softdep")? };
         let builtin = self.read("modules.builtin")?;
-        let wanted = needs.closure(patterns, &builtin)?;
+        let wanted = needs.closure(&kernel.modules, &kernel.modules_if_there, &builtin)?;
         for path in needs.paths().filter(|path| !wanted.contains(path)) {
             let path = self.folder().join(path);
             fs::remove_file(&path).map_err(|source| io_error("remove", &path, source))?;
@@ -214,17 +214,18 @@ impl Needs {
     }
 
     /// Paths of all modules that the patterns ask for, and of those that they need.
-    fn closure(&self, patterns: &[String], builtin: &str) -> Result<BTreeSet<&str>, PackageError> {
+    fn closure(&self, patterns: &[String], if_there: &[String], builtin: &str) -> Result<BTreeSet<&str>, PackageError> {
         let by_name: BTreeMap<String, &str> = self.paths().map(|path| (module_name(path), path)).collect();
         let all: BTreeMap<&str, &str> = self.dep.lines().filter_map(|line| line.split_once(':')).collect();
         let mut todo: Vec<&str> = Vec::new();
-        for pattern in patterns {
+        let patterns = patterns.iter().map(|pattern| (pattern, true));
+        for (pattern, must_be) in patterns.chain(if_there.iter().map(|pattern| (pattern, false))) {
             let plain = pattern.replace('-', "_");
             let fitting = by_name.iter().filter(|(name, _)| fits(plain.as_bytes(), name.as_bytes()));
             let before = todo.len();
             todo.extend(fitting.map(|(_, path)| *path));
             let is_builtin = || builtin.lines().any(|path| fits(plain.as_bytes(), module_name(path).as_bytes()));
-            if todo.len() == before && !is_builtin() {
+            if must_be && todo.len() == before && !is_builtin() {
                 return Err(PackageError::NoModule { pattern: pattern.clone() });
             }
         }
@@ -281,23 +282,26 @@ mod tests {
         }
     }
 
-    fn closure(patterns: &[&str]) -> Result<Vec<String>, PackageError> {
-        let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+    fn closure(patterns: &[&str], if_there: &[&str]) -> Result<Vec<String>, PackageError> {
+        let [patterns, if_there] =
+            [patterns, if_there].map(|list| list.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>());
         let needs = needs();
-        let wanted = needs.closure(&patterns, "kernel/e/loop.ko\n")?;
+        let wanted = needs.closure(&patterns, &if_there, "kernel/e/loop.ko\n")?;
         Ok(wanted.into_iter().map(module_name).collect())
     }
 
     #[test]
     fn a_pattern_that_fits_nothing_is_refused() {
-        assert!(matches!(closure(&["ext4", "ext5"]), Err(PackageError::NoModule { pattern }) if pattern == "ext5"));
+        assert!(
+            matches!(closure(&["ext4", "ext5"], &[]), Err(PackageError::NoModule { pattern }) if pattern == "ext5")
+        );
     }
 
     #[test]
     fn what_a_module_needs_comes_along() {
-        assert_eq!(closure(&["virtio_blk"]).unwrap(), ["virtio_blk", "virtio", "virtio_ring"]);
-        assert_eq!(closure(&["ext4"]).unwrap(), ["crc32c_generic", "ext4", "jbd2"]);
-        assert_eq!(closure(&["virtio*", "loop"]).unwrap(), ["virtio_blk", "virtio", "virtio_ring"]);
-        assert!(closure(&[]).unwrap().is_empty());
+        assert_eq!(closure(&["virtio_blk"], &[]).unwrap(), ["virtio_blk", "virtio", "virtio_ring"]);
+        assert_eq!(closure(&["ext4"], &["ahci"]).unwrap(), ["crc32c_generic", "ext4", "jbd2"]);
+        assert_eq!(closure(&["loop"], &["virtio*"]).unwrap(), ["virtio_blk", "virtio", "virtio_ring"]);
+        assert!(closure(&[], &[]).unwrap().is_empty());
     }
 }

@@ -207,6 +207,9 @@ pub struct Kernel {
     /// Names or patterns of the modules to take; what they need comes along.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// The same, of modules that not every architecture's kernel has.
+    #[serde(default, rename = "modules-if-there")]
+    pub modules_if_there: Vec<String>,
     /// Patterns of device trees to take, such as `broadcom/bcm2837-*`.
     #[serde(default)]
     pub device_trees: Vec<String>,
