@@ -169,6 +169,11 @@ fn formats(asked: &args::Build, compat: Compat) -> Result<Vec<Format>, Failure> 
         let text = format!("`-o` takes one format that is one file, not {}", names.join(" and "));
         return Err(Failure::usage(text).hint(format!("such formats are: {}", streams.join(", "))));
     }
+    if let Some(format) = formats.iter().find(|format| asked.verity && format.root_on().is_none()) {
+        let roots: Vec<_> = Format::ALL.iter().filter(|f| f.root_on().is_some()).map(|f| format!("`{f}`")).collect();
+        let failure = Failure::usage(format!("`--verity` does nothing for `{format}`"));
+        return Err(failure.hint(format!("formats whose root dm-verity can check are: {}", roots.join(", "))));
+    }
     if compat.is_linuxkit()
         && formats.len() > 1
         && formats.iter().any(|format| ["tar", "docker"].contains(&format.name()))
@@ -217,9 +222,13 @@ mod tests {
 
     #[test]
     fn formats_that_do_not_exist_or_do_not_fit_are_wrong_usage() {
-        for words in
-            ["-format qcow2 x.yml", "-f tar,iso x.yml", "-o x -f kernel+initrd x.yml", "-o x -f tar,kernel+initrd x"]
-        {
+        for words in [
+            "-format kernel+qcow x.yml",
+            "-verity x.yml",
+            "-f tar,iso x.yml",
+            "-o x -f kernel+initrd x.yml",
+            "-o x -f tar,kernel+initrd x",
+        ] {
             assert_eq!(formats(&asked(words), Compat::Right).unwrap_err().status, 2, "{words}");
         }
         for (words, expected) in [

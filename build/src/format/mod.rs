@@ -264,14 +264,20 @@ impl Format {
 }
 
 impl Format {
+    /// What the root is that it puts on a disk of its own, which dm-verity can check.
+    pub fn root_on(self) -> Option<RootOn> {
+        match self {
+            Self::KernelErofs => Some(RootOn::Erofs),
+            Self::KernelSquashfs => Some(RootOn::Squashfs),
+            Self::Iso(IsoFormat::Kernel) => Some(RootOn::Iso),
+            _ => None,
+        }
+    }
+
     /// What `material` needs beside [`parts`](Self::parts) for the root that this format puts on a disk of its own: words of
     /// the command line, and where the kernel cannot get at the root alone an initrd. The original has neither.
     pub fn root_parts(self, material: &Material<'_>) -> Vec<Part> {
-        let on = match self {
-            Self::KernelErofs => RootOn::Erofs,
-            Self::KernelSquashfs => RootOn::Squashfs,
-            _ => return Vec::new(),
-        };
+        let Some(on) = self.root_on() else { return Vec::new() };
         let has_kernel = file(material.tree, KERNEL_PATH).is_some_and(|kernel| !kernel.is_empty());
         let alone = material.options.compat.is_linuxkit() && !material.options.verity;
         let parts = [Part::RootInitrd(on), Part::RootCmdline(on)];
@@ -335,6 +341,7 @@ impl Part {
             Self::Docker => docker::write(tree, sink, watch),
             Self::TarKernelInitrd => tar_kernel_initrd::write(material, sink, watch),
             Self::Disk(disk) => disk.write(material, sink, watch),
+            Self::Iso(IsoFormat::Kernel) => root::write(material, RootOn::Iso, sink, watch),
             Self::Iso(iso) => iso.write(material, sink, watch),
             Self::Oci => oci::write(material, sink, watch),
             Self::Rpi3 => rpi3::write(material, sink, watch),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Extents, FileSink, FormatError, Material, Sink, Watch, erofs, squashfs, verity};
+use super::super::{Extents, FileSink, FormatError, IsoFormat, Material, Sink, Watch, erofs, squashfs, verity};
 use super::RootOn;
 use crate::tree::{Body, Spool};
 
@@ -53,6 +53,6 @@ fn file_system(material: &Material<'_>, on: RootOn, sink: &mut dyn Sink, watch: 
     match on {
         RootOn::Erofs => erofs::write(material, sink, watch),
         RootOn::Squashfs => squashfs::write(material, sink, watch),
-        RootOn::Iso => Err(FormatError::Io(std::io::ErrorKind::Unsupported.into())),
+        RootOn::Iso => IsoFormat::Kernel.write(material, sink, watch),
     }
 }
