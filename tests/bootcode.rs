@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::harness::kiln::{Sandbox, run};
+use crate::harness::images;
+use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::tree;
 
 #[test]
@@ -73,3 +75,56 @@ fn keys_and_certificates_of_no_use_are_refused_by_name() {
     assert!(alone.stderr.contains("--secure-boot-cert"), "{}", alone.stderr);
     assert!(!sandbox.files().iter().any(|name| name.ends_with(".tar")), "nothing was written");
 }
+
+/// Boots a disk under firmware that knows the snakeoil certificate and runs nothing else.
+fn boot_secured(sandbox: &Sandbox, disk: &str) -> Running {
+    let variables = sandbox.path().join(disk).with_extension("vars");
+    fs::copy("/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", &variables).unwrap();
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-machine", "q35,smm=on", "-accel", "tcg", "-m", "1024", "-nographic", "-no-reboot", "-net", "none"]);
+    qemu.args(["-global", "driver=cfi.pflash01,property=secure,value=on", "-drive"]);
+    qemu.arg("if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd");
+    qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}", variables.display()));
+    qemu.arg("-drive").arg(format!("format=raw,snapshot=on,file={}", sandbox.path().join(disk).display()));
+    Running::start(&mut qemu)
+}
+
+#[test]
+fn secure_boot_starts_what_is_signed_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    let words = "rsa -in /usr/share/ovmf/PkKek-1-snakeoil.key -passin pass:snakeoil -out snakeoil.key";
+    run(Command::new("openssl").args(words.split(' ')).current_dir(sandbox.path())).ok();
+    let certificate = "/usr/share/ovmf/PkKek-1-snakeoil.pem";
+    let build = |name: &str, more: &[&str]| {
+        let mut kiln = sandbox.kiln(["build", "--format", "raw-efi", "--name", name, "--cache"]);
+        run(kiln.arg(images::store()).args(more).arg(tree().join("examples/minimal.yml"))).ok();
+    };
+    let keys = ["--secure-boot-key", "snakeoil.key", "--secure-boot-cert", certificate];
+    build("plain", &[]);
+    build("signed", &keys);
+    build("again", &keys);
+    let image = |name: &str| fs::read(sandbox.path().join(name)).unwrap();
+    assert!(image("signed-efi.img") == image("again-efi.img"), "a signature depends on nothing but key and content");
+
+    boot_secured(&sandbox, "signed-efi.img").wait_for("hello from a service", BOOT_LIMIT);
+    boot_secured(&sandbox, "plain-efi.img").wait_for("Access Denied", BOOT_LIMIT);
+
+    run(Command::new("sh").arg("-euc").arg(EXTRACT).current_dir(sandbox.path())).ok();
+    let verify =
+        |name: &str| run(Command::new("sbverify").args(["--cert", certificate, name]).current_dir(sandbox.path()));
+    verify("signed.efi").ok();
+    let mut changed = image("signed.efi");
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    sandbox.write("changed.efi", changed);
+    assert_ne!(verify("changed.efi").code(), 0);
+}
+
+/// Takes the EFI program out of the first partition, where mtools finds it by the partition table.
+const EXTRACT: &str = r#"
+start=$(sfdisk --dump signed-efi.img | sed -n 's/.*img1 : start= *\([0-9]*\).*/\1/p')
+mcopy -i "signed-efi.img@@$((start * 512))" ::EFI/BOOT/BOOTX64.EFI signed.efi
+"#;
+
+/// Firmware and kernel on an emulated CPU, beside other tests.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);

@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
         let (_, rest) = self.0.split_first().filter(|(first, _)| **first == tag)?;
         let (&short, rest) = rest.split_first()?;
         let (len, rest) = match short {
-            0..0x80 => (usize::from(short), rest),
+            0..=0x7f => (usize::from(short), rest),
             0x81..=0x84 => {
                 let (bytes, rest) = rest.split_at_checked(usize::from(short & 0x7f))?;
                 (bytes.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)), rest)

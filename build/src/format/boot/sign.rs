@@ -1,13 +1,13 @@
 //! Signatures for Secure Boot: Microsoft's "Windows Authenticode Portable Executable Signature Format", with RSA and SHA-256.
 //! The signature holds no time, and RSA's padding (PKCS #1 v1.5) no chance, so the same image gets the same one.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ring::rand::SystemRandom;
-use ring::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
