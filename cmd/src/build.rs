@@ -10,8 +10,8 @@ use indicatif::HumanBytes;
 use kiln_build::cancel::Cancel;
 use kiln_build::compat::Compat;
 use kiln_build::config::ReadOptions;
-use kiln_build::format::Format;
 use kiln_build::format::boot::Signer;
+use kiln_build::format::{Format, SquashfsOptions, SquashfsOrderError};
 use kiln_build::pipeline::{self, BuildRequest, Built, Destination, SbomRequest, YamlSource};
 use kiln_build::plan::{Pull, PullOptions};
 use kiln_build::source::SourceReader;
@@ -84,7 +84,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
         verity: asked.verity,
-        squashfs: asked.squashfs.squashfs.clone().unwrap_or_default(),
+        squashfs: squashfs(&asked.squashfs)?,
         secure_boot: signer(&asked.secure_boot)?,
         sbom: sbom(asked, source_date_s)?,
     };
@@ -107,6 +107,17 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
 fn signer(asked: &args::SecureBoot) -> Result<Option<Signer>, Failure> {
     let files = asked.secure_boot_key.as_ref().zip(asked.secure_boot_cert.as_ref());
     Ok(files.map(|(key, certificate)| Signer::read(key, certificate)).transpose()?)
+}
+
+fn squashfs(asked: &args::Squashfs) -> Result<SquashfsOptions, Failure> {
+    let mut options = asked.squashfs.clone().unwrap_or_default();
+    if let Some(path) = &asked.squashfs_sort {
+        let refuse =
+            |why: &dyn std::fmt::Display| Failure::usage(format!("`-squashfs-sort {}`: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(&error))?;
+        options.order = text.parse().map_err(|error: SquashfsOrderError| refuse(&error))?;
+    }
+    Ok(options)
 }
 
 fn sbom(asked: &args::Build, source_date_s: i64) -> Result<Option<SbomRequest>, Failure> {

@@ -44,7 +44,10 @@ pub use iso::{IsoError, IsoFormat};
 pub use material::{Material, Options};
 pub use root::RootOn;
 pub use sink::{FileSink, Sink, StreamSink};
-pub use squashfs::{Compression, CompressionError, Compressor, SquashfsError, SquashfsOptionError, SquashfsOptions};
+pub use squashfs::{
+    Compression, CompressionError, Compressor, SquashfsError, SquashfsOptionError, SquashfsOptions, SquashfsOrder,
+    SquashfsOrderError,
+};
 pub use tar::write as write_tar;
 
 /// What a build can write.

@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 
+use super::super::{FormatError, Packing, Watch};
+use super::duplicates::originals;
 use super::inventory::Inventory;
+use super::options::SquashfsOptions;
 use crate::tree::{Body, NodeId};
 
 /// Bytes that are packed as one piece of work: several blocks, so that threads and cache have less to look after.
@@ -42,16 +45,41 @@ pub(super) enum Owner {
     Fragment,
 }
 
+impl Owner {
+    /// A tail among others cannot be a hole.
+    pub(super) fn may_have_holes(self) -> bool {
+        matches!(self, Self::Content(_))
+    }
+}
+
 impl Contents {
-    /// Lays out all files.
-    pub(super) fn of(inventory: &Inventory<'_>, block_bytes: u32) -> Self {
+    /// Lays out all files. Those that are alike are read for it, nothing else.
+    pub(super) fn of(
+        inventory: &Inventory<'_>,
+        options: &SquashfsOptions,
+        packing: Packing<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Self, FormatError> {
+        let block_bytes = options.block_bytes;
+        let ranks = options.order.ranks(inventory);
+        let mut files: Vec<(NodeId, &Body)> = inventory.files().collect();
+        files.sort_by_key(|(id, _)| std::cmp::Reverse(ranks.get(id).copied().unwrap_or(0)));
+        let bodies: Vec<&Body> = files.iter().map(|(_, body)| *body).collect();
+        let originals = originals(&bodies, packing, watch)?;
         let mut contents = Self { all: Vec::new(), of: HashMap::new(), fragments: 0, block_bytes };
-        for (id, body) in inventory.files() {
-            contents.of.insert(id, contents.all.len());
-            contents.all.push(Content { body: body.clone(), blocks: body.len() / u64::from(block_bytes), tail: None });
+        let mut places = Vec::with_capacity(files.len());
+        for (index, (id, body)) in files.iter().enumerate() {
+            let original = originals.get(index).copied().filter(|original| *original < index);
+            let place = original.and_then(|original| places.get(original).copied()).unwrap_or_else(|| {
+                let blocks = body.len() / u64::from(block_bytes);
+                contents.all.push(Content { body: (*body).clone(), blocks, tail: None });
+                contents.all.len() - 1
+            });
+            places.push(place);
+            contents.of.insert(*id, place);
         }
         contents.place_tails();
-        contents
+        Ok(contents)
     }
 
     /// The content of a file that has one.

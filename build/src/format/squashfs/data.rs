@@ -7,6 +7,7 @@ use super::super::{FormatError, Packing, Watch};
 use super::Placed;
 use super::compression::Compression;
 use super::contents::{Contents, Job, Owner};
+use super::kept::{Blocks, Kept};
 use super::pack::Packer;
 use crate::tree::Body;
 
@@ -35,9 +36,7 @@ pub(super) struct Run {
 struct Done {
     owner: Owner,
     plain_bytes: u64,
-    /// As block lists tell them.
-    words: Vec<u32>,
-    bytes: Vec<u8>,
+    blocks: Blocks,
 }
 
 impl Data {
@@ -46,6 +45,7 @@ impl Data {
     }
 
     fn add(&mut self, done: &Done, offset: u64, block_bytes: u32) -> io::Result<()> {
+        let words = &done.blocks.words;
         match done.owner {
             Owner::Content(index) => {
                 let first = self.blocks.len();
@@ -53,14 +53,14 @@ impl Data {
                 if run.count == 0 {
                     *run = Run { start: offset, first, ..Run::default() };
                 }
-                run.count += done.words.len();
-                let sparse = done.words.iter().filter(|word| **word == 0).count();
+                run.count += words.len();
+                let sparse = words.iter().filter(|word| **word == 0).count();
                 run.sparse_bytes += sparse as u64 * u64::from(block_bytes);
-                self.blocks.extend_from_slice(&done.words);
+                self.blocks.extend_from_slice(words);
             }
             Owner::Fragment => {
                 self.fragments.extend(offset.to_le_bytes());
-                for word in [done.words.first().copied().unwrap_or(0), 0] {
+                for word in [words.first().copied().unwrap_or(0), 0] {
                     self.fragments.extend(word.to_le_bytes());
                 }
             }
@@ -78,15 +78,16 @@ pub(super) fn write(
     watch: Watch<'_>,
 ) -> Result<Data, FormatError> {
     let mut data = Data { runs: vec![Run::default(); contents.all.len()], ..Data::default() };
+    let kept = &Kept::new(packing.cache, compression, block_bytes);
     let worker = || {
-        let mut hands = Hands::new(compression, block_bytes);
+        let mut hands = Hands::new(compression, block_bytes, kept);
         move |job: Job| hands.as_mut().map_err(|error| io::Error::from(error.kind()))?.work(&job)
     };
     in_order(packing.threads, contents.jobs(), worker, |done: io::Result<Done>| {
         watch.cancel.check()?;
         let done = done?;
         data.add(&done, out.offset, block_bytes)?;
-        out.put(&done.bytes)?;
+        out.put(&done.blocks.bytes)?;
         watch.meter.advance(done.plain_bytes);
         Ok::<_, FormatError>(())
     })?;
@@ -94,28 +95,45 @@ pub(super) fn write(
 }
 
 /// One thread's.
-struct Hands {
+struct Hands<'a> {
     packer: Packer,
+    kept: &'a Kept<'a>,
     block_bytes: usize,
     plain: Vec<u8>,
+    /// A block of them: comparing with it is faster than looking at each byte.
+    zeros: Vec<u8>,
 }
 
-impl Hands {
-    fn new(compression: Compression, block_bytes: u32) -> io::Result<Self> {
+impl<'a> Hands<'a> {
+    fn new(compression: Compression, block_bytes: u32, kept: &'a Kept<'a>) -> io::Result<Self> {
         let packer = Packer::new(compression, block_bytes)?;
-        Ok(Self { packer, block_bytes: usize::try_from(block_bytes).map_err(io::Error::other)?, plain: Vec::new() })
+        let block_bytes = usize::try_from(block_bytes).map_err(io::Error::other)?;
+        Ok(Self { packer, kept, block_bytes, plain: Vec::new(), zeros: vec![0; block_bytes] })
     }
 
     fn work(&mut self, job: &Job) -> io::Result<Done> {
-        self.read(&job.bodies)?;
-        let mut bytes = Vec::with_capacity(self.plain.len() / 2);
-        let mut words = Vec::with_capacity(self.plain.len() / self.block_bytes + 1);
-        for block in self.plain.chunks(self.block_bytes) {
-            // A tail among others cannot be a hole.
-            let is_hole = matches!(job.owner, Owner::Content(_)) && block.iter().all(|byte| *byte == 0);
-            words.push(if is_hole { 0 } else { self.packer.pack(block, &mut bytes)?.word() });
+        let plain_bytes = job.bodies.iter().map(Body::len).sum();
+        let key = self.kept.key(job);
+        let count = usize::try_from(plain_bytes).map_err(io::Error::other)?.div_ceil(self.block_bytes);
+        if let Some(blocks) = key.and_then(|key| self.kept.find(&key, count)) {
+            return Ok(Done { owner: job.owner, plain_bytes, blocks });
         }
-        Ok(Done { owner: job.owner, plain_bytes: self.plain.len() as u64, words, bytes })
+        let blocks = self.pack(job)?;
+        if let Some(key) = key {
+            self.kept.keep(&key, &blocks);
+        }
+        Ok(Done { owner: job.owner, plain_bytes, blocks })
+    }
+
+    fn pack(&mut self, job: &Job) -> io::Result<Blocks> {
+        self.read(&job.bodies)?;
+        let mut blocks = Blocks::default();
+        for block in self.plain.chunks(self.block_bytes) {
+            let is_hole = job.owner.may_have_holes() && self.zeros.starts_with(block);
+            let word = if is_hole { 0 } else { self.packer.pack(block, &mut blocks.bytes)?.word() };
+            blocks.words.push(word);
+        }
+        Ok(blocks)
     }
 
     fn read(&mut self, bodies: &[Body]) -> io::Result<()> {

@@ -10,12 +10,15 @@ mod compression;
 mod contents;
 mod data;
 mod directory;
+mod duplicates;
 mod error;
 mod inode;
 mod inodes;
 mod inventory;
+mod kept;
 mod metadata;
 mod options;
+mod order;
 mod pack;
 mod superblock;
 mod tables;
@@ -34,6 +37,7 @@ use tables::table;
 pub use compression::{Compression, CompressionError, Compressor};
 pub use error::SquashfsError;
 pub use options::{SquashfsOptionError, SquashfsOptions};
+pub use order::{SquashfsOrder, SquashfsOrderError};
 
 /// Devices are read in pieces of that many bytes at most; the image fills its last.
 const PAD_BYTES: u64 = 4096;
@@ -43,7 +47,7 @@ pub(super) fn write(material: &Material<'_>, sink: &mut dyn Sink, watch: Watch<'
     let options = &material.options.squashfs;
     let (compression, block_bytes) = (options.compression, options.block_bytes);
     let inventory = Inventory::of(material.tree);
-    let contents = Contents::of(&inventory, block_bytes);
+    let contents = Contents::of(&inventory, options, material.packing, watch)?;
     let mut out = Placed { sink, offset: 0 };
     out.put(&[0; superblock::BYTES])?;
     let told = compression.options();

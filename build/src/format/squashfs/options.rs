@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::compression::{Compression, CompressionError, Compressor};
+use super::order::SquashfsOrder;
 
 /// Smallest block that Linux reads.
 const LEAST_BLOCK_BYTES: u32 = 4 << 10;
@@ -17,6 +18,8 @@ pub struct SquashfsOptions {
     pub compression: Compression,
     /// Bytes of content in a block: a power of two from 4 KiB to 1 MiB.
     pub block_bytes: u32,
+    /// Which contents stand first.
+    pub order: SquashfsOrder,
 }
 
 /// Why a text tells no options.
@@ -36,7 +39,11 @@ pub enum SquashfsOptionError {
 impl Default for SquashfsOptions {
     /// What every kernel with squashfs reads.
     fn default() -> Self {
-        Self { compression: Compression::usual(Compressor::Gzip), block_bytes: 128 << 10 }
+        Self {
+            compression: Compression::usual(Compressor::Gzip),
+            block_bytes: 128 << 10,
+            order: SquashfsOrder::default(),
+        }
     }
 }
 
