@@ -189,6 +189,19 @@ impl<W: Write + ?Sized> Sink for Packer<'_, W> {
         Ok(())
     }
 
+    fn skip(&mut self, len_bytes: u64) -> io::Result<()> {
+        let mut left = len_bytes;
+        while left > 0 {
+            let count = usize::try_from(left).unwrap_or(usize::MAX).min(self.room());
+            self.chunk.add_zeros(count);
+            left -= count as u64;
+            if self.room() == 0 {
+                self.send_chunk()?;
+            }
+        }
+        Ok(())
+    }
+
     /// A long content begins a chunk, so that where it is cut does not depend on what is in front of it.
     fn begin_member(&mut self, name: &[u8], content_bytes: u64) -> io::Result<()> {
         let is_long = content_bytes >= SHORT_CHUNK_BYTES as u64;
@@ -237,6 +250,27 @@ mod tests {
             for threads in [2, 3, 4, 7] {
                 assert!(packed(&plain, threads, 99_999) == one, "{chunks_len} bytes, {threads} threads");
             }
+        }
+    }
+
+    #[test]
+    fn zeros_are_short_and_read_back() {
+        for (before, zeros, limit) in [(0, 1_u64, 100), (5, 1 << 20, 10_000), (700_000, (64 << 20) + 3, 700_000)] {
+            let plain = content(before);
+            let mut out = Vec::new();
+            let packing = Packing { threads: Threads::new(2), cache: &Cache::none() };
+            compress(&mut out, packing, |packer| {
+                packer.write_all(&plain)?;
+                packer.skip(zeros)?;
+                packer.write_all(b"end")
+            })
+            .unwrap();
+            assert!(out.len() < before + limit, "{zeros}: {} bytes", out.len());
+            let mut back = Vec::new();
+            flate2::read::GzDecoder::new(&out[..]).read_to_end(&mut back).unwrap();
+            let (head, rest) = back.split_at(before);
+            let (middle, end) = rest.split_at(usize::try_from(zeros).unwrap());
+            assert!(head == plain && middle.iter().all(|&byte| byte == 0) && end == b"end");
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Chunk {
 enum Part {
     Bytes(Vec<u8>),
     Body(Body),
+    /// So many of them.
+    Zeros(usize),
 }
 
 impl Chunk {
@@ -51,6 +53,16 @@ impl Chunk {
         self.parts.push(Part::Body(body));
     }
 
+    pub(super) fn add_zeros(&mut self, count: usize) {
+        self.len_bytes += count;
+        self.parts.push(Part::Zeros(count));
+    }
+
+    /// Whether it is as long as can be, and all of it is zero: as most of a disk image is.
+    fn is_void(&self) -> bool {
+        matches!(self.parts[..], [Part::Zeros(CHUNK_BYTES)])
+    }
+
     /// What tells this chunk from all others; `None` if only reading it could.
     fn key(&self) -> Option<Key> {
         let mut hash = Sha256::new_with_prefix(PACKED_BY);
@@ -68,6 +80,10 @@ impl Chunk {
                     hash.update(start.to_le_bytes());
                     hash.update(body.len().to_le_bytes());
                 }
+                Part::Zeros(count) => {
+                    hash.update([2]);
+                    hash.update((*count as u64).to_le_bytes());
+                }
             }
         }
         Some(hash.finalize().into())
@@ -83,6 +99,7 @@ impl Chunk {
                     plain.resize(start + usize::try_from(body.len()).map_err(io::Error::other)?, 0);
                     body.read_exact_at(plain.get_mut(start..).unwrap_or_default(), 0)?;
                 }
+                Part::Zeros(count) => plain.resize(plain.len() + count, 0),
             }
         }
         Ok(())
@@ -90,6 +107,7 @@ impl Chunk {
 }
 
 /// A packed chunk.
+#[derive(Clone)]
 pub(super) struct Packed {
     /// As in the cache: [`HEAD_BYTES`], then the packed bytes.
     entry: Vec<u8>,
@@ -109,29 +127,51 @@ pub(super) struct ChunkPacker<'a> {
     cache: &'a Cache,
     deflate: Compress,
     plain: Vec<u8>,
+    /// The chunk of zeros, once one came by.
+    void: Option<Packed>,
 }
 
 impl<'a> ChunkPacker<'a> {
     pub(super) fn new(cache: &'a Cache) -> Self {
         let deflate = Compress::new(Compression::new(LEVEL), false);
-        Self { cache, deflate, plain: Vec::with_capacity(CHUNK_BYTES) }
+        Self { cache, deflate, plain: Vec::with_capacity(CHUNK_BYTES), void: None }
     }
 
     pub(super) fn pack(&mut self, chunk: &Chunk) -> io::Result<Packed> {
+        if !chunk.is_void() {
+            return self.pack_any(chunk);
+        }
+        if self.void.is_none() {
+            // It is packed once, so it may take its time: level 1 would leave ten times as much of it.
+            let fast = std::mem::replace(&mut self.deflate, Compress::new(Compression::best(), false));
+            chunk.read(&mut self.plain)?;
+            self.void = Some(self.deflated()?);
+            self.deflate = fast;
+        }
+        self.void.clone().ok_or_else(|| io::Error::other("no packed zeros"))
+    }
+
+    fn pack_any(&mut self, chunk: &Chunk) -> io::Result<Packed> {
         let key = chunk.key();
         if let Some(packed) = key.and_then(|key| self.find(&key, chunk)) {
             return Ok(packed);
         }
         chunk.read(&mut self.plain)?;
+        let packed = self.deflated()?;
+        if let Some(key) = key {
+            self.cache.put(Shelf::Packed, &key, &packed.entry);
+        }
+        Ok(packed)
+    }
+
+    /// What was read, packed.
+    fn deflated(&mut self) -> io::Result<Packed> {
         let mut checksum = Hasher::new();
         checksum.update(&self.plain);
         let mut entry = Vec::with_capacity(self.plain.len() / 2 + 1024);
         entry.extend_from_slice(&checksum.clone().finalize().to_le_bytes());
         entry.extend_from_slice(&u32::try_from(self.plain.len()).map_err(io::Error::other)?.to_le_bytes());
         self.deflate(&mut entry)?;
-        if let Some(key) = key {
-            self.cache.put(Shelf::Packed, &key, &entry);
-        }
         Ok(Packed { entry, checksum })
     }
 
