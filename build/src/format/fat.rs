@@ -39,7 +39,6 @@ pub(super) struct FatFiles {
 
 /// A FAT volume.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "BIOS disks and CDs come next")]
 pub(super) struct FatVolume {
     /// All of it.
     pub(super) extents: Extents,
@@ -47,7 +46,6 @@ pub(super) struct FatVolume {
     offsets: BTreeMap<String, u64>,
 }
 
-#[allow(dead_code, reason = "BIOS disks and CDs come next")]
 impl FatVolume {
     /// Whether it is FAT32, not FAT12 or FAT16.
     pub(super) fn is_fat32(&self) -> bool {

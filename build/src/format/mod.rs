@@ -85,7 +85,7 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::KernelInitrd,
         Self::Tar,
         Self::Docker,
@@ -93,7 +93,9 @@ impl Format {
         Self::KernelErofs,
         Self::KernelSquashfs,
         Self::Disk(DiskFormat::RawEfi),
+        Self::Disk(DiskFormat::RawBios),
         Self::Disk(DiskFormat::Qcow2Efi),
+        Self::Disk(DiskFormat::Qcow2Bios),
         Self::Disk(DiskFormat::Aws),
         Self::Disk(DiskFormat::Gcp),
         Self::Disk(DiskFormat::Vhd),

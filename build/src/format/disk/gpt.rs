@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::SECTOR_BYTES;
 
-#[allow(unused_imports, reason = "BIOS disks come next")]
 pub(in crate::format) use ::gpt::partition_types::{BASIC as BASIC_DATA, BIOS as BIOS_BOOT, EFI as EFI_SYSTEM};
 
 /// Boot record, header and table of 128 entries.

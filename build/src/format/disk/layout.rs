@@ -1,12 +1,12 @@
 //! What stands where on a disk.
 
-use super::gpt::{self, EFI_SYSTEM, Partition};
-use super::{Disk, DiskError, Firmware, SECTOR_BYTES, UNIT_BYTES};
-use crate::format::boot::{Uki, uki};
+use super::gpt::{self, BIOS_BOOT, EFI_SYSTEM, Partition};
+use super::{Disk, DiskError, Firmware, SECTOR_BYTES, UNIT_BYTES, mbr};
+use crate::format::boot::{BootError, Uki, bios, uki};
 use crate::format::fat::{self, FatFiles, FatVolume};
 use crate::format::fingerprint::Fingerprint;
 use crate::format::{Extents, FormatError, Material, Watch, file};
-use crate::tree::{Body, CMDLINE_PATH};
+use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH};
 
 /// Where the first partition begins: 1 MiB, as everywhere.
 const PARTITION_SECTOR: u64 = 2048;
@@ -14,6 +14,9 @@ const PARTITION_OFFSET: u64 = PARTITION_SECTOR * SECTOR_BYTES;
 
 /// Behind the partition of a GPT disk: room for the copy of the table, as much as keeps all of it aligned.
 const GPT_TAIL_BYTES: u64 = UNIT_BYTES;
+
+/// Where the loader is on a disk with an MBR: behind the boot record.
+const LOADER_SECTOR: u64 = 1;
 
 /// Longest disk: sector numbers of FAT and MBR have 32 bits.
 pub(super) const LIMIT_BYTES: u64 = 2 << 40;
@@ -29,29 +32,44 @@ pub(super) fn disk(
     watch: Watch<'_>,
 ) -> Result<Disk, FormatError> {
     let parts = Parts::of(material, watch)?;
+    let is_x86 = material.options.architecture == "amd64";
     match firmware {
-        Firmware::Efi | Firmware::Either => efi_disk(&parts, disk_bytes, material, watch),
+        Firmware::Bios => bios_disk(&parts, disk_bytes, material),
+        Firmware::Efi => efi_disk(&parts, disk_bytes, material, Loader::None, watch),
+        Firmware::Either if is_x86 => efi_disk(&parts, disk_bytes, material, Loader::Bios, watch),
+        Firmware::Either => efi_disk(&parts, disk_bytes, material, Loader::None, watch),
     }
 }
 
 /// What is to boot.
 struct Parts {
+    kernel: Body,
     initrd: Body,
     cmdline: Vec<u8>,
 }
 
 impl Parts {
     fn of(material: &Material<'_>, watch: Watch<'_>) -> Result<Self, FormatError> {
+        let kernel = file(material.tree, KERNEL_PATH).filter(|kernel| !kernel.is_empty());
+        let kernel = kernel.ok_or(BootError::NoKernel)?.clone();
         let cmdline = file(material.tree, CMDLINE_PATH).map(|body| body.read_up_to(CMDLINE_LIMIT_BYTES)).transpose()?;
         let cmdline = cmdline.flatten().unwrap_or_default();
-        Ok(Self { initrd: material.initrd(watch)?, cmdline })
+        Ok(Self { kernel, initrd: material.initrd(watch)?, cmdline })
     }
+}
+
+/// Whether a disk for EFI has our loader too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loader {
+    None,
+    Bios,
 }
 
 fn efi_disk(
     parts: &Parts,
     disk_bytes: Option<u64>,
     material: &Material<'_>,
+    loader: Loader,
     watch: Watch<'_>,
 ) -> Result<Disk, FormatError> {
     let program = uki(&Uki::of(material, Some(parts.initrd.clone()), &parts.cmdline)?, watch)?;
@@ -70,13 +88,67 @@ fn efi_disk(
         sectors: (PARTITION_SECTOR, (disk_bytes - GPT_TAIL_BYTES) / SECTOR_BYTES - 1),
         name: "EFI System",
     };
-    let partitions = [esp];
+    let mut partitions = vec![esp];
     let mut extents = Extents::default();
-    let boot_code = [0; 440];
+    let mut boot_code = [0; 440];
+    if loader == Loader::Bios {
+        let program_at = PARTITION_OFFSET + volume.offset_of(path).unwrap_or_default();
+        let section = |name| section(&program, name).map(|found| found.map(|(at, len)| (program_at + at, len)));
+        let loader = bios::Loader::at(
+            sector(gpt::HEAD_SECTORS * SECTOR_BYTES),
+            &bios::BiosFiles {
+                kernel: parts.kernel.clone(),
+                kernel_lba: section(".linux")?.map_or(0, |(at, _)| sector(at)),
+                initrd: section(".initrd")?.map(|(at, len)| (sector(at), len)),
+                cmdline: &parts.cmdline,
+            },
+        )?;
+        boot_code = loader.boot_record();
+        extents.put_bytes(gpt::HEAD_SECTORS * SECTOR_BYTES, loader.body());
+        partitions.push(Partition {
+            kind: BIOS_BOOT,
+            guid: fingerprint.uuid("BIOS boot partition"),
+            sectors: (gpt::HEAD_SECTORS, PARTITION_SECTOR - 1),
+            name: "BIOS boot",
+        });
+    }
     let tables = gpt::tables(disk_bytes / SECTOR_BYTES, fingerprint.uuid("GPT"), &partitions, boot_code)?;
     extents.put_bytes(0, tables.head);
     extents.put_extents(PARTITION_OFFSET, &volume.extents);
     extents.put_bytes(disk_bytes - tables.tail.len() as u64, tables.tail);
+    Ok(Disk { extents, fingerprint })
+}
+
+fn bios_disk(parts: &Parts, disk_bytes: Option<u64>, material: &Material<'_>) -> Result<Disk, FormatError> {
+    let [kernel_path, initrd_path, cmdline_path] = ["kernel", "initrd.img", "cmdline"];
+    let mut files = vec![
+        (kernel_path.to_owned(), parts.kernel.clone().into()),
+        (initrd_path.to_owned(), parts.initrd.clone().into()),
+    ];
+    if !parts.cmdline.is_empty() {
+        // For whoever reads the disk: the loader has it in itself.
+        files.push((cmdline_path.to_owned(), Body::Inline(parts.cmdline.as_slice().into()).into()));
+    }
+    let partition_bytes = disk_bytes.map(|bytes| bytes.saturating_sub(PARTITION_OFFSET));
+    let (volume, fingerprint) = volume("BOOT", files, partition_bytes, material)?;
+    let disk_bytes = fitting(volume.extents.len_bytes() + PARTITION_OFFSET, disk_bytes)?;
+    let place = |path| sector(PARTITION_OFFSET + volume.offset_of(path).unwrap_or_default());
+    let loader = bios::Loader::at(
+        sector(LOADER_SECTOR * SECTOR_BYTES),
+        &bios::BiosFiles {
+            kernel: parts.kernel.clone(),
+            kernel_lba: place(kernel_path),
+            initrd: Some((place(initrd_path), parts.initrd.len())),
+            cmdline: &parts.cmdline,
+        },
+    )?;
+    let kind = if volume.is_fat32() { mbr::Kind::Fat32 } else { mbr::Kind::Fat16 };
+    let (first, sectors) = (sector(PARTITION_OFFSET), sector(disk_bytes - PARTITION_OFFSET));
+    let mut extents = Extents::default();
+    extents.put_bytes(0, mbr::record(&loader.boot_record(), fingerprint.number("MBR"), kind, first, sectors));
+    extents.put_bytes(LOADER_SECTOR * SECTOR_BYTES, loader.body());
+    extents.put_extents(PARTITION_OFFSET, &volume.extents);
+    extents.extend_to(disk_bytes);
     Ok(Disk { extents, fingerprint })
 }
 
@@ -111,4 +183,25 @@ fn fitting(needed_bytes: u64, disk_bytes: Option<u64>) -> Result<u64, DiskError>
 /// Number of the sector at an offset below [`LIMIT_BYTES`].
 fn sector(offset: u64) -> u32 {
     u32::try_from(offset / SECTOR_BYTES).unwrap_or(u32::MAX)
+}
+
+/// Offset and length of the section `name` of our own EFI program (Microsoft's "PE Format").
+fn section(program: &Extents, name: &str) -> std::io::Result<Option<(u64, u64)>> {
+    const HEADER_BYTES: usize = 40;
+    let number = |offset: u64, bytes: usize| {
+        let mut number = [0; 4];
+        program.read_at(&mut number[..bytes], offset)?;
+        std::io::Result::Ok(u32::from_le_bytes(number))
+    };
+    let pe = u64::from(number(0x3c, 4)?);
+    let sections = pe + 24 + u64::from(number(pe + 20, 2)?);
+    for index in 0..u64::from(number(pe + 6, 2)?) {
+        let mut header = [0; HEADER_BYTES];
+        let at = sections + index * HEADER_BYTES as u64;
+        program.read_at(&mut header, at)?;
+        if header[..8].iter().copied().filter(|&byte| byte != 0).eq(name.bytes()) {
+            return Ok(Some((number(at + 20, 4)?.into(), number(at + 8, 4)?.into())));
+        }
+    }
+    Ok(None)
 }

@@ -12,6 +12,7 @@
 mod gcp;
 pub(super) mod gpt;
 mod layout;
+mod mbr;
 mod qcow2;
 mod vhd;
 mod vmdk;
@@ -31,8 +32,12 @@ const UNIT_BYTES: u64 = 1 << 20;
 pub enum DiskFormat {
     /// `NAME-efi.img`: for EFI firmware, as small as can be.
     RawEfi,
+    /// `NAME-bios.img`: for BIOS firmware, as small as can be.
+    RawBios,
     /// `NAME-efi.qcow2`: for EFI firmware, QEMU's image.
     Qcow2Efi,
+    /// `NAME.qcow2`: for BIOS firmware, QEMU's image.
+    Qcow2Bios,
     /// `NAME.raw`: for Amazon's import.
     Aws,
     /// `NAME.img.tar.gz`: for Google's import.
@@ -73,20 +78,32 @@ pub enum DiskError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Firmware {
     Efi,
+    Bios,
     /// EFI or BIOS, where the architecture knows both.
     Either,
 }
 
 impl DiskFormat {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::RawEfi, Self::Qcow2Efi, Self::Aws, Self::Gcp, Self::Vhd, Self::DynamicVhd, Self::Vmdk];
+    pub const ALL: [Self; 9] = [
+        Self::RawEfi,
+        Self::RawBios,
+        Self::Qcow2Efi,
+        Self::Qcow2Bios,
+        Self::Aws,
+        Self::Gcp,
+        Self::Vhd,
+        Self::DynamicVhd,
+        Self::Vmdk,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::RawEfi => "raw-efi",
+            Self::RawBios => "raw-bios",
             Self::Qcow2Efi => "qcow2-efi",
+            Self::Qcow2Bios => "qcow2-bios",
             Self::Aws => "aws",
             Self::Gcp => "gcp",
             Self::Vhd => "vhd",
@@ -99,7 +116,9 @@ impl DiskFormat {
     pub fn file_name(self, name: &str) -> String {
         match self {
             Self::RawEfi => format!("{name}-efi.img"),
+            Self::RawBios => format!("{name}-bios.img"),
             Self::Qcow2Efi => format!("{name}-efi.qcow2"),
+            Self::Qcow2Bios => format!("{name}.qcow2"),
             Self::Aws => format!("{name}.raw"),
             Self::Gcp => format!("{name}.img.tar.gz"),
             Self::Vhd | Self::DynamicVhd => format!("{name}.vhd"),
@@ -117,8 +136,8 @@ impl DiskFormat {
         let disk = layout::disk(self.firmware(), self.disk_bytes(material)?, material, watch)?;
         let time_s = material.tree.implied_mtime_s();
         match self {
-            Self::RawEfi | Self::Aws => disk.extents.write(sink, watch),
-            Self::Qcow2Efi => qcow2::image(&disk.extents).write(sink, watch),
+            Self::RawEfi | Self::RawBios | Self::Aws => disk.extents.write(sink, watch),
+            Self::Qcow2Efi | Self::Qcow2Bios => qcow2::image(&disk.extents).write(sink, watch),
             Self::Gcp => gcp::write(&disk.extents, time_s, material.packing, sink, watch),
             Self::Vhd => vhd::fixed(&disk, time_s).write(sink, watch),
             Self::DynamicVhd => vhd::dynamic(&disk, time_s).write(sink, watch),
@@ -129,6 +148,7 @@ impl DiskFormat {
     fn firmware(self) -> Firmware {
         match self {
             Self::RawEfi | Self::Qcow2Efi => Firmware::Efi,
+            Self::RawBios | Self::Qcow2Bios => Firmware::Bios,
             Self::Aws | Self::Gcp | Self::Vhd | Self::DynamicVhd | Self::Vmdk => Firmware::Either,
         }
     }
@@ -136,7 +156,7 @@ impl DiskFormat {
     /// The disk's length, or `None` for as small as can be.
     fn disk_bytes(self, material: &Material<'_>) -> Result<Option<u64>, DiskError> {
         let (unit_bytes, limit_bytes) = match self {
-            Self::RawEfi => return Ok(None),
+            Self::RawEfi | Self::RawBios => return Ok(None),
             Self::Gcp => (1 << 30, layout::LIMIT_BYTES),
             Self::Vhd | Self::DynamicVhd => (UNIT_BYTES, vhd::LIMIT_BYTES.min(layout::LIMIT_BYTES)),
             _ => (UNIT_BYTES, layout::LIMIT_BYTES),
