@@ -1,5 +1,6 @@
 //! Machines for arm64, built on whatever machine this is.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -8,14 +9,17 @@ use crate::harness::images;
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::tree;
 
+/// EDK II for arm64, as Debian's `qemu-efi-aarch64` has it.
+const FIRMWARE: &str = "/usr/share/AAVMF/AAVMF_CODE.fd";
+
 /// `examples/minimal.yml` with the console of arm64's boards.
 fn minimal() -> String {
-    let yaml = std::fs::read_to_string(tree().join("examples/minimal.yml")).expect("the tree is readable");
+    let yaml = fs::read_to_string(tree().join("examples/minimal.yml")).expect("the tree is readable");
     yaml.replace("ttyS0", "ttyAMA0").replace("@pkg:..", &format!("@pkg:{}", tree().display()))
 }
 
-/// Boots a kernel and an initrd on a plain board until the machine powers itself off.
-fn boot(folder: &Path, cmdline: &str) -> String {
+/// Boots a disk by its board's firmware until the machine powers itself off.
+fn boot(disk: &Path) -> String {
     let mut qemu = Command::new("setpriv");
     qemu.args([
         "--pdeathsig",
@@ -29,22 +33,39 @@ fn boot(folder: &Path, cmdline: &str) -> String {
         "-accel",
         "tcg",
     ]);
-    qemu.args(["-m", "512", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
-    qemu.args(["-kernel", "arm-kernel", "-initrd", "arm-initrd.img", "-append", cmdline]).current_dir(folder);
+    qemu.args(["-m", "1024", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
+    qemu.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={FIRMWARE}")]);
+    qemu.args(["-drive", &format!("if=none,id=disk,format=raw,snapshot=on,file={}", disk.display())]);
+    qemu.args(["-device", "virtio-blk-pci,drive=disk"]);
     let (status, console) = Running::start(&mut qemu).wait(Duration::from_secs(400));
     assert!(status.success(), "{status:?}\n{console}");
     console
 }
 
 #[test]
-fn a_machine_for_arm64_is_built_from_the_same_yaml_and_boots() {
+fn a_disk_for_arm64_is_built_from_the_same_yaml_and_boots() {
     let sandbox = Sandbox::new();
     sandbox.write("arm.yml", minimal());
-    let words = ["build", "--arch", "arm64", "--format", "kernel+initrd", "--cache"];
+    let words = ["build", "--arch", "arm64", "--format", "kernel+initrd,raw-efi", "--cache"];
     run(sandbox.kiln(words).arg(images::store()).arg("arm.yml")).ok();
-    let kernel = std::fs::read(sandbox.path().join("arm-kernel")).unwrap();
+    let kernel = fs::read(sandbox.path().join("arm-kernel")).unwrap();
     assert_eq!(&kernel[56..60], b"ARM\x64");
-    let cmdline = std::fs::read_to_string(sandbox.path().join("arm-cmdline")).unwrap();
-    let console = boot(sandbox.path(), &cmdline);
+    let console = boot(&sandbox.path().join("arm-efi.img"));
     assert!(console.contains("hello from onboot: Linux") && console.contains("hello from a service"), "{console}");
+}
+
+#[test]
+fn a_card_for_another_board_or_without_its_firmware_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.write("card.yml", minimal());
+    let build = |architecture: &str| {
+        let words = ["build", "--arch", architecture, "--format", "rpi3", "--cache"];
+        run(sandbox.kiln(words).arg(images::store()).arg("card.yml"))
+    };
+    let said = build("amd64");
+    assert!(said.code() == 1 && said.stderr.contains("the board is arm64"), "{}", said.stderr);
+    // The cloud kernel knows no boards.
+    let said = build("arm64");
+    assert!(said.code() == 1 && said.stderr.contains("no device tree"), "{}", said.stderr);
+    assert_eq!(sandbox.files(), ["card.yml"]);
 }

@@ -51,7 +51,7 @@ pub enum Unbootable {
     Packed,
     /// Nobody would tell the kernel what is on the board.
     #[error(
-        "there is no device tree of the board in `{folder}`; take a kernel image whose `kernel.tar` has them, such as `pkg/kernel-rpi3`"
+        "there is no device tree of the board in `{folder}`; take a kernel image whose `kernel.tar` has them, such as kiln's `kernel-rpi3`"
     )]
     NoDeviceTree {
         /// Where it should be.
@@ -59,7 +59,8 @@ pub enum Unbootable {
     },
     /// The board would not start.
     #[error(
-        "there is no `{name}` of the board's firmware in `{folder}`; add an image that has it to `init:`, such as `pkg/firmware-rpi`"
+        "there is no `{name}` of the board's firmware in `{folder}`; add it with `files:` or an image in `init:`, from Debian's \
+         `raspi-firmware` or the maker"
     )]
     NoFirmware {
         /// The file.
