@@ -55,17 +55,12 @@ fn a_disk_for_arm64_is_built_from_the_same_yaml_and_boots() {
 }
 
 #[test]
-fn a_card_for_another_board_or_without_its_firmware_is_refused() {
+fn a_card_without_what_its_board_needs_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.write("card.yml", minimal());
-    let build = |architecture: &str| {
-        let words = ["build", "--arch", architecture, "--format", "rpi3", "--cache"];
-        run(sandbox.kiln(words).arg(images::store()).arg("card.yml"))
-    };
-    let said = build("amd64");
-    assert!(said.code() == 1 && said.stderr.contains("the board is arm64"), "{}", said.stderr);
+    let words = ["build", "--arch", "arm64", "--format", "rpi3", "--cache"];
+    let said = run(sandbox.kiln(words).arg(images::store()).arg("card.yml"));
     // The cloud kernel knows no boards.
-    let said = build("arm64");
     assert!(said.code() == 1 && said.stderr.contains("no device tree"), "{}", said.stderr);
     assert_eq!(sandbox.files(), ["card.yml"]);
 }
