@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BootError, DiskFormat, Format, FormatError, Material, Watch, file, rpi3};
+use super::{BootError, DiskFormat, Format, FormatError, IsoFormat, Material, Watch, file, rpi3};
 use crate::artifact;
 use crate::compat::Compat;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, NodeId, Tree, TreePath};
@@ -10,8 +10,8 @@ use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, NodeId, Tree, TreePath}
 /// Longest initrd that x86's kernels take from a BIOS loader: they want it below `initrd_addr_max`, which is 2 GiB less a
 /// byte (Linux' `Documentation/arch/x86/boot.rst`), and something else must have room there too.
 const BIOS_INITRD_BYTES_MAX: u64 = 0x7000_0000;
-/// Longest initrd in an EFI program: its sizes have 32 bits (Microsoft's PE format).
-const EFI_INITRD_BYTES_MAX: u64 = 0xf000_0000;
+/// Longest initrd in an EFI program, which is shorter than 2 GiB with its kernel: firmware counts with signed numbers.
+const EFI_INITRD_BYTES_MAX: u64 = 0x7000_0000;
 /// What `kiln run` and most clouds' smallest machines have.
 const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 /// What a kernel takes for itself before it unpacks anything.
@@ -94,7 +94,7 @@ pub(super) struct Boot {
 /// Who gives kernel and initrd to the machine, and so what it can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loader {
-    /// Nothing of the format is booted.
+    /// Nothing of the root is in memory before it is used.
     None,
     /// Whoever takes the files: a virtual machine monitor, or a loader that is not ours.
     Foreign,
@@ -135,8 +135,16 @@ pub fn check(
 
 fn check_one(format: Format, material: &Material<'_>, watch: Watch<'_>) -> Result<(), FormatError> {
     let loader = format.loader();
-    let is_free_of_kernels = matches!(format, Format::KernelInitrd | Format::TarKernelInitrd);
-    if loader == Loader::None || is_free_of_kernels && !has_kernel(material.tree) {
+    let is_a_root_alone = matches!(format, Format::Tar | Format::Docker);
+    let needs_none = matches!(
+        format,
+        Format::KernelInitrd
+            | Format::TarKernelInitrd
+            | Format::KernelErofs
+            | Format::KernelSquashfs
+            | Format::Iso(IsoFormat::Kernel)
+    );
+    if is_a_root_alone || needs_none && !has_kernel(material.tree) {
         return Ok(());
     }
     match format {
@@ -159,8 +167,8 @@ impl Format {
     fn loader(self) -> Loader {
         match self {
             Self::KernelInitrd | Self::TarKernelInitrd | Self::Oci | Self::Rpi3 => Loader::Foreign,
-            Self::Disk(DiskFormat::RawEfi | DiskFormat::Qcow2Efi) => Loader::Efi,
-            Self::Disk(_) => Loader::Bios,
+            Self::Disk(DiskFormat::RawEfi | DiskFormat::Qcow2Efi) | Self::Iso(IsoFormat::EfiInitrd) => Loader::Efi,
+            Self::Disk(_) | Self::ContainerDisk => Loader::Bios,
             _ => Loader::None,
         }
     }

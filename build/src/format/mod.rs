@@ -2,6 +2,7 @@
 
 pub mod boot;
 mod bootable;
+mod containerdisk;
 mod cpio;
 pub mod disk;
 mod docker;
@@ -71,6 +72,8 @@ pub enum Format {
     Iso(IsoFormat),
     /// `NAME.oci.tar`, or a stream: what `kiln push` sends, as an OCI image layout in a tar.
     Oci,
+    /// `NAME-containerdisk.oci.tar`, or a stream: a disk in an image, as KubeVirt takes it.
+    ContainerDisk,
     /// `NAME.tar`, or a stream: the files of a card for a Raspberry Pi 3.
     Rpi3,
 }
@@ -85,7 +88,7 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::KernelInitrd,
         Self::Tar,
         Self::Docker,
@@ -102,6 +105,7 @@ impl Format {
         Self::Disk(DiskFormat::DynamicVhd),
         Self::Disk(DiskFormat::Vmdk),
         Self::Oci,
+        Self::ContainerDisk,
         Self::Rpi3,
         Self::Iso(IsoFormat::Kernel),
         Self::Iso(IsoFormat::Efi),
@@ -120,13 +124,14 @@ impl Format {
             Self::Disk(disk) => disk.name(),
             Self::Iso(iso) => iso.name(),
             Self::Oci => "oci",
+            Self::ContainerDisk => "containerdisk",
             Self::Rpi3 => "rpi3",
         }
     }
 
     /// Whether it is one file, so that it can go to standard output.
     pub fn is_stream(self) -> bool {
-        matches!(self, Self::Tar | Self::Docker | Self::Oci | Self::Rpi3)
+        matches!(self, Self::Tar | Self::Docker | Self::Oci | Self::ContainerDisk | Self::Rpi3)
     }
 
     fn names() -> String {
@@ -174,6 +179,8 @@ pub enum Part {
     Iso(IsoFormat),
     /// All of [`Format::Oci`].
     Oci,
+    /// All of [`Format::ContainerDisk`].
+    ContainerDisk,
     /// All of [`Format::Rpi3`].
     Rpi3,
     /// What gets at a root on a disk where the kernel alone cannot.
@@ -263,6 +270,7 @@ impl Format {
             Self::KernelErofs => present(tree, [Part::Kernel, Part::Erofs, Part::Cmdline]),
             Self::KernelSquashfs => present(tree, [Part::Kernel, Part::Squashfs, Part::Cmdline]),
             Self::Oci => vec![Part::Oci],
+            Self::ContainerDisk => vec![Part::ContainerDisk],
             Self::Rpi3 => vec![Part::Rpi3],
         }
     }
@@ -315,6 +323,7 @@ impl Part {
             Self::Disk(disk) => disk.file_name(name),
             Self::Iso(iso) => iso.file_name(name),
             Self::Oci => format!("{name}.oci.tar"),
+            Self::ContainerDisk => format!("{name}-containerdisk.oci.tar"),
             Self::Rpi3 => format!("{name}.tar"),
             Self::RootInitrd(on) => format!("{name}-{}-initrd.img", on.name()),
             Self::RootCmdline(on) => format!("{name}-{}-cmdline", on.name()),
@@ -349,6 +358,7 @@ impl Part {
             Self::Iso(IsoFormat::Kernel) => root::write(material, RootOn::Iso, sink, watch),
             Self::Iso(iso) => iso.write(material, sink, watch),
             Self::Oci => oci::write(material, sink, watch),
+            Self::ContainerDisk => containerdisk::write(material, sink, watch),
             Self::Rpi3 => rpi3::write(material, sink, watch),
             Self::Tar => tar::write(tree, sink, watch),
             Self::Squashfs => root::write(material, RootOn::Squashfs, sink, watch),

@@ -95,6 +95,11 @@ impl Tape {
         self.tape.extend_to(self.tape.len_bytes().next_multiple_of(BLOCK_BYTES));
     }
 
+    /// A folder of somebody's; its name ends in `/`.
+    pub fn folder(&mut self, name: &str, owner: &Owner) {
+        self.header(tar::EntryType::Directory, name, 0, owner);
+    }
+
     /// The whole tar.
     pub fn end(mut self) -> Extents {
         self.tape.extend_to(self.tape.len_bytes() + 2 * BLOCK_BYTES);
