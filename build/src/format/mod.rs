@@ -88,7 +88,7 @@ pub struct UnknownFormat {
 
 impl Format {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::KernelInitrd,
         Self::Tar,
         Self::Docker,
@@ -108,6 +108,7 @@ impl Format {
         Self::ContainerDisk,
         Self::Rpi3,
         Self::Iso(IsoFormat::Kernel),
+        Self::Iso(IsoFormat::Bios),
         Self::Iso(IsoFormat::Efi),
         Self::Iso(IsoFormat::EfiInitrd),
     ];
@@ -334,6 +335,7 @@ impl Part {
     pub fn own_name(self, name: &str) -> Option<String> {
         match self {
             Self::Rpi3 => Some(format!("{name}-rpi3.tar")),
+            Self::Iso(IsoFormat::Bios) => Some(format!("{name}-bios.iso")),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! The output formats that are ISOs.
 
-use super::{efi, kernel_iso};
+use super::{bios, efi, kernel_iso};
 use crate::format::{FormatError, Material, Sink, Watch};
 
 /// An ISO that a build can write.
@@ -8,6 +8,8 @@ use crate::format::{FormatError, Material, Sink, Watch};
 pub enum IsoFormat {
     /// `NAME.iso`, beside kernel and command line: the root less `boot/*`.
     Kernel,
+    /// `NAME.iso`, or `NAME-bios.iso` beside [`Kernel`](Self::Kernel): the root, for a BIOS.
+    Bios,
     /// `NAME-efi.iso`: the root, for EFI firmware.
     Efi,
     /// `NAME-efi-initrd.iso`: kernel and initrd, for EFI firmware.
@@ -19,6 +21,7 @@ impl IsoFormat {
     pub(in crate::format) fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel+iso",
+            Self::Bios => "iso-bios",
             Self::Efi => "iso-efi",
             Self::EfiInitrd => "iso-efi-initrd",
         }
@@ -27,7 +30,7 @@ impl IsoFormat {
     /// The name of its file in a build called `name`.
     pub(in crate::format) fn file_name(self, name: &str) -> String {
         match self {
-            Self::Kernel => format!("{name}.iso"),
+            Self::Kernel | Self::Bios => format!("{name}.iso"),
             Self::Efi => format!("{name}-efi.iso"),
             Self::EfiInitrd => format!("{name}-efi-initrd.iso"),
         }
@@ -42,6 +45,7 @@ impl IsoFormat {
     ) -> Result<(), FormatError> {
         let extents = match self {
             Self::Kernel => kernel_iso::kernel_iso(material.tree)?,
+            Self::Bios => bios::bios(material, watch)?,
             Self::Efi => efi::efi(material, watch)?,
             Self::EfiInitrd => efi::efi_initrd(material, watch)?,
         };

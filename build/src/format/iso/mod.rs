@@ -6,6 +6,7 @@
 //! as Linux reads them: to move them up, as Rock Ridge can, would only show a second, wrong place to those who read no
 //! Rock Ridge.
 
+mod bios;
 mod date;
 mod descriptor;
 mod efi;
