@@ -286,8 +286,10 @@ impl Image {
     /// Puts bytes that stand behind those before, or start anew.
     fn put_behind_run(&mut self, at: u64, bytes: &[u8]) {
         self.hash.update(bytes);
-        let gap = usize::try_from(at.wrapping_sub(self.run_at + self.run.len() as u64)).unwrap_or(usize::MAX);
-        if gap < 32 {
+        let end = self.run_at + self.run.len() as u64;
+        let gap = usize::try_from(at.wrapping_sub(end)).unwrap_or(usize::MAX);
+        // A tail from a spool may stand in between.
+        if gap < 32 && self.extents.is_free(end, gap as u64) {
             self.run.resize(self.run.len() + gap, 0);
         } else {
             self.end_run();

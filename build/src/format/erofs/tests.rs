@@ -64,3 +64,24 @@ fn first() {
     assert_eq!(fs::read(out.join("bin/large")).unwrap(), vec![b'l'; 10_000]);
     assert_eq!(fs::read_dir(out.join("many")).unwrap().count(), 1000);
 }
+
+#[test]
+fn a_short_tail_that_is_in_a_spool_stands_between_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::create(folder.path()).unwrap();
+    let content: Vec<u8> = (0..20_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    spool.file().write_all(&content).unwrap();
+    let spool = Arc::new(spool);
+    let mut tree = Tree::new(TIME_S);
+    for len in [1, 4097, 31, 8193, 32, 33, 4096 + 31] {
+        let body = Body::Spooled { spool: spool.clone(), start: len, len };
+        put(&mut tree, &format!("{len}"), 0o644, Kind::File(body));
+    }
+    let image = folder.path().join("x.img");
+    try_write(&tree, &image).unwrap();
+    let out = folder.path().join("out");
+    told("fsck.erofs", &[&format!("--extract={}", out.display())], &image);
+    for len in [1, 4097, 31, 8193, 32, 33, 4096 + 31] {
+        assert!(fs::read(out.join(len.to_string())).unwrap() == content[len..2 * len], "{len}");
+    }
+}
