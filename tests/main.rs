@@ -13,6 +13,8 @@ mod cli;
 mod conformance;
 mod contract;
 mod examples;
+mod formats;
+mod formats_bad;
 mod fuzz;
 mod inspect;
 mod lab;

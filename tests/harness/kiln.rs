@@ -189,6 +189,27 @@ impl Running {
     }
 }
 
+impl Running {
+    /// As [`wait`](Self::wait), but the time limit, or a line that holds one of `bad`, ends it: then what was said is the
+    /// error.
+    pub fn end(mut self, limit: Duration, bad: &[&str]) -> Result<(ExitStatus, String), String> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push_str(&line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(std::mem::take(&mut self.seen)),
+            }
+            let last = self.seen.lines().next_back().unwrap_or_default();
+            if bad.iter().any(|bad| last.contains(bad)) {
+                return Err(std::mem::take(&mut self.seen));
+            }
+        }
+        let status = self.child.wait().expect("it was started here");
+        Ok((status, std::mem::take(&mut self.seen)))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -1,12 +1,15 @@
 //! What the tests stand on: the program under test, a registry, guests, and a place where KVM works.
 
+pub mod firmware;
 pub mod fixtures;
 pub mod images;
 pub mod kiln;
 pub mod kvm;
 mod lab;
 pub mod layout;
+pub mod listing;
 pub mod registry;
+pub mod roots;
 
 use std::path::{Path, PathBuf};
 
