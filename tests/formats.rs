@@ -44,8 +44,8 @@ use Way::{Alone, Loaded};
 /// `$1` is an initrd.
 const CPIO: &str = "gzip -dc \"$1\" | cpio -idm --quiet; exec tar -c --format=pax --numeric-owner .";
 
-/// Names, kinds, contents, modes, owners, times, links.
-const NO_XATTRS: Compared = Compared { xattrs: false, ..listing::ALL };
+/// An archive for initrds has no extended attributes, and `cpio` does not keep the times of folders.
+const OF_CPIO: Compared = Compared { xattrs: false, folder_times: false, ..listing::ALL };
 
 /// All formats there are: a test sees to it.
 pub const ROWS: &[Row] = &[
@@ -60,7 +60,7 @@ pub const ROWS: &[Row] = &[
         format: "kernel+initrd",
         files: &["-kernel", "-initrd.img", "-cmdline"],
         boots: &[Loaded { initrd: Some("-initrd.img"), disk: None }],
-        read: Read::By("-initrd.img", CPIO, NO_XATTRS),
+        read: Read::By("-initrd.img", CPIO, OF_CPIO),
     },
     Row {
         format: "tar-kernel-initrd",
@@ -69,14 +69,14 @@ pub const ROWS: &[Row] = &[
         read: Read::By(
             "-initrd.tar",
             "tar -xOf \"$1\" initrd.img | gzip -dc | cpio -idm --quiet; exec tar -c --format=pax --numeric-owner .",
-            NO_XATTRS,
+            OF_CPIO,
         ),
     },
     Row {
         format: "kernel+erofs",
         files: &["-kernel", "-erofs.img", "-cmdline", "-erofs-cmdline"],
         boots: &[],
-        read: Read::By("-erofs.img", EROFS, Compared { links: false, ..NO_XATTRS }),
+        read: Read::By("-erofs.img", EROFS, Compared { links: false, xattrs: false, ..listing::ALL }),
     },
     Row {
         format: "kernel+squashfs",
@@ -84,7 +84,7 @@ pub const ROWS: &[Row] = &[
         boots: &[],
         read: Read::By("-squashfs.img", "unsquashfs -s \"$1\" >&2; exec sqfs2tar \"$1\"", listing::ALL),
     },
-    Row { format: "oci", files: &[".oci.tar"], boots: &[], read: Read::By(".oci.tar", OCI, NO_XATTRS) },
+    Row { format: "oci", files: &[".oci.tar"], boots: &[], read: Read::By(".oci.tar", OCI, OF_CPIO) },
     disk(
         "raw-efi",
         &["-efi.img"],
@@ -92,43 +92,38 @@ pub const ROWS: &[Row] = &[
             Alone("-efi.img", Ovmf, Board::Q35, Plug::Disk, "raw"),
             Alone("-efi.img", Ovmf, Board::Q35, Plug::UsbStick, "raw"),
         ],
-        Read::By("-efi.img", EFI_DISK, NO_XATTRS),
+        Read::By("-efi.img", EFI_DISK, OF_CPIO),
     ),
     disk(
         "qcow2-efi",
         &["-efi.qcow2"],
         &[Alone("-efi.qcow2", Ovmf, Board::Q35, Plug::VirtioDisk, "qcow2")],
-        Read::By("-efi.qcow2", EFI_DISK, NO_XATTRS),
+        Read::By("-efi.qcow2", EFI_DISK, OF_CPIO),
     ),
     disk(
         "aws",
         &[".raw"],
         &[Alone(".raw", Ovmf, Board::Q35, Plug::VirtioDisk, "raw")],
-        Read::By(".raw", EFI_DISK, NO_XATTRS),
+        Read::By(".raw", EFI_DISK, OF_CPIO),
     ),
     disk(
         "gcp",
         &[".img.tar.gz"],
         &[Alone(".img.tar.gz", Ovmf, Board::Pc, Plug::Disk, GCP)],
-        Read::By(".img.tar.gz", EFI_DISK, NO_XATTRS),
+        Read::By(".img.tar.gz", EFI_DISK, OF_CPIO),
     ),
-    disk(
-        "vhd",
-        &[".vhd"],
-        &[Alone(".vhd", Ovmf, Board::Q35, Plug::Disk, "vpc")],
-        Read::By(".vhd", EFI_DISK, NO_XATTRS),
-    ),
+    disk("vhd", &[".vhd"], &[Alone(".vhd", Ovmf, Board::Q35, Plug::Disk, "vpc")], Read::By(".vhd", EFI_DISK, OF_CPIO)),
     disk(
         "dynamic-vhd",
         &[".vhd"],
         &[Alone(".vhd", Ovmf, Board::Q35, Plug::Disk, "vpc")],
-        Read::By(".vhd", EFI_DISK, NO_XATTRS),
+        Read::By(".vhd", EFI_DISK, OF_CPIO),
     ),
     disk(
         "vmdk",
         &[".vmdk"],
         &[Alone(".vmdk", Ovmf, Board::Q35, Plug::Disk, "vmdk")],
-        Read::By(".vmdk", EFI_DISK, NO_XATTRS),
+        Read::By(".vmdk", EFI_DISK, OF_CPIO),
     ),
 ];
 

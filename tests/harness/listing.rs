@@ -16,12 +16,12 @@ pub struct Compared {
     pub xattrs: bool,
     /// Which names are one file.
     pub links: bool,
-    /// Modification times.
-    pub times: bool,
+    /// Modification times of folders, which some programs change while they fill them.
+    pub folder_times: bool,
 }
 
 /// All of it.
-pub const ALL: Compared = Compared { xattrs: true, links: true, times: true };
+pub const ALL: Compared = Compared { xattrs: true, links: true, folder_times: true };
 
 /// Lines by name. Bytes that are no text are written `\xNN`.
 pub type Listing = BTreeMap<String, String>;
@@ -150,7 +150,7 @@ fn line(entry: &mut tar::Entry<'_, impl Read>, told: &Told, target: &[u8], compa
             |told: Option<u64>, header: std::io::Result<u64>| told.unwrap_or_else(|| header.expect("a number"));
         let (uid, gid) = (number(told.uid, header.uid()), number(told.gid, header.gid()));
         let _ = write!(line, " {mode:04o} {uid}:{gid}");
-        if compared.times {
+        if compared.folder_times || kind != tar::EntryType::Directory {
             let _ = write!(line, " @{}", number(told.mtime, header.mtime()));
         }
     }
