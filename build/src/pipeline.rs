@@ -19,7 +19,8 @@ use crate::config::{
 };
 use crate::format::boot::Signer;
 use crate::format::{
-    self, FileSink, Format, FormatError, Material, Options, Packing, Part, SquashfsOptions, StreamSink, Threads, Watch,
+    self, ErofsCompression, FileSink, Format, FormatError, Material, Options, Packing, Part, SquashfsOptions,
+    StreamSink, Threads, Watch,
 };
 use crate::layer::{ArchiveFault, LayerError, LayerLimits, UnpackedLayers, Unpacking};
 use crate::oci::{DamagedBlob, Layer, Platform, Reference, Store, StoreError};
@@ -96,6 +97,8 @@ pub struct BuildRequest<'a> {
     pub verity: bool,
     /// Who signs EFI programs, if they are to be signed.
     pub secure_boot: Option<Signer>,
+    /// How EROFS images are compressed.
+    pub erofs: ErofsCompression,
     /// How a squashfs is packed.
     pub squashfs: SquashfsOptions,
     /// The software bill of materials, if one is wanted.
@@ -488,6 +491,7 @@ fn options(request: &BuildRequest<'_>) -> Options {
         disk_bytes: request.disk_bytes,
         verity: request.verity,
         secure_boot: request.secure_boot.clone(),
+        erofs: request.erofs,
         squashfs: request.squashfs.clone(),
     }
 }

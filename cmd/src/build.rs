@@ -83,6 +83,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         decompress_kernel: asked.linuxkit.decompress_kernel,
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
+        erofs: asked.erofs.erofs,
         verity: asked.verity,
         squashfs: squashfs(&asked.squashfs)?,
         secure_boot: signer(&asked.secure_boot)?,

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 
 use super::boot::Signer;
 use super::root::{self, RootImage, RootOn};
-use super::{FormatError, Packing, SquashfsOptions, Watch, initrd};
+use super::{ErofsCompression, FormatError, Packing, SquashfsOptions, Watch, initrd};
 use crate::compat::Compat;
 use crate::tree::{Body, Tree};
 
@@ -22,6 +22,8 @@ pub struct Options {
     pub verity: bool,
     /// Who signs EFI programs for Secure Boot, if they are to be signed.
     pub secure_boot: Option<Signer>,
+    /// How EROFS images are compressed.
+    pub erofs: ErofsCompression,
     /// How a squashfs is packed.
     pub squashfs: SquashfsOptions,
 }
@@ -35,6 +37,7 @@ impl Default for Options {
             disk_bytes: 1 << 30,
             verity: false,
             secure_boot: None,
+            erofs: ErofsCompression::None,
             squashfs: SquashfsOptions::default(),
         }
     }

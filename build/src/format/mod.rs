@@ -37,7 +37,7 @@ use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, Spool, Tree, TreeError,
 pub use boot::BootError;
 pub use bootable::{Unbootable, check};
 pub use disk::{DiskError, DiskFormat};
-pub use erofs::ErofsFault;
+pub use erofs::{ErofsCompression, ErofsFault, UnknownErofsCompression};
 pub use extents::Extents;
 pub use fat::FatError;
 pub use gzip::{Packing, Threads};

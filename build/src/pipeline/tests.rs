@@ -111,6 +111,7 @@ impl Lab {
             decompress_kernel: false,
             input_tar: None,
             disk_bytes: 1 << 30,
+            erofs: ErofsCompression::default(),
             verity: false,
             secure_boot: None,
             squashfs: SquashfsOptions::default(),

@@ -3,6 +3,7 @@
 mod argv;
 mod cache;
 mod disk;
+mod erofs;
 mod format;
 mod inspect;
 mod linuxkit;
@@ -26,6 +27,7 @@ pub use cache::{
     Cache, CacheClean, CacheExport, CacheImport, CacheLs, CachePull, CachePush, CacheRm, CacheVerify, ExportFormat,
 };
 pub use disk::DiskSpec;
+pub use erofs::Erofs;
 pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
@@ -171,6 +173,9 @@ pub struct Build {
     /// About the packages in it.
     #[command(flatten)]
     pub sbom: Sbom,
+    /// About EROFS images.
+    #[command(flatten)]
+    pub erofs: Erofs,
     /// About squashfs images.
     #[command(flatten)]
     pub squashfs: Squashfs,

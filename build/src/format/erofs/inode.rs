@@ -151,6 +151,8 @@ pub(super) enum Storage {
     Plain = 0,
     /// In blocks, but for what is left of the last: that stands behind the inode.
     Inline = 2,
+    /// Compressed in blocks, with the compact form of an index behind the inode.
+    Packed = 3,
 }
 
 /// What an inode tells besides what its node does.
@@ -159,7 +161,7 @@ pub(super) struct Told {
     pub(super) storage: Storage,
     pub(super) xattr_units: u16,
     pub(super) len_bytes: u64,
-    /// The first block of content, or a device's number.
+    /// The first block of content, the number of its blocks if it is compressed, or a device's number.
     pub(super) place: u32,
     /// Counted from one; the number that 32-bit programs see.
     pub(super) number: u32,

@@ -8,10 +8,14 @@
 //! ```
 //!
 //! Everything has its place before a byte of content is read. An image without compression needs no feature that Linux
-//! 5.4 does not know.
+//! 5.4 does not know. With LZ4, contents are packed first, into a spool, and then have their places in the same way.
 
+mod compression;
 mod directory;
+mod index;
 mod inode;
+mod lz4;
+mod packed;
 mod room;
 mod superblock;
 mod xattr;
@@ -21,10 +25,14 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+pub use compression::{ErofsCompression, UnknownErofsCompression};
+
 use super::{Extents, FormatError, Material, Sink, Watch};
-use crate::tree::{Body, Kind, Spool, Tree, TreePath};
+use crate::progress::Silent;
+use crate::tree::{Body, Kind, Spool, TreePath};
 use directory::Target;
 use inode::{Form, Inode, Storage, Told};
+use packed::Packed;
 use room::{Room, SLOT_BYTES};
 use superblock::Superblock;
 use xattr::Xattrs;
@@ -99,16 +107,22 @@ const SYMLINK_LIMIT_BYTES: usize = 4095;
 
 /// Writes the root, less what is below `boot`.
 pub(super) fn write(material: &Material<'_>, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
-    layout(material.tree, watch)?.write(sink, watch)
+    let image = layout(material, watch)?;
+    match material.options.erofs {
+        ErofsCompression::None => image.write(sink, watch),
+        // Its content was counted when it was packed.
+        _ => image.write(sink, Watch { meter: &Silent, ..watch }),
+    }
 }
 
 /// The image, of which nothing has been copied yet.
-pub(super) fn layout(tree: &Tree, watch: Watch<'_>) -> Result<Extents, FormatError> {
+pub(super) fn layout(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
     watch.cancel.check()?;
-    let inodes = Inode::all(tree);
+    let inodes = Inode::all(material.tree);
     inode::check_devices(&inodes)?;
     let xattrs = Xattrs::of(&inodes)?;
-    let mut plan = Plan { inodes, xattrs, time_s: tree.implied_mtime_s(), places: Vec::new() };
+    let contents = Contents::of(&inodes, material, watch)?;
+    let mut plan = Plan { inodes, xattrs, contents, time_s: material.tree.implied_mtime_s(), places: Vec::new() };
     let mut room = Room::new();
     for number in 0..plan.inodes.len() {
         let place = plan.place(number, &mut room)?;
@@ -120,6 +134,43 @@ pub(super) fn layout(tree: &Tree, watch: Watch<'_>) -> Result<Extents, FormatErr
     plan.image(xattr_block, blocks)
 }
 
+/// The contents of files. The same part of the same spool is one content, whoever has it.
+struct Contents {
+    /// By the inode's number.
+    of_inodes: Vec<Option<usize>>,
+    /// Those that are compressed.
+    packed: Vec<Option<Packed>>,
+}
+
+impl Contents {
+    fn of(inodes: &[Inode<'_>], material: &Material<'_>, watch: Watch<'_>) -> Result<Self, FormatError> {
+        let mut known: HashMap<(*const Spool, u64, u64), usize> = HashMap::new();
+        let mut bodies: Vec<Body> = Vec::new();
+        let mut number = |inode: &Inode<'_>| {
+            let Kind::File(body) = &inode.node.kind else { return None };
+            let new = bodies.len();
+            let number = match body {
+                Body::Spooled { spool, start, len } => *known.entry((Arc::as_ptr(spool), *start, *len)).or_insert(new),
+                Body::Inline(_) => new,
+            };
+            if number == new {
+                bodies.push(body.clone());
+            }
+            Some(number)
+        };
+        let of_inodes = inodes.iter().map(&mut number).collect();
+        let packed = match material.options.erofs.effort() {
+            Some(effort) => packed::pack(&bodies, effort, material.packing.threads, watch)?,
+            None => bodies.iter().map(|_| None).collect(),
+        };
+        Ok(Self { of_inodes, packed })
+    }
+
+    fn packed(&self, inode: usize) -> Option<&Packed> {
+        self.packed[self.of_inodes[inode]?].as_ref()
+    }
+}
+
 /// Where one inode and its content are.
 struct Place {
     nid: u64,
@@ -127,23 +178,15 @@ struct Place {
     storage: Storage,
     xattr_bytes: usize,
     len_bytes: u64,
-    /// The first block of content, if it has blocks.
+    /// How much stands in blocks, and the first of them.
+    in_blocks_bytes: u64,
     first_block: u32,
-}
-
-impl Place {
-    /// The part of the content that is in blocks.
-    fn in_blocks_bytes(&self) -> u64 {
-        match self.storage {
-            Storage::Plain => self.len_bytes,
-            Storage::Inline => self.len_bytes - self.len_bytes % BLOCK_BYTES,
-        }
-    }
 }
 
 struct Plan<'a> {
     inodes: Vec<Inode<'a>>,
     xattrs: Xattrs<'a>,
+    contents: Contents,
     /// The time that compact inodes have.
     time_s: i64,
     /// By the inode's number.
@@ -168,32 +211,34 @@ impl Plan<'_> {
         let tail_bytes = len_bytes % BLOCK_BYTES;
         // Linux reads a tail from the inode's own block.
         let is_inline = tail_bytes > 0 && head_bytes + tail_bytes <= BLOCK_BYTES;
-        let (storage, behind_bytes) = if is_inline { (Storage::Inline, tail_bytes) } else { (Storage::Plain, 0) };
+        let (storage, in_blocks_bytes, behind_bytes) = match self.contents.packed(number) {
+            Some(packed) => {
+                (Storage::Packed, packed.blocks.len(), index::len_bytes(in_slot(head_bytes), len_bytes) as u64)
+            }
+            None if is_inline => (Storage::Inline, len_bytes - tail_bytes, tail_bytes),
+            None => (Storage::Plain, len_bytes, 0),
+        };
         let nid = room.take(head_bytes + behind_bytes);
-        Ok(Place { nid, form, storage, xattr_bytes, len_bytes, first_block: 0 })
+        Ok(Place { nid, form, storage, xattr_bytes, len_bytes, in_blocks_bytes, first_block: 0 })
     }
 
-    /// Gives content its blocks, from `first` on: folders first. The same bytes of the same spool stand there once. Returns
-    /// the number of all blocks.
+    /// Gives content its blocks, from `first` on: folders first. Returns the number of all blocks.
     fn place_content(&mut self, first: u64) -> Result<u32, ErofsFault> {
         let mut next = first;
-        let mut known: HashMap<(*const Spool, u64, u64), u64> = HashMap::new();
-        let is_folder = |inode: &Inode<'_>| matches!(inode.node.kind, Kind::Directory(_));
+        let mut known: HashMap<usize, u32> = HashMap::new();
         for of_folders in [true, false] {
-            for (inode, place) in self.inodes.iter().zip(&mut self.places) {
-                let len_bytes = place.in_blocks_bytes();
-                if is_folder(inode) != of_folders || len_bytes == 0 {
+            for (number, place) in self.places.iter_mut().enumerate() {
+                let is_folder = matches!(self.inodes[number].node.kind, Kind::Directory(_));
+                if is_folder != of_folders || place.in_blocks_bytes == 0 {
                     continue;
                 }
-                let at = match &inode.node.kind {
-                    Kind::File(Body::Spooled { spool, start, .. }) => {
-                        *known.entry((Arc::as_ptr(spool), *start, len_bytes)).or_insert(next)
-                    }
-                    _ => next,
+                let here = u32::try_from(next).unwrap_or(u32::MAX);
+                place.first_block = match self.contents.of_inodes[number] {
+                    Some(content) => *known.entry(content).or_insert(here),
+                    None => here,
                 };
-                place.first_block = u32::try_from(at).unwrap_or(u32::MAX);
-                if at == next {
-                    next += len_bytes.div_ceil(BLOCK_BYTES);
+                if place.first_block == here {
+                    next += place.in_blocks_bytes.div_ceil(BLOCK_BYTES);
                 }
             }
         }
@@ -216,7 +261,10 @@ impl Plan<'_> {
             xattr_block: u32::try_from(xattr_block).unwrap_or(u32::MAX),
             uuid: image.uuid(),
             label: LABEL,
-            incompatible: 0,
+            incompatible: match self.contents.packed.iter().any(Option::is_some) {
+                true => superblock::INCOMPATIBLE_ZERO_PADDING,
+                false => 0,
+            },
         };
         let mut behind = [0; superblock::BEHIND_BYTES];
         image.extents.read_at(&mut behind, superblock::OFFSET_BYTES + superblock::LEN_BYTES as u64)?;
@@ -227,12 +275,14 @@ impl Plan<'_> {
     /// Puts an inode, what stands behind it, and its blocks.
     fn put(&self, number: usize, image: &mut Image) {
         let (inode, place) = (&self.inodes[number], &self.places[number]);
+        let packed = self.contents.packed(number);
+        let packed_blocks = packed.map(|packed| u32::try_from(packed.clusters.len()).unwrap_or(u32::MAX));
         let told = Told {
             form: place.form,
             storage: place.storage,
             xattr_units: xattr::units(place.xattr_bytes),
             len_bytes: place.len_bytes,
-            place: inode.device().ok().flatten().unwrap_or(place.first_block),
+            place: inode.device().ok().flatten().or(packed_blocks).unwrap_or(place.first_block),
             number: u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1),
         };
         let mut head = inode.encode(&told);
@@ -240,25 +290,36 @@ impl Plan<'_> {
         let mut at = place.nid * SLOT_BYTES;
         image.put_behind_run(at, &head);
         at += head.len() as u64;
-        let content = match &inode.node.kind {
-            Kind::File(body) => body.clone(),
-            Kind::Symlink(text) => Body::Inline(text.as_ref().into()),
-            Kind::Directory(_) => {
+        let blocks_at = u64::from(place.first_block) * BLOCK_BYTES;
+        let content = match (&inode.node.kind, packed) {
+            (_, Some(Packed { blocks, clusters })) => {
+                let index = index::encode(in_slot(at), clusters, place.len_bytes, place.first_block);
+                image.put_behind_run(at, &index);
+                image.put(blocks_at, blocks.clone());
+                return;
+            }
+            (Kind::File(body), None) => body.clone(),
+            (Kind::Symlink(text), None) => Body::Inline(text.as_ref().into()),
+            (Kind::Directory(_), None) => {
                 let target = |&to: &usize| Target { nid: self.places[to].nid, file_type: self.inodes[to].file_type() };
                 Body::Inline(directory::encode(&inode.names, target).into())
             }
-            Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo => return,
+            (Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Fifo, None) => return,
         };
-        let in_blocks_bytes = place.in_blocks_bytes();
-        match content.slice(in_blocks_bytes, content.len() - in_blocks_bytes) {
+        match content.slice(place.in_blocks_bytes, content.len() - place.in_blocks_bytes) {
             Some(Body::Inline(tail)) => image.put_behind_run(at, &tail),
             Some(tail) => image.put(at, tail),
             None => {}
         }
-        if let Some(body) = content.slice(0, in_blocks_bytes) {
-            image.put(u64::from(place.first_block) * BLOCK_BYTES, body);
+        if let Some(body) = content.slice(0, place.in_blocks_bytes) {
+            image.put(blocks_at, body);
         }
     }
+}
+
+/// How many bytes behind a slot's start a place is, or will be once what is in front of it has one.
+fn in_slot(at: u64) -> usize {
+    usize::try_from(at % SLOT_BYTES).unwrap_or(0)
 }
 
 /// The image as far as it is laid out.

@@ -18,6 +18,9 @@ const COMPAT_CHECKSUM: u32 = 1;
 /// Times are those of the last change of content.
 const COMPAT_MTIME: u32 = 2;
 
+/// Compressed clusters stand at the end of their blocks (Linux 5.4).
+pub(super) const INCOMPATIBLE_ZERO_PADDING: u32 = 1;
+
 /// What it tells.
 pub(super) struct Superblock {
     pub(super) root_nid: u16,
