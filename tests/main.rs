@@ -12,6 +12,7 @@ mod cache;
 mod cli;
 mod conformance;
 mod contract;
+mod disks;
 mod examples;
 mod formats;
 mod formats_bad;
