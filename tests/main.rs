@@ -18,6 +18,7 @@ mod formats;
 mod formats_bad;
 mod fuzz;
 mod inspect;
+mod iso;
 mod lab;
 mod oci_archive;
 mod pkg;
