@@ -549,7 +549,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let initrd = folder.path().join("initrd");
         let mut packer = flate2::write::GzEncoder::new(fs::File::create(&initrd).unwrap(), flate2::Compression::fast());
-        std::io::Write::write_all(&mut packer, &vec![0; 60 << 20]).unwrap();
+        io::Write::write_all(&mut packer, &vec![0; 60 << 20]).unwrap();
         packer.finish().unwrap();
         let mut config = machine(&folder);
         let Boot::Linux { initrd: asked, .. } = &mut config.boot;

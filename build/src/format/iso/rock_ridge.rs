@@ -75,7 +75,8 @@ impl SystemUse {
         entries.attributes(node, inode);
         match &node.kind {
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-                entries.add(b"PN", &[&both32(*major), &both32(*minor)]);
+                let (high, low) = device(*major, *minor);
+                entries.add(b"PN", &[&both32(high), &both32(low)]);
             }
             _ => {}
         }
@@ -241,4 +242,13 @@ fn whole_entries(entries: &[u8], limit: usize) -> usize {
 
 fn length(bytes: &[u8]) -> u8 {
     u8::try_from(bytes.len()).unwrap_or(u8::MAX)
+}
+
+/// The halves of a device number. Small ones stand in the lower half as Unix had them first, which every reader
+/// understands; others as Linux reads them, with the major number in the upper half.
+fn device(major: u32, minor: u32) -> (u32, u32) {
+    match (major, minor) {
+        (0..=0xfff, 0..=0xff) => (0, major << 8 | minor),
+        _ => (major, minor),
+    }
 }
