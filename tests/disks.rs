@@ -139,7 +139,7 @@ fn what_cannot_be_says_what_to_do_and_leaves_nothing() {
     for (words, wanted) in [
         (&["-f", "aws", "--size", "20M"][..], "build with `--size"),
         (&["-f", "vhd", "--size", "3000G"], "2040"),
-        (&["-f", "raw-efi", "--arch", "riscv64"], ""),
+        (&["-f", "raw-efi", "--arch", "riscv64"], "riscv64"),
         (&["-f", "vhd,dynamic-vhd"], "`vhd` and `dynamic-vhd` both write `minimal.vhd`"),
     ] {
         let sandbox = Sandbox::new();

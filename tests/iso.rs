@@ -91,11 +91,15 @@ fn isos_hold_the_tree_and_what_boots_it() {
     run(Command::new("tar").args(["-xpf"]).arg(built.file("it.tar")).arg("-C").arg(&tar)).ok();
     let expected = listed(&tar);
     assert!(expected.contains("usr/lib/soft -> ../../bin/run"), "{expected}");
-    assert_eq!(listed(&built.unpacked("it-efi.iso")), expected);
+    // xorriso leaves the folder that it unpacks into as it is.
+    let without_root = |list: &str| -> Vec<String> {
+        list.lines().filter(|line| !line.starts_with(". ")).map(str::to_owned).collect()
+    };
+    assert_eq!(without_root(&listed(&built.unpacked("it-efi.iso"))), without_root(&expected));
 
     fs::remove_dir_all(tar.join("boot")).unwrap();
     let without_boot = |list: String| -> Vec<String> {
-        list.lines().filter(|line| !line.contains("./boot") && !line.starts_with(". ")).map(str::to_owned).collect()
+        without_root(&list).into_iter().filter(|line| !line.contains("./boot")).collect()
     };
     assert_eq!(without_boot(listed(&built.unpacked("it.iso"))), without_boot(listed(&tar)));
     let files: Vec<_> = fs::read_dir(built.unpacked("it.iso").join("boot")).unwrap().collect();

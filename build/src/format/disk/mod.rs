@@ -65,7 +65,10 @@ pub enum DiskError {
         disk_bytes: u64,
     },
     /// It was to have a size that is too large.
-    #[error("a disk of {disk_bytes} bytes is too large: {limit_bytes} is the most; build with a smaller `--size`")]
+    #[error(
+        "a disk of {} GiB is too large: {} GiB are the most; build with a smaller `--size`",
+        disk_bytes >> 30, limit_bytes >> 30
+    )]
     TooLarge {
         /// What `--size` gives.
         disk_bytes: u64,

@@ -42,6 +42,9 @@ const DISKS: [(&str, bool); 22] = [
     ("mmc_block", true),
 ];
 
+/// What tells the host of a panic: before anything can go wrong.
+const PANICS: [&str; 2] = ["pvpanic_mmio", "pvpanic_pci"];
+
 /// Hashes that are faster than the kernel's plain ones, where it has them.
 const HASHES: [&str; 3] = ["sha256_ssse3", "sha2_ce", "sha256_arm64"];
 
@@ -173,7 +176,8 @@ impl<'a> Drivers<'a> {
         }
         let mut loads = Vec::new();
         let mut seen = BTreeSet::new();
-        let always = HASHES.into_iter().chain(["dm_verity"]).filter(|_| verity).chain([file_system]);
+        let sealed = HASHES.into_iter().chain(["dm_verity"]).filter(|_| verity);
+        let always = PANICS.into_iter().chain(sealed).chain([file_system]);
         let always = always.map(|name| (name, When::Always));
         let wanted = always.chain(DISKS.map(|(name, _)| (name, When::UntilRoot)));
         for (name, when) in wanted.filter(|(name, _)| self.body(name).is_some()) {
