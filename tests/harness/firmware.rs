@@ -183,12 +183,13 @@ impl Machine {
     fn plug_in(&self, artifact: &Path, command: &mut Command) {
         let media = if matches!(self.plug, Plug::Cd | Plug::ScsiCd) { "cdrom,readonly=on" } else { "disk,snapshot=on" };
         let drive = format!("if=none,id=it,format={},media={media},file={}", self.container, artifact.display());
+        // Place 0 is that of a kernel that QEMU loads.
         let devices: &[&str] = match self.plug {
-            Plug::Cd => &["ide-cd,drive=it,bootindex=0"],
-            Plug::Disk => &["ide-hd,drive=it,bootindex=0"],
-            Plug::VirtioDisk => &["virtio-blk-pci,drive=it,bootindex=0"],
-            Plug::ScsiCd => &["virtio-scsi-pci", "scsi-cd,drive=it,bootindex=0"],
-            Plug::UsbStick => &["qemu-xhci", "usb-storage,drive=it,bootindex=0,removable=on"],
+            Plug::Cd => &["ide-cd,drive=it,bootindex=1"],
+            Plug::Disk => &["ide-hd,drive=it,bootindex=1"],
+            Plug::VirtioDisk => &["virtio-blk-pci,drive=it,bootindex=1"],
+            Plug::ScsiCd => &["virtio-scsi-pci", "scsi-cd,drive=it,bootindex=1"],
+            Plug::UsbStick => &["qemu-xhci", "usb-storage,drive=it,bootindex=1,removable=on"],
         };
         command.args(["-drive", &drive]);
         for device in devices {
