@@ -70,7 +70,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         working_folder: reader.working_folder.clone(),
         home_folder: surroundings::home(&variable),
         source_date_s,
-        cancel: cancel.clone(),
+        cancel,
         pull,
         packages: Some(&resolve),
         yaml: ReadOptions {
@@ -89,20 +89,26 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         secure_boot: signer(&asked.secure_boot)?,
         sbom: sbom(asked, source_date_s)?,
     };
+    carry_out(asked, &request, &progress, printer)
+}
+
+fn carry_out(
+    asked: &args::Build,
+    request: &BuildRequest<'_>,
+    progress: &Shown,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let failed = |error| Failure::unless_interrupted(error, &request.cancel);
     if asked.yaml.dry_run {
-        let text = pipeline::resolved_yaml(&request).map_err(|error| Failure::unless_interrupted(error, &cancel))?;
+        let text = pipeline::resolved_yaml(request).map_err(failed)?;
         return Ok(printer.data(text.as_bytes())?);
     }
-    match pipeline::build(&request, &progress) {
-        Ok(built) => {
-            tell(&built, printer);
-            if let Some(form) = asked.timings {
-                printer.asked(&timings::shown(&built.phases, form));
-            }
-            Ok(())
-        }
-        Err(error) => Err(Failure::unless_interrupted(error, &cancel)),
+    let built = pipeline::build(request, progress).map_err(failed)?;
+    tell(&built, printer);
+    if let Some(form) = asked.timings {
+        printer.asked(&timings::shown(&built.phases, form));
     }
+    Ok(())
 }
 
 fn signer(asked: &args::SecureBoot) -> Result<Option<Signer>, Failure> {

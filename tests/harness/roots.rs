@@ -238,6 +238,7 @@ fn owners(layer: &mut Layer) {
 }
 
 fn special(layer: &mut Layer) {
+    type Records<'a> = &'a [(&'a str, &'a [u8])];
     layer.folder(b"special");
     for (name, kind, major, minor) in [
         ("null", EntryType::Char, 1_u32, 3_u32),
@@ -252,7 +253,8 @@ fn special(layer: &mut Layer) {
     layer.member(EntryType::Fifo, b"special/fifo", Owner { mode: 0o600, ..PLAIN }, b"", b"", &[]);
     let capability: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let large = noise(5, 3000);
-    let cases: [(&str, &[(&str, &[u8])]); 4] = [
+
+    let cases: [(&str, Records<'_>); 4] = [
         ("capable", &[("SCHILY.xattr.security.capability", capability)]),
         ("user", &[("SCHILY.xattr.user.one", b"1"), ("SCHILY.xattr.user.two", b"")]),
         ("user-too", &[("SCHILY.xattr.user.one", b"1"), ("SCHILY.xattr.user.two", b"")]),

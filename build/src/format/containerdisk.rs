@@ -71,6 +71,6 @@ mod tests {
     }
 
     fn disk_name(architecture: &str) -> &'static str {
-        super::disk(architecture).name()
+        disk(architecture).name()
     }
 }

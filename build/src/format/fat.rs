@@ -11,7 +11,7 @@ use std::io;
 
 use super::{Extents, fingerprint::Fingerprint};
 use folder::{Folder, Place, SLOT_BYTES, Stamp, Target};
-use geometry::{Geometry, Kind, ROOT_ENTRIES, SECTOR_BYTES};
+use geometry::{Geometry, Kind, ROOT_ENTRIES, SECTOR_BYTES, SECTOR_LEN};
 
 /// Longest file: its length has 32 bits.
 const FILE_LIMIT_BYTES: u64 = u32::MAX as u64;
@@ -224,10 +224,10 @@ impl Writer<'_> {
         FatVolume { extents, is_fat32: self.geometry.kind == Kind::Fat32, offsets }
     }
 
-    fn boot_sector(&self) -> [u8; SECTOR_BYTES as usize] {
+    fn boot_sector(&self) -> [u8; SECTOR_LEN] {
         let Geometry { kind, sectors, reserved_sectors, fat_sectors, cluster_sectors, .. } = self.geometry;
         let is_fat32 = kind == Kind::Fat32;
-        let mut boot = [0; SECTOR_BYTES as usize];
+        let mut boot = [0; SECTOR_LEN];
         let mut put = |at: usize, bytes: &[u8]| boot[at..at + bytes.len()].copy_from_slice(bytes);
         let word = |number: u32| u16::try_from(number).unwrap_or(0).to_le_bytes();
         put(3, b"MSWIN4.1");
@@ -273,9 +273,9 @@ impl Writer<'_> {
     }
 
     /// FSInfo: how many clusters are free, and from where on.
-    fn information_sector(&self) -> [u8; SECTOR_BYTES as usize] {
+    fn information_sector(&self) -> [u8; SECTOR_LEN] {
         let used: u32 = self.layout.runs().map(|run| run.clusters).sum();
-        let mut sector = [0; SECTOR_BYTES as usize];
+        let mut sector = [0; SECTOR_LEN];
         sector[..4].copy_from_slice(b"RRaA");
         sector[484..488].copy_from_slice(b"rrAa");
         sector[488..492].copy_from_slice(&(self.geometry.clusters - used).to_le_bytes());

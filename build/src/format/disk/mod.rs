@@ -22,7 +22,8 @@ use std::ops::Range;
 use super::fingerprint::Fingerprint;
 use super::{Extents, FormatError, Material, Sink, Watch};
 
-const SECTOR_BYTES: u64 = 512;
+const SECTOR_LEN: usize = 512;
+const SECTOR_BYTES: u64 = SECTOR_LEN as u64;
 
 /// Lengths of disks are multiples of this: partitions are aligned to it, and Azure takes no others.
 const UNIT_BYTES: u64 = 1 << 20;

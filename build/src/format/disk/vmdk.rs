@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::{Disk, SECTOR_BYTES, units};
+use super::{Disk, SECTOR_BYTES, SECTOR_LEN, units};
 use crate::format::in_order::in_order;
 use crate::format::{Extents, FormatError, Sink, Threads, Watch};
 
@@ -14,7 +14,7 @@ const GRAIN_SECTORS: u64 = 128;
 const GRAIN_BYTES: u64 = GRAIN_SECTORS * SECTOR_BYTES;
 
 /// Grains of one table.
-const TABLE_ENTRIES: usize = 512;
+const TABLE_ENTRIES: u32 = 512;
 
 /// Header and descriptor come before this; then grains.
 const OVERHEAD_SECTORS: u64 = 128;
@@ -77,7 +77,7 @@ struct Stream<'a> {
 impl Stream<'_> {
     fn grain(&mut self, grain: u64, packed: Option<Vec<u8>>) -> io::Result<()> {
         let Some(packed) = packed else { return Ok(()) };
-        let entries = TABLE_ENTRIES as u64;
+        let entries = u64::from(TABLE_ENTRIES);
         while self.table_number < grain / entries {
             self.finish_table()?;
         }
@@ -94,7 +94,7 @@ impl Stream<'_> {
         let mut table = std::mem::take(&mut self.table);
         let mut place = 0;
         if !table.is_empty() {
-            table.resize(TABLE_ENTRIES, 0);
+            table.resize(TABLE_ENTRIES as usize, 0);
             let bytes = numbers(&table);
             self.marker(bytes.len(), TABLE)?;
             place = self.sector()?;
@@ -106,15 +106,15 @@ impl Stream<'_> {
     }
 
     fn finish(mut self, capacity: u64) -> io::Result<()> {
-        while self.table_number < capacity.div_ceil(GRAIN_SECTORS * TABLE_ENTRIES as u64) {
+        while self.table_number < capacity.div_ceil(GRAIN_SECTORS * u64::from(TABLE_ENTRIES)) {
             self.finish_table()?;
         }
         let mut directory = numbers(&std::mem::take(&mut self.directory));
-        directory.resize(directory.len().next_multiple_of(SECTOR_BYTES as usize), 0);
+        directory.resize(directory.len().next_multiple_of(SECTOR_LEN), 0);
         self.marker(directory.len(), DIRECTORY)?;
         let directory_at = self.at / SECTOR_BYTES;
         self.put(&directory)?;
-        self.marker(SECTOR_BYTES as usize, FOOTER)?;
+        self.marker(SECTOR_LEN, FOOTER)?;
         self.put(&header(capacity, directory_at))?;
         self.marker(0, END_OF_STREAM)?;
         self.sink.flush()
@@ -165,7 +165,7 @@ fn header(capacity: u64, directory_at: u64) -> [u8; 512] {
         &GRAIN_SECTORS.to_le_bytes(),
         &1_u64.to_le_bytes(),
         &DESCRIPTOR_SECTORS.to_le_bytes(),
-        &(TABLE_ENTRIES as u32).to_le_bytes(),
+        &TABLE_ENTRIES.to_le_bytes(),
         // No second directory.
         &0_u64.to_le_bytes(),
         &directory_at.to_le_bytes(),

@@ -123,8 +123,8 @@ fn read(clusters: &[Cluster], len_bytes: u64) -> Vec<Entry> {
         start += cluster.len_bytes as usize;
         // The end of a file counts as the start of another cluster, so that the last one's length is known.
         let next = (start / BLOCK).min(count);
-        for inside in head + 1..next {
-            all[inside] = Entry::Inside { back: short(inside - head), ahead: short(next - inside) };
+        for (inside, entry) in all.iter_mut().enumerate().take(next).skip(head + 1) {
+            *entry = Entry::Inside { back: short(inside - head), ahead: short(next - inside) };
         }
         if next > head && next < count {
             all[next] = Entry::Head { offset: short(start % BLOCK), is_plain: true };

@@ -272,12 +272,11 @@ mod tests {
             at += 1;
             let length = |four_bits: u8, at: &mut usize| {
                 let mut len = usize::from(four_bits);
-                while four_bits == 15 {
+                let mut goes_on = four_bits == 15;
+                while goes_on {
                     len += usize::from(block[*at]);
+                    goes_on = block[*at] == 255;
                     *at += 1;
-                    if block[*at - 1] != 255 {
-                        break;
-                    }
                 }
                 len
             };

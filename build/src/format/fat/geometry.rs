@@ -1,7 +1,8 @@
 //! Where the parts of a FAT volume stand, decided by its size alone (Microsoft's *FAT File System Specification*, 3.5).
 
 /// Bytes of a sector.
-pub(super) const SECTOR_BYTES: u64 = 512;
+pub(super) const SECTOR_LEN: usize = 512;
+pub(super) const SECTOR_BYTES: u64 = SECTOR_LEN as u64;
 
 /// Contents begin at a multiple of so many sectors, 4 KiB: file systems can then share their blocks with the image.
 const ALIGN_SECTORS: u32 = 8;
