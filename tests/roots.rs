@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::harness::firmware::{Board, Firmware, Machine, Plug};
 use crate::harness::images;
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::tree;
@@ -82,6 +83,28 @@ fn a_sealed_root_with_one_flipped_byte_does_not_boot() {
     let (good, console) = boot(&["minimal-squashfs.img"], &[("minimal-squashfs.img", &bytes)]);
     assert!(!good && !console.contains(SERVICE), "{console}");
     assert!(console.contains("kiln: cannot mount"), "{console}");
+}
+
+/// One command makes it: what the firmware starts vouches for every byte of the root beside it.
+#[test]
+fn a_disk_with_a_sealed_root_boots_and_one_flipped_byte_stops_it() {
+    let sandbox = Sandbox::new();
+    let words = ["build", "--no-sbom", "--format", "raw-efi", "--root", "squashfs", "--verity", "--cache"];
+    let yaml = fs::canonicalize(tree().join("examples/minimal.yml")).unwrap();
+    run(sandbox.kiln(words).arg(images::store()).arg(yaml)).ok();
+    let disk = sandbox.path().join("minimal-efi.img");
+    let checked = run(Command::new("sgdisk").arg("--verify").arg(&disk)).ok();
+    assert!(checked.stdout.contains("No problems found"), "{}", checked.stdout);
+    let machine = Machine::new(Firmware::Ovmf, Board::Q35, Plug::VirtioDisk);
+    machine.boot(&disk, &[SERVICE, "kiln: power off"]);
+
+    let mut bytes = fs::read(&disk).unwrap();
+    let root = (0..bytes.len()).step_by(1 << 20).find(|at| bytes[*at..].starts_with(b"hsqs")).expect("a root");
+    bytes[root + 9] ^= 1;
+    fs::write(&disk, bytes).unwrap();
+    let console = std::panic::catch_unwind(|| machine.boot(&disk, &[])).expect_err("it does not boot");
+    let console = console.downcast::<String>().expect("what the console said");
+    assert!(console.contains("kiln: cannot mount") && !console.contains(SERVICE), "{console}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::config::{
     self, Config, ConfigError, ImageReference, MetadataFormat, ReadConfig, ReadOptions, UnknownVariable,
 };
 use crate::format::boot::Signer;
+use crate::format::root::RootOn;
 use crate::format::{
     self, ErofsCompression, FileSink, Format, FormatError, Material, Options, Packing, Part, SquashfsOptions,
     StreamSink, Threads, Watch,
@@ -93,6 +94,8 @@ pub struct BuildRequest<'a> {
     pub input_tar: Option<PathBuf>,
     /// Size of disk images, in bytes.
     pub disk_bytes: u64,
+    /// What the root is on disk images that take one on a partition of its own; `None` for a root in RAM.
+    pub disk_root: Option<RootOn>,
     /// Whether a root on a disk is checked by dm-verity.
     pub verity: bool,
     /// Who signs EFI programs, if they are to be signed.
@@ -489,6 +492,7 @@ fn options(request: &BuildRequest<'_>) -> Options {
         compat: request.compat,
         architecture: request.architecture.clone(),
         disk_bytes: request.disk_bytes,
+        disk_root: request.disk_root,
         verity: request.verity,
         secure_boot: request.secure_boot.clone(),
         erofs: request.erofs,

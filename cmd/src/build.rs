@@ -84,6 +84,7 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
         input_tar: asked.linuxkit.input_tar.clone(),
         disk_bytes: asked.linuxkit.size,
         erofs: asked.erofs.erofs,
+        disk_root: asked.root,
         verity: asked.verity,
         squashfs: squashfs(&asked.squashfs)?,
         secure_boot: signer(&asked.secure_boot)?,
@@ -187,11 +188,7 @@ fn formats(asked: &args::Build, compat: Compat) -> Result<Vec<Format>, Failure> 
         let text = format!("`-o` takes one format that is one file, not {}", names.join(" and "));
         return Err(Failure::usage(text).hint(format!("such formats are: {}", streams.join(", "))));
     }
-    if let Some(format) = formats.iter().find(|format| asked.verity && format.root_on().is_none()) {
-        let roots: Vec<_> = Format::ALL.iter().filter(|f| f.root_on().is_some()).map(|f| format!("`{f}`")).collect();
-        let failure = Failure::usage(format!("`--verity` does nothing for `{format}`"));
-        return Err(failure.hint(format!("formats whose root dm-verity can check are: {}", roots.join(", "))));
-    }
+    check_roots(asked, &formats)?;
     if compat.is_linuxkit()
         && formats.len() > 1
         && formats.iter().any(|format| ["tar", "docker"].contains(&format.name()))
@@ -200,6 +197,28 @@ fn formats(asked: &args::Build, compat: Compat) -> Result<Vec<Format>, Failure> 
         return Err(Failure::usage(text).hint("leave `--compat` out, or build twice"));
     }
     Ok(formats)
+}
+
+fn check_roots(asked: &args::Build, formats: &[Format]) -> Result<(), Failure> {
+    let those = |has: fn(&Format) -> bool| {
+        let names: Vec<_> =
+            Format::ALL.iter().filter(|format| has(format)).map(|format| format!("`{format}`")).collect();
+        names.join(", ")
+    };
+    if let Some(format) = formats.iter().find(|format| asked.root.is_some() && !format.takes_root()) {
+        let failure = Failure::usage(format!("`--root` does nothing for `{format}`"));
+        return Err(failure.hint(format!("disks that take a root are: {}", those(|format| format.takes_root()))));
+    }
+    if let Some(format) =
+        formats.iter().find(|format| asked.verity && asked.root.is_none() && format.root_on().is_none())
+    {
+        let failure = Failure::usage(format!("`--verity` does nothing for `{format}`"));
+        let roots = those(|format| format.root_on().is_some());
+        return Err(
+            failure.hint(format!("formats whose root dm-verity can check are: {roots}, and with `--root` disks"))
+        );
+    }
+    Ok(())
 }
 
 fn destination(asked: &args::Build) -> Destination {

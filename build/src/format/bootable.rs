@@ -122,7 +122,7 @@ pub fn check(
     }
     let needed = memory_bytes(material.tree);
     if needed > DEFAULT_MEMORY_BYTES
-        && let Some(format) = formats.iter().find(|format| format.loader() != Loader::None)
+        && let Some(format) = formats.iter().find(|format| loader(**format, material) != Loader::None)
     {
         note(&format!(
             "{format}: a machine unpacks this root in memory and needs about {0} MiB for it (`kiln run -mem {0}`); \
@@ -133,8 +133,16 @@ pub fn check(
     Ok(())
 }
 
+/// Who loads the whole root: nobody where it stays on the disk.
+fn loader(format: Format, material: &Material<'_>) -> Loader {
+    match format {
+        _ if format.takes_root() && material.options.disk_root.is_some() => Loader::None,
+        _ => format.loader(),
+    }
+}
+
 fn check_one(format: Format, material: &Material<'_>, watch: Watch<'_>) -> Result<(), FormatError> {
-    let loader = format.loader();
+    let loader = loader(format, material);
     let is_a_root_alone = matches!(format, Format::Tar | Format::Docker);
     let needs_none = matches!(
         format,

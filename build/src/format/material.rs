@@ -18,6 +18,8 @@ pub struct Options {
     pub architecture: String,
     /// Size of disk images that have a fixed one, in bytes.
     pub disk_bytes: u64,
+    /// What the root is on disk images that take one on a partition of its own; `None` for a root in RAM.
+    pub disk_root: Option<RootOn>,
     /// Whether a root on a disk is checked by dm-verity.
     pub verity: bool,
     /// Who signs EFI programs for Secure Boot, if they are to be signed.
@@ -35,6 +37,7 @@ impl Default for Options {
             compat: Compat::Right,
             architecture: "amd64".into(),
             disk_bytes: 1 << 30,
+            disk_root: None,
             verity: false,
             secure_boot: None,
             erofs: ErofsCompression::None,

@@ -288,6 +288,11 @@ impl Format {
         }
     }
 
+    /// Whether it is a disk that can have the root on a partition of its own.
+    pub fn takes_root(self) -> bool {
+        matches!(self, Self::Disk(disk) if disk.is_gpt())
+    }
+
     /// What `material` needs beside [`parts`](Self::parts) for the root that this format puts on a disk of its own: words of
     /// the command line, and where the kernel cannot get at the root alone an initrd. The original has neither.
     pub fn root_parts(self, material: &Material<'_>) -> Vec<Part> {

@@ -112,6 +112,7 @@ impl Lab {
             input_tar: None,
             disk_bytes: 1 << 30,
             erofs: ErofsCompression::default(),
+            disk_root: None,
             verity: false,
             secure_boot: None,
             squashfs: SquashfsOptions::default(),

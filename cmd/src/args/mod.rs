@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use kiln_build::format::root::RootOn;
 
 pub use cache::{
     Cache, CacheClean, CacheExport, CacheImport, CacheLs, CachePull, CachePush, CacheRm, CacheVerify, ExportFormat,
@@ -158,6 +159,9 @@ pub struct Build {
     /// Architecture to build for: amd64, arm64 or riscv64 [default: this machine's]
     #[arg(long)]
     pub arch: Option<String>,
+    /// Keep the root of disk images with a GPT on a partition of its own, `squashfs` or `erofs`, and not in RAM
+    #[arg(long, value_name = "FILESYSTEM")]
+    pub root: Option<RootOn>,
     /// Let the kernel check a root on a disk or CD block by block (dm-verity); the root hash is in the command line
     #[arg(long)]
     pub verity: bool,

@@ -10,7 +10,10 @@ use uuid::Uuid;
 
 use super::SECTOR_BYTES;
 
-pub(in crate::format) use ::gpt::partition_types::{BASIC as BASIC_DATA, BIOS as BIOS_BOOT, EFI as EFI_SYSTEM};
+pub(in crate::format) use ::gpt::partition_types::{
+    BASIC as BASIC_DATA, BIOS as BIOS_BOOT, EFI as EFI_SYSTEM, LINUX_ROOT_ARM_64 as ROOT_ARM64,
+    LINUX_ROOT_X64 as ROOT_AMD64,
+};
 
 /// Boot record, header and table of 128 entries.
 pub(super) const HEAD_SECTORS: u64 = 34;

@@ -1,10 +1,13 @@
 //! What stands where on a disk.
 
-use super::gpt::{self, BIOS_BOOT, EFI_SYSTEM, Partition};
+use uuid::Uuid;
+
+use super::gpt::{self, BIOS_BOOT, EFI_SYSTEM, Partition, ROOT_AMD64, ROOT_ARM64};
 use super::{Disk, DiskError, Firmware, SECTOR_BYTES, UNIT_BYTES, mbr};
 use crate::format::boot::{BootError, Uki, bios, uki};
 use crate::format::fat::{self, FatFiles, FatVolume};
 use crate::format::fingerprint::Fingerprint;
+use crate::format::root::{self, RootOn, RootWords};
 use crate::format::{Extents, FormatError, Material, Watch, file};
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH};
 
@@ -31,7 +34,10 @@ pub(super) fn disk(
     material: &Material<'_>,
     watch: Watch<'_>,
 ) -> Result<Disk, FormatError> {
-    let parts = Parts::of(material, watch)?;
+    let parts = match material.options.disk_root.filter(|_| firmware != Firmware::Bios) {
+        Some(on) => Parts::with_root(on, material, watch)?,
+        None => Parts::of(material, watch)?,
+    };
     let is_x86 = material.options.architecture == "amd64";
     match firmware {
         Firmware::Bios => bios_disk(&parts, disk_bytes, material),
@@ -44,18 +50,42 @@ pub(super) fn disk(
 /// What is to boot.
 struct Parts {
     kernel: Body,
-    initrd: Body,
+    initrd: Option<Body>,
     cmdline: Vec<u8>,
+    /// On a partition of its own.
+    root: Option<Root>,
+}
+
+/// A root on a partition of its own.
+struct Root {
+    extents: Extents,
+    guid: [u8; 16],
 }
 
 impl Parts {
     fn of(material: &Material<'_>, watch: Watch<'_>) -> Result<Self, FormatError> {
-        let kernel = file(material.tree, KERNEL_PATH).filter(|kernel| !kernel.is_empty());
-        let kernel = kernel.ok_or(BootError::NoKernel)?.clone();
         let cmdline = file(material.tree, CMDLINE_PATH).map(|body| body.read_up_to(CMDLINE_LIMIT_BYTES)).transpose()?;
         let cmdline = cmdline.flatten().unwrap_or_default();
-        Ok(Self { kernel, initrd: material.initrd(watch)?, cmdline })
+        Ok(Self { kernel: kernel(material)?, initrd: Some(material.initrd(watch)?), cmdline, root: None })
     }
+
+    /// The root stays on the disk; the initrd only finds it. With dm-verity its hash is in the command line, so whoever
+    /// signs the program that holds it vouches for every byte of the root.
+    fn with_root(on: RootOn, material: &Material<'_>, watch: Watch<'_>) -> Result<Self, FormatError> {
+        let image = material.root(on, watch)?;
+        let device = format!("PARTUUID={}", Uuid::from_bytes(image.uuid));
+        let words = RootWords { device: &device, roothash: image.roothash.as_deref() };
+        Ok(Self {
+            kernel: kernel(material)?,
+            initrd: root::boot_initrd(material, on, watch)?,
+            cmdline: root::cmdline(material, on, words)?,
+            root: Some(Root { extents: image.extents.clone(), guid: image.uuid }),
+        })
+    }
+}
+
+fn kernel(material: &Material<'_>) -> Result<Body, BootError> {
+    file(material.tree, KERNEL_PATH).filter(|kernel| !kernel.is_empty()).cloned().ok_or(BootError::NoKernel)
 }
 
 /// Whether a disk for EFI has our loader too.
@@ -72,24 +102,39 @@ fn efi_disk(
     loader: Loader,
     watch: Watch<'_>,
 ) -> Result<Disk, FormatError> {
-    let program = uki(&Uki::of(material, Some(parts.initrd.clone()), &parts.cmdline)?, watch)?;
+    let program = uki(&Uki::of(material, parts.initrd.clone(), &parts.cmdline)?, watch)?;
     let path = match material.options.architecture.as_str() {
         "arm64" => "EFI/BOOT/BOOTAA64.EFI",
         _ => "EFI/BOOT/BOOTX64.EFI",
     };
-    let around_bytes = PARTITION_OFFSET + GPT_TAIL_BYTES;
+    let root_bytes = parts.root.as_ref().map_or(0, |root| root.extents.len_bytes().next_multiple_of(UNIT_BYTES));
+    let around_bytes = PARTITION_OFFSET + root_bytes + GPT_TAIL_BYTES;
     let files = vec![(path.to_owned(), program.clone())];
-    let (volume, fingerprint) =
-        volume("EFI", files, disk_bytes.map(|bytes| bytes.saturating_sub(around_bytes)), material)?;
+    // Beside a root, what is left of the disk is left to the user.
+    let esp_bytes = disk_bytes.filter(|_| parts.root.is_none()).map(|bytes| bytes.saturating_sub(around_bytes));
+    let (volume, fingerprint) = volume("EFI", files, esp_bytes, material)?;
     let disk_bytes = fitting(volume.extents.len_bytes() + around_bytes, disk_bytes)?;
+    let esp_end = match parts.root {
+        Some(_) => PARTITION_OFFSET + volume.extents.len_bytes(),
+        None => disk_bytes - GPT_TAIL_BYTES,
+    };
     let esp = Partition {
         kind: EFI_SYSTEM,
         guid: fingerprint.uuid("EFI system partition"),
-        sectors: (PARTITION_SECTOR, (disk_bytes - GPT_TAIL_BYTES) / SECTOR_BYTES - 1),
+        sectors: (PARTITION_SECTOR, esp_end / SECTOR_BYTES - 1),
         name: "EFI System",
     };
     let mut partitions = vec![esp];
     let mut extents = Extents::default();
+    if let Some(root) = &parts.root {
+        extents.put_extents(esp_end, &root.extents);
+        partitions.push(Partition {
+            kind: if material.options.architecture == "arm64" { ROOT_ARM64 } else { ROOT_AMD64 },
+            guid: root.guid,
+            sectors: (esp_end / SECTOR_BYTES, (esp_end + root_bytes) / SECTOR_BYTES - 1),
+            name: "root",
+        });
+    }
     let mut boot_code = [0; 440];
     if loader == Loader::Bios {
         let program_at = PARTITION_OFFSET + volume.offset_of(path).unwrap_or_default();
@@ -121,10 +166,8 @@ fn efi_disk(
 
 fn bios_disk(parts: &Parts, disk_bytes: Option<u64>, material: &Material<'_>) -> Result<Disk, FormatError> {
     let [kernel_path, initrd_path, cmdline_path] = ["kernel", "initrd.img", "cmdline"];
-    let mut files = vec![
-        (kernel_path.to_owned(), parts.kernel.clone().into()),
-        (initrd_path.to_owned(), parts.initrd.clone().into()),
-    ];
+    let mut files = vec![(kernel_path.to_owned(), parts.kernel.clone().into())];
+    files.extend(parts.initrd.clone().map(|initrd| (initrd_path.to_owned(), initrd.into())));
     if !parts.cmdline.is_empty() {
         // For whoever reads the disk: the loader has it in itself.
         files.push((cmdline_path.to_owned(), Body::Inline(parts.cmdline.as_slice().into()).into()));
@@ -138,7 +181,7 @@ fn bios_disk(parts: &Parts, disk_bytes: Option<u64>, material: &Material<'_>) ->
         &bios::BiosFiles {
             kernel: parts.kernel.clone(),
             kernel_lba: place(kernel_path),
-            initrd: Some((place(initrd_path), parts.initrd.len())),
+            initrd: parts.initrd.as_ref().map(|initrd| (place(initrd_path), initrd.len())),
             cmdline: &parts.cmdline,
         },
     )?;

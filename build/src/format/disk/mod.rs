@@ -149,6 +149,11 @@ impl DiskFormat {
         }
     }
 
+    /// Whether it has a GUID partition table, with room for more partitions.
+    pub fn is_gpt(self) -> bool {
+        self.firmware() != Firmware::Bios
+    }
+
     fn firmware(self) -> Firmware {
         match self {
             Self::RawEfi | Self::Qcow2Efi => Firmware::Efi,

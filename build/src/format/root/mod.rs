@@ -4,6 +4,8 @@
 mod image;
 mod modules;
 
+use std::str::FromStr;
+
 use kiln_abi::{ROOT_MODULES, ROOT_PROGRAM};
 
 use super::{FormatError, Material, Watch, cpio, file, gzip, spooled};
@@ -55,6 +57,20 @@ impl RootOn {
             Self::Erofs => "erofs",
             Self::Iso => "isofs",
         }
+    }
+}
+
+/// No root on a disk image is called so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no file system of a root on a disk; there are `squashfs` and `erofs`")]
+pub struct UnknownRoot(String);
+
+impl FromStr for RootOn {
+    type Err = UnknownRoot;
+
+    fn from_str(name: &str) -> Result<Self, UnknownRoot> {
+        let known = [Self::Squashfs, Self::Erofs].into_iter().find(|on| on.file_system() == name);
+        known.ok_or_else(|| UnknownRoot(name.into()))
     }
 }
 
