@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::harness::firmware::{Board, Firmware, Machine, Plug};
 use crate::harness::images;
 use crate::harness::kiln::{Running, Sandbox, run};
+use crate::harness::kvm::KvmJob;
 use crate::harness::tree;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -60,6 +61,25 @@ fn sealed_roots_boot_to_their_services() {
         let (good, console) = boot(&[&format!("-{form}"), "minimal"], &[]);
         assert!(good && console.contains(SERVICE), "{form}:\n{console}");
     }
+}
+
+#[test]
+fn sealed_roots_boot_on_kvm() {
+    let job = KvmJob::new(
+        "for form in squashfs erofs; do\n\
+         kiln run -accel kvm -mem 256 -$form minimal > out 2> err || { cat out err; exit 1; }\n\
+         grep -e 'hello from' out\n\
+         echo \"ended with $form\"\n\
+         done",
+    );
+    let names = ["kernel", "cmdline"].map(str::to_owned).into_iter();
+    let roots = ["squashfs", "erofs"].into_iter();
+    let roots = roots.flat_map(|form| [".img", "-initrd.img", "-cmdline"].map(|end| format!("{form}{end}")));
+    let job =
+        names.chain(roots).map(|name| format!("minimal-{name}")).fold(job, |job, name| job.file(&file(&name), &name));
+    let said = job.run().ok();
+    assert_eq!(said.stdout.matches(SERVICE).count(), 2, "{}", said.stdout);
+    assert!(said.stdout.contains("ended with erofs"), "{}", said.stdout);
 }
 
 #[test]
