@@ -463,7 +463,11 @@ mod tests {
             faults(&config),
             ["64 MiB of memory are too few for this kernel and initrd: give at least `-mem 118`"]
         );
+        // It is no packed one: what it holds is there twice until it is unpacked.
         config.memory_mib = 118;
+        let faults = check(&config).unwrap_err();
+        let [Fault::MemoryForRoot { unpacked_mib: 100, needed_mib, .. }] = faults.0[..] else { panic!("{faults}") };
+        config.memory_mib = needed_mib;
         assert!(check(&config).is_ok());
     }
 
