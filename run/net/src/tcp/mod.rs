@@ -1,0 +1,3 @@
+//! TCP.
+mod reassembly;
+pub use reassembly::Reassembly;

@@ -1,0 +1,171 @@
+//! The headers of a frame that is sent to the guest, in one place, written from the outside in.
+
+use std::net::IpAddr;
+
+use super::ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES};
+use super::tcp::{TCP_HEADER_BYTES, write_options};
+use super::udp::UDP_HEADER_BYTES;
+use super::{Checksum, ETHERNET_HEADER_BYTES, EtherType, Ethernet, Ip, Mac, Protocol, Tcp};
+
+/// Ethernet, IPv6, TCP with all options.
+const LIMIT_BYTES: usize = ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + 60;
+
+/// What the receiver of a frame is to do about checksums and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offload {
+    /// Where the part begins whose checksum is missing, from the start of the frame; the field holds the sum of the
+    /// pseudo header.
+    pub checksum_start: u16,
+    /// Where the field is, from there.
+    pub checksum_offset: u16,
+    /// Payload of each packet that the frame stands for, in bytes, if it is longer than one.
+    pub segment_bytes: Option<u16>,
+}
+
+/// Headers, ready to be sent in front of a payload.
+#[derive(Debug, Clone)]
+pub struct Headers {
+    bytes: [u8; LIMIT_BYTES],
+    len: usize,
+    offload: Offload,
+}
+
+impl Headers {
+    /// Length of the headers of a TCP segment between these addresses, with `options`.
+    pub fn tcp_len_bytes(source: IpAddr, tcp: &Tcp) -> usize {
+        let ip_bytes = if source.is_ipv4() { IPV4_HEADER_BYTES } else { IPV6_HEADER_BYTES };
+        ETHERNET_HEADER_BYTES + ip_bytes + TCP_HEADER_BYTES + write_options(&tcp.options).1
+    }
+
+    /// A TCP segment with `payload_bytes` behind it. Its checksum is that of the pseudo header.
+    pub fn tcp(macs: Macs, ip: &Ip, tcp: &Tcp, payload_bytes: usize) -> Self {
+        let (options, options_len) = write_options(&tcp.options);
+        let header_bytes = TCP_HEADER_BYTES + options_len;
+        let mut headers = Self::ip(macs, ip, header_bytes + payload_bytes);
+        headers.put(&tcp.source_port.to_be_bytes());
+        headers.put(&tcp.destination_port.to_be_bytes());
+        headers.put(&tcp.seq.0.to_be_bytes());
+        headers.put(&tcp.ack.0.to_be_bytes());
+        headers.put(&[u8::try_from(header_bytes / 4).unwrap_or(0) << 4, tcp.flags.0]);
+        headers.put(&tcp.window.to_be_bytes());
+        headers.begin_checksum(ip, 16, header_bytes + payload_bytes);
+        headers.put(&[0; 2]);
+        headers.put(options.get(..options_len).unwrap_or_default());
+        headers
+    }
+
+    /// A UDP datagram with `payload_bytes` behind it. Its checksum is that of the pseudo header.
+    pub fn udp(macs: Macs, ip: &Ip, source_port: u16, destination_port: u16, payload_bytes: usize) -> Self {
+        let len_bytes = UDP_HEADER_BYTES + payload_bytes;
+        let mut headers = Self::ip(macs, ip, len_bytes);
+        headers.put(&source_port.to_be_bytes());
+        headers.put(&destination_port.to_be_bytes());
+        headers.put(&u16::try_from(len_bytes).unwrap_or(u16::MAX).to_be_bytes());
+        headers.begin_checksum(ip, 6, len_bytes);
+        headers
+    }
+
+    /// An IP packet with `content_bytes` behind it, which bring their own checksum.
+    pub fn ip(macs: Macs, ip: &Ip, content_bytes: usize) -> Self {
+        let mut headers = Self { bytes: [0; LIMIT_BYTES], len: 0, offload: Offload::default() };
+        let ether_type = if ip.source.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
+        let Macs { source, destination } = macs;
+        headers.put(&Ethernet { destination, source, ether_type }.bytes());
+        let content = u16::try_from(content_bytes).unwrap_or(u16::MAX);
+        match (ip.source, ip.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let [a, b] = content.saturating_add(20).to_be_bytes();
+                // No fragments: an identification says nothing (RFC 6864).
+                let mut header =
+                    [0x45, 0, a, b, 0, 0, 0x40, 0, ip.hop_limit, ip.protocol.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                header[12..16].copy_from_slice(&source.octets());
+                header[16..].copy_from_slice(&destination.octets());
+                let mut sum = Checksum::default();
+                sum.add(&header);
+                header[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+                headers.put(&header);
+            }
+            (source, destination) => {
+                let [a, b] = content.to_be_bytes();
+                headers.put(&[0x60, 0, 0, 0, a, b, ip.protocol.0, ip.hop_limit]);
+                for address in [source, destination] {
+                    headers.put(&match address {
+                        IpAddr::V6(address) => address.octets(),
+                        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                    });
+                }
+            }
+        }
+        headers
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// What its receiver has to do.
+    pub fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    /// Says that the payload stands for packets of `segment_bytes` each.
+    pub fn set_segment_bytes(&mut self, segment_bytes: u16) {
+        self.offload.segment_bytes = Some(segment_bytes);
+    }
+
+    /// Completes the checksum over the payload, for a receiver that does not.
+    pub fn complete_checksum(&mut self, payload: &[u8]) {
+        let Offload { checksum_start, checksum_offset, .. } = self.offload;
+        let start = usize::from(checksum_start);
+        if start == 0 {
+            return;
+        }
+        let mut sum = Checksum::default();
+        sum.add(self.bytes.get(start..self.len).unwrap_or_default());
+        sum.add(payload);
+        let is_udp = checksum_offset == 6;
+        let checksum = match sum.finish() {
+            // Zero means that there is none.
+            0 if is_udp => 0xffff,
+            other => other,
+        };
+        let field = start + usize::from(checksum_offset);
+        if let Some(field) = self.bytes.get_mut(field..field + 2) {
+            field.copy_from_slice(&checksum.to_be_bytes());
+        }
+        self.offload.checksum_start = 0;
+    }
+
+    /// Puts the sum of the pseudo header of a segment of `len_bytes`, whose field is `offset` bytes behind its start.
+    fn begin_checksum(&mut self, ip: &Ip, offset: u16, len_bytes: usize) {
+        let sum = Checksum::of_pseudo_header(ip.source, ip.destination, ip.protocol.0, len_bytes);
+        self.offload.checksum_start = u16::try_from(self.len).unwrap_or(0).saturating_sub(offset);
+        self.offload.checksum_offset = offset;
+        self.put(&sum.partial().to_be_bytes());
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+}
+
+/// Both ends of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Macs {
+    /// Who sends it.
+    pub source: Mac,
+    /// Whom it is for.
+    pub destination: Mac,
+}
+
+impl Ip {
+    /// A packet as it is sent here: whole, with 64 hops to go.
+    pub fn new(source: IpAddr, destination: IpAddr, protocol: Protocol) -> Self {
+        const HOP_LIMIT: u8 = 64;
+        Self { source, destination, protocol, hop_limit: HOP_LIMIT, fragment: None }
+    }
+}
