@@ -1,0 +1,283 @@
+//! From the guest to the socket.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+
+use super::reassembly::Reassembly;
+use super::socket::StreamSocket;
+use super::WINDOW_SCALE;
+use crate::port::GuestFrame;
+use crate::wire::{SackBlocks, Seq};
+
+/// First window of a connection, in bytes.
+const FIRST_LIMIT_BYTES: u32 = 256 << 10;
+/// Largest window. Above a gigabit at 30 ms nothing needs more.
+const LIMIT_BYTES: u32 = 4 << 20;
+
+/// What all connections of one guest may hold together, in bytes.
+#[derive(Debug)]
+pub struct Budget {
+    left_bytes: usize,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub fn new(left_bytes: usize) -> Self {
+        Self { left_bytes }
+    }
+
+    /// How much is left.
+    pub fn left_bytes(&self) -> usize {
+        self.left_bytes
+    }
+
+    fn change(&mut self, from: usize, to: usize) {
+        self.left_bytes = (self.left_bytes + from).saturating_sub(to);
+    }
+}
+
+/// What came from the guest.
+#[derive(Debug)]
+pub(super) struct Receive {
+    /// The next number that is waited for.
+    next: Seq,
+    /// The end of the window as the guest knows it. It never moves back.
+    edge: Seq,
+    /// Window that is offered when nothing is kept.
+    limit: u32,
+    /// Accepted since the window was last made larger.
+    since_growth: u32,
+    scale: u8,
+    /// Accepted, but the socket was full.
+    waiting: VecDeque<Vec<u8>>,
+    /// How much of the first of them the socket has taken.
+    sent_of_first: usize,
+    waiting_bytes: usize,
+    gaps: Reassembly,
+    /// The number of FIN, once it came.
+    fin: Option<Seq>,
+    has_ended: bool,
+    /// What is held of the budget.
+    held_bytes: usize,
+}
+
+impl Receive {
+    /// The guest's first byte has number `next`. Its windows are shifted if it can do that.
+    pub(super) fn new(next: Seq, is_scaled: bool) -> Self {
+        Self {
+            next,
+            edge: next,
+            limit: FIRST_LIMIT_BYTES,
+            since_growth: 0,
+            scale: if is_scaled { WINDOW_SCALE } else { 0 },
+            waiting: VecDeque::new(),
+            sent_of_first: 0,
+            waiting_bytes: 0,
+            gaps: Reassembly::default(),
+            fin: None,
+            has_ended: false,
+            held_bytes: 0,
+        }
+    }
+
+    pub(super) fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// Whether the guest sent FIN and everything before it.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.fin.is_some_and(|fin| fin.is_before(self.next))
+    }
+
+    /// Whether windows are shifted.
+    pub(super) fn is_scaled(&self) -> bool {
+        self.scale > 0
+    }
+
+    /// Whether something waits for the socket.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting_bytes > 0
+    }
+
+    pub(super) fn sack(&self) -> SackBlocks {
+        self.gaps.sack()
+    }
+
+    /// Whether a segment has something to do with the window (RFC 9293 section 3.10.7.4).
+    pub(super) fn accepts(&self, seq: Seq, len: u32) -> bool {
+        let end = seq + len;
+        match len {
+            0 => !seq.is_before(self.next) && !self.edge.is_before(seq),
+            _ => self.next.is_before(end) && seq.is_before(self.edge),
+        }
+    }
+
+    /// The window for the next header, which the guest may rely on from then on.
+    pub(super) fn offer(&mut self, budget: &Budget) -> u16 {
+        let room = self.room(budget);
+        let edge = self.next + room;
+        if self.edge.is_before(edge) {
+            self.edge = edge;
+        }
+        let window = (self.edge - self.next) >> self.scale;
+        u16::try_from(window).unwrap_or(u16::MAX)
+    }
+
+    /// Whether the guest should be told of a window that has become much larger than it knows (RFC 9293 section 3.8.6.2.2).
+    pub(super) fn has_news(&self, budget: &Budget, mss: u16) -> bool {
+        let known = self.edge - self.next;
+        let room = self.room(budget);
+        let step = (self.limit / 2).min(2 * u32::from(mss).max(1));
+        known < step && room >= known.saturating_add(step)
+    }
+
+    fn room(&self, budget: &Budget) -> u32 {
+        let most = match self.scale {
+            0 => u32::from(u16::MAX),
+            _ => self.limit,
+        };
+        let held = u32::try_from(self.waiting_bytes).unwrap_or(u32::MAX);
+        let left = u32::try_from(budget.left_bytes()).unwrap_or(u32::MAX);
+        most.saturating_sub(held).min(left)
+    }
+
+    /// Takes the payload of a segment that [is accepted](Self::accepts), and its FIN. True if it came in order.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(super) fn take(
+        &mut self,
+        (seq, has_fin): (Seq, bool),
+        (frame, payload): (&dyn GuestFrame, Range<usize>),
+        socket: &StreamSocket,
+        budget: &mut Budget,
+    ) -> io::Result<bool> {
+        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let old = if seq.is_before(self.next) { (self.next - seq).min(len) } else { 0 };
+        let fits = if (seq + len).is_before(self.edge) { len } else { self.edge.since(seq).max(0).cast_unsigned().min(len) };
+        if has_fin && fits == len {
+            self.fin.get_or_insert(seq + len);
+        }
+        let start = seq + old;
+        let part = payload.start + index(old)..payload.start + index(fits.max(old));
+        let is_next = start == self.next;
+        if is_next {
+            self.accept(frame, part, socket)?;
+            while let Some(bytes) = self.gaps.take(self.next) {
+                self.accept_bytes(bytes, socket)?;
+            }
+        } else {
+            let mut bytes = Vec::new();
+            frame.copy_to(part, &mut bytes);
+            self.gaps.insert(start, &bytes);
+        }
+        if self.fin == Some(self.next) {
+            self.next += 1;
+        }
+        self.end_if_done(socket)?;
+        self.account(budget);
+        Ok(is_next)
+    }
+
+    /// Gives the socket what waits for it.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(super) fn drain(&mut self, socket: &StreamSocket, budget: &mut Budget) -> io::Result<()> {
+        while let Some(first) = self.waiting.front() {
+            let rest = first.get(self.sent_of_first..).unwrap_or_default();
+            let taken = if rest.is_empty() { 0 } else { taken(socket.send(rest))? };
+            self.sent_of_first += taken;
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(taken);
+            if self.sent_of_first < first.len() {
+                break;
+            }
+            self.waiting.pop_front();
+            self.sent_of_first = 0;
+        }
+        self.end_if_done(socket)?;
+        self.account(budget);
+        Ok(())
+    }
+
+    /// Gives back what is held of the budget, when the connection is gone.
+    pub(super) fn release(&mut self, budget: &mut Budget) {
+        budget.change(self.held_bytes, 0);
+        self.held_bytes = 0;
+    }
+
+    fn accept(&mut self, frame: &dyn GuestFrame, part: Range<usize>, socket: &StreamSocket) -> io::Result<()> {
+        let len = part.len();
+        let sent = match self.is_waiting() || len == 0 {
+            true => 0,
+            false => taken(frame.send_to(part.clone(), socket.fd()))?.min(len),
+        };
+        if sent < len {
+            let mut rest = Vec::new();
+            frame.copy_to(part.start + sent..part.end, &mut rest);
+            self.waiting_bytes += rest.len();
+            self.waiting.push_back(rest);
+        }
+        self.advance(len);
+        Ok(())
+    }
+
+    fn accept_bytes(&mut self, bytes: Vec<u8>, socket: &StreamSocket) -> io::Result<()> {
+        let len = bytes.len();
+        self.waiting_bytes += len;
+        self.waiting.push_back(bytes);
+        self.advance(len);
+        while self.waiting.len() == 1 && self.is_waiting() {
+            let rest = self.waiting.front().and_then(|first| first.get(self.sent_of_first..)).unwrap_or_default();
+            let sent = taken(socket.send(rest))?;
+            if sent == 0 {
+                break;
+            }
+            self.sent_of_first += sent;
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(sent);
+            if self.waiting_bytes == 0 {
+                self.waiting.clear();
+                self.sent_of_first = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection that fills its window again and again gets a larger one, as long as its socket keeps up.
+    fn advance(&mut self, len: usize) {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.next += len;
+        self.since_growth = self.since_growth.saturating_add(len);
+        if self.since_growth >= self.limit && !self.is_waiting() {
+            self.limit = (self.limit * 2).min(LIMIT_BYTES);
+            self.since_growth = 0;
+        }
+    }
+
+    fn end_if_done(&mut self, socket: &StreamSocket) -> io::Result<()> {
+        if self.is_at_end() && !self.is_waiting() && !self.has_ended {
+            self.has_ended = true;
+            socket.end()?;
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, budget: &mut Budget) {
+        let held = self.waiting_bytes + self.gaps.len_bytes();
+        budget.change(self.held_bytes, held);
+        self.held_bytes = held;
+    }
+}
+
+fn index(len: u32) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+/// What a socket took; one that is full took nothing.
+fn taken(sent: io::Result<usize>) -> io::Result<usize> {
+    match sent {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        other => other,
+    }
+}

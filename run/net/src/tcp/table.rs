@@ -1,0 +1,336 @@
+//! All connections of a guest: found by their ends, by their socket's token and by their deadline.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
+
+use super::{Context, Ending, Flow, FlowKey, Millis, Stage, StreamSocket};
+use crate::poll::{Owner, Poll, Ready, Token};
+use crate::port::GuestFrame;
+use crate::wire::{Headers, Ip, Protocol, Seq, Tcp, TcpFlags, TcpOptions};
+
+/// Most connections at once.
+pub const FLOWS_LIMIT: usize = 10_000;
+/// Most connections whose other end has not answered yet. When one more comes, the oldest goes.
+pub const HALF_OPEN_LIMIT: usize = 4_096;
+
+/// What the guest is to be told about a connection that could not be made.
+#[derive(Debug)]
+pub struct Unreachable {
+    /// Its ends.
+    pub key: FlowKey,
+    /// Why.
+    pub error: io::Error,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    flow: Option<Flow>,
+    is_dirty: bool,
+    /// The deadline under which it stands among the timers.
+    armed: Option<Millis>,
+}
+
+/// The connections.
+#[derive(Debug, Default)]
+pub struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_key: HashMap<FlowKey, u32>,
+    timers: BTreeSet<(Millis, u32)>,
+    /// Those that have something to send, once each.
+    dirty: Vec<u32>,
+    /// Those that are not connected, the oldest first. Some of them may be gone.
+    half_open: std::collections::VecDeque<(u32, u32)>,
+    /// Makes first numbers hard to guess.
+    secret: RandomState,
+}
+
+impl Table {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// When [`timers`](Self::timers) is to be called.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.timers.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Whether [`flush`](Self::flush) has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// A segment came from the guest. `target` is where its connection leads, if one may be made.
+    pub fn segment(
+        &mut self,
+        (key, tcp): (FlowKey, &Tcp),
+        (frame, payload): (&dyn GuestFrame, Range<usize>),
+        target: impl FnOnce() -> Option<SocketAddr>,
+        poll: &Poll,
+        cx: &mut Context<'_>,
+    ) -> Option<Unreachable> {
+        let place = match self.by_key.get(&key) {
+            Some(place) => *place,
+            None if tcp.flags.has(TcpFlags::RST) => return None,
+            None if tcp.flags.has(TcpFlags::SYN) && !tcp.flags.has(TcpFlags::ACK) => {
+                let Some(target) = target() else {
+                    refuse(key, tcp, payload.len(), cx);
+                    return None;
+                };
+                return self.connect((key, tcp), target, poll, cx);
+            }
+            None => {
+                refuse(key, tcp, payload.len(), cx);
+                return None;
+            }
+        };
+        let flow = self.flow(place)?;
+        // A port that is used again at once (RFC 9293 section 3.10.7.4): the old connection is over.
+        if flow.stage() == Stage::Waiting && tcp.flags.has(TcpFlags::SYN) {
+            self.remove(place, cx);
+            let target = target()?;
+            return self.connect((key, tcp), target, poll, cx);
+        }
+        let result = flow.segment(tcp, (frame, payload), cx);
+        self.after(place, result, cx)
+    }
+
+    /// Somebody connected to a published port: the guest is called.
+    ///
+    /// # Errors
+    /// There are too many connections, or the host has no more.
+    pub fn accept(
+        &mut self,
+        key: FlowKey,
+        socket: OwnedFd,
+        poll: &Poll,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        if self.len() >= FLOWS_LIMIT || self.by_key.contains_key(&key) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let socket = StreamSocket::new(socket)?;
+        let flow = Flow::inbound(key, socket, self.first_number(key, cx.now), cx);
+        self.insert(flow, poll, cx)
+    }
+
+    /// Something happened to a socket.
+    pub fn ready(&mut self, ready: Ready, cx: &mut Context<'_>) -> Option<Unreachable> {
+        let slot = self.slots.get_mut(ready.token.place as usize)?;
+        if slot.generation != ready.token.generation {
+            return None;
+        }
+        let result = slot.flow.as_mut()?.ready(ready.is_readable, ready.is_writable, cx);
+        self.after(ready.token.place, result, cx)
+    }
+
+    /// Does what is due.
+    pub fn timers(&mut self, cx: &mut Context<'_>) {
+        while let Some(&(deadline, place)) = self.timers.first()
+            && deadline <= cx.now
+        {
+            self.timers.pop_first();
+            let Some(slot) = self.slots.get_mut(place as usize) else { continue };
+            slot.armed = None;
+            let Some(flow) = &mut slot.flow else { continue };
+            let result = flow.timer(cx);
+            self.after(place, result, cx);
+        }
+    }
+
+    /// Sends and acknowledges for all that something happened to. Those with more to send stay for the next time; true
+    /// if there are any.
+    pub fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        for place in std::mem::take(&mut self.dirty) {
+            let Some(slot) = self.slots.get_mut(place as usize) else { continue };
+            slot.is_dirty = false;
+            let Some(flow) = &mut slot.flow else { continue };
+            match flow.flush(cx) {
+                Ok(has_more) => {
+                    self.arm(place);
+                    if has_more {
+                        self.mark(place);
+                    }
+                }
+                Err(ending) => {
+                    self.after(place, Err(ending), cx);
+                }
+            }
+        }
+        self.has_work()
+    }
+
+    fn connect(
+        &mut self,
+        (key, syn): (FlowKey, &Tcp),
+        target: SocketAddr,
+        poll: &Poll,
+        cx: &mut Context<'_>,
+    ) -> Option<Unreachable> {
+        if self.len() >= FLOWS_LIMIT {
+            refuse(key, syn, 0, cx);
+            return None;
+        }
+        let made = connecting(target).and_then(StreamSocket::new).and_then(|socket| {
+            let flow = Flow::outbound(key, syn, socket, self.first_number(key, cx.now), cx.link_mss);
+            self.insert(flow, poll, cx)
+        });
+        match made {
+            Ok(()) => None,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                refuse(key, syn, 0, cx);
+                None
+            }
+            Err(error) => Some(Unreachable { key, error }),
+        }
+    }
+
+    fn insert(&mut self, flow: Flow, poll: &Poll, cx: &mut Context<'_>) -> io::Result<()> {
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None => {
+                let place = u32::try_from(self.slots.len()).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+                self.slots.push(Slot { generation: 0, flow: None, is_dirty: false, armed: None });
+                place
+            }
+        };
+        let slot = self.slots.get_mut(place as usize).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let token = Token { owner: Owner::Tcp, place, generation: slot.generation };
+        if let Err(error) = poll.add(flow.socket().fd(), token) {
+            self.free.push(place);
+            return Err(error);
+        }
+        let is_half_open = flow.stage() == Stage::Connecting;
+        self.by_key.insert(flow.key(), place);
+        slot.flow = Some(flow);
+        let generation = slot.generation;
+        self.arm(place);
+        self.mark(place);
+        if is_half_open {
+            self.half_open.push_back((place, generation));
+            self.bound_half_open(cx);
+        }
+        Ok(())
+    }
+
+    fn bound_half_open(&mut self, cx: &mut Context<'_>) {
+        while self.half_open.len() > HALF_OPEN_LIMIT {
+            let Some((place, generation)) = self.half_open.pop_front() else { break };
+            let slot = self.slots.get(place as usize).filter(|slot| slot.generation == generation);
+            let is_connecting = slot.and_then(|slot| slot.flow.as_ref()).is_some_and(|flow| flow.stage() == Stage::Connecting);
+            if is_connecting {
+                self.remove(place, cx);
+            }
+        }
+    }
+
+    fn after(&mut self, place: u32, result: Result<(), Ending>, cx: &mut Context<'_>) -> Option<Unreachable> {
+        match result {
+            Ok(()) => {
+                self.arm(place);
+                self.mark(place);
+                None
+            }
+            Err(ending) => {
+                let key = self.flow(place)?.key();
+                self.remove(place, cx);
+                match ending {
+                    Ending::Over => None,
+                    Ending::Unreachable(error) => Some(Unreachable { key, error }),
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, place: u32, cx: &mut Context<'_>) {
+        let Some(slot) = self.slots.get_mut(place as usize) else { return };
+        let Some(flow) = slot.flow.take() else { return };
+        slot.generation = slot.generation.wrapping_add(1) & Token::GENERATION_MASK;
+        if let Some(deadline) = slot.armed.take() {
+            self.timers.remove(&(deadline, place));
+        }
+        self.by_key.remove(&flow.key());
+        self.free.push(place);
+        flow.close(cx);
+    }
+
+    fn flow(&mut self, place: u32) -> Option<&mut Flow> {
+        self.slots.get_mut(place as usize)?.flow.as_mut()
+    }
+
+    fn mark(&mut self, place: u32) {
+        if let Some(slot) = self.slots.get_mut(place as usize)
+            && !slot.is_dirty
+        {
+            slot.is_dirty = true;
+            self.dirty.push(place);
+        }
+    }
+
+    /// A timer that is too early does no harm: it is looked at again then. So it is moved only when it would be late.
+    fn arm(&mut self, place: u32) {
+        let Some(slot) = self.slots.get_mut(place as usize) else { return };
+        let Some(deadline) = slot.flow.as_ref().and_then(Flow::deadline) else { return };
+        if slot.armed.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        if let Some(armed) = slot.armed.replace(deadline) {
+            self.timers.remove(&(armed, place));
+        }
+        self.timers.insert((deadline, place));
+    }
+
+    /// RFC 6528: a clock of four microseconds and a keyed hash of both ends.
+    fn first_number(&self, key: FlowKey, now: Millis) -> Seq {
+        let mixed = self.secret.hash_one(key).wrapping_add(now.wrapping_mul(250));
+        Seq(u32::try_from(mixed & u64::from(u32::MAX)).unwrap_or(0))
+    }
+}
+
+/// A socket on its way to `target`.
+fn connecting(target: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    match connect(&socket, &target) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Nobody is there: a reset, as RFC 9293 section 3.10.7.1 wants it.
+fn refuse(key: FlowKey, tcp: &Tcp, payload_bytes: usize, cx: &mut Context<'_>) {
+    let numbers = [TcpFlags::SYN, TcpFlags::FIN].iter().filter(|flag| tcp.flags.has(**flag)).count() + payload_bytes;
+    let (seq, ack, flags) = match tcp.flags.has(TcpFlags::ACK) {
+        true => (tcp.ack, Seq(0), TcpFlags::RST),
+        false => {
+            let ack = tcp.seq + u32::try_from(numbers).unwrap_or(u32::MAX);
+            (Seq(0), ack, TcpFlags::RST | TcpFlags::ACK)
+        }
+    };
+    let answer = Tcp {
+        source_port: key.remote.port(),
+        destination_port: key.guest.port(),
+        seq,
+        ack,
+        flags,
+        window: 0,
+        options: TcpOptions::default(),
+    };
+    let ip = Ip::new(key.remote.ip(), key.guest.ip(), Protocol::TCP);
+    // Lost, if there is no room: the guest asks again.
+    let _ = cx.port.send(Headers::tcp(cx.macs, &ip, &answer, 0), &[]);
+}
