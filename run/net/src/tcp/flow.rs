@@ -139,6 +139,11 @@ impl Flow {
         self.stage
     }
 
+    /// The number of the guest's SYN, as long as the guest has sent nothing else.
+    pub fn guest_first(&self) -> Seq {
+        Seq(self.receive.next().0.wrapping_sub(1))
+    }
+
     /// The host's socket.
     pub fn socket(&self) -> &StreamSocket {
         &self.socket

@@ -16,8 +16,7 @@ pub use receive::Budget;
 pub use socket::StreamSocket;
 pub use table::{Table, Unreachable};
 
-/// Milliseconds since some start: the clock of all timers. Given from outside, so that tests can turn it.
-pub type Millis = u64;
+use crate::Millis;
 
 /// What a link carries: an Ethernet frame less IP and TCP headers without options, for MTU 1500 and IPv4.
 pub const DEFAULT_MSS: u16 = 1460;

@@ -24,6 +24,8 @@ pub const HALF_OPEN_LIMIT: usize = 4_096;
 pub struct Unreachable {
     /// Its ends.
     pub key: FlowKey,
+    /// The number of the guest's SYN.
+    pub first: Seq,
     /// Why.
     pub error: io::Error,
 }
@@ -73,20 +75,25 @@ impl Table {
         !self.dirty.is_empty()
     }
 
+    /// Whether a segment may begin a connection.
+    pub fn begins(tcp: &Tcp) -> bool {
+        tcp.flags.has(TcpFlags::SYN) && !tcp.flags.has(TcpFlags::ACK) && !tcp.flags.has(TcpFlags::RST)
+    }
+
     /// A segment came from the guest. `target` is where its connection leads, if one may be made.
     pub fn segment(
         &mut self,
         (key, tcp): (FlowKey, &Tcp),
         (frame, payload): (&dyn GuestFrame, Range<usize>),
-        target: impl FnOnce() -> Option<SocketAddr>,
+        target: Option<SocketAddr>,
         poll: &Poll,
         cx: &mut Context<'_>,
     ) -> Option<Unreachable> {
         let place = match self.by_key.get(&key) {
             Some(place) => *place,
             None if tcp.flags.has(TcpFlags::RST) => return None,
-            None if tcp.flags.has(TcpFlags::SYN) && !tcp.flags.has(TcpFlags::ACK) => {
-                let Some(target) = target() else {
+            None if Self::begins(tcp) => {
+                let Some(target) = target else {
                     refuse(key, tcp, payload.len(), cx);
                     return None;
                 };
@@ -101,7 +108,7 @@ impl Table {
         // A port that is used again at once (RFC 9293 section 3.10.7.4): the old connection is over.
         if flow.stage() == Stage::Waiting && tcp.flags.has(TcpFlags::SYN) {
             self.remove(place, cx);
-            let target = target()?;
+            let target = target?;
             return self.connect((key, tcp), target, poll, cx);
         }
         let result = flow.segment(tcp, (frame, payload), cx);
@@ -194,7 +201,7 @@ impl Table {
                 refuse(key, syn, 0, cx);
                 None
             }
-            Err(error) => Some(Unreachable { key, error }),
+            Err(error) => Some(Unreachable { key, first: syn.seq, error }),
         }
     }
 
@@ -245,11 +252,12 @@ impl Table {
                 None
             }
             Err(ending) => {
-                let key = self.flow(place)?.key();
+                let flow = self.flow(place)?;
+                let (key, first) = (flow.key(), flow.guest_first());
                 self.remove(place, cx);
                 match ending {
                     Ending::Over => None,
-                    Ending::Unreachable(error) => Some(Unreachable { key, error }),
+                    Ending::Unreachable(error) => Some(Unreachable { key, first, error }),
                 }
             }
         }

@@ -99,9 +99,21 @@ impl Headers {
         headers
     }
 
+    /// A whole short frame, which needs nothing done.
+    pub fn whole(frame: &[u8]) -> Self {
+        let mut headers = Self { bytes: [0; LIMIT_BYTES], len: 0, offload: Offload::default() };
+        headers.put(frame);
+        headers
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Whether they are of IPv4.
+    pub fn is_v4(&self) -> bool {
+        self.bytes.get(12..14) == Some(&EtherType::IPV4.0.to_be_bytes())
     }
 
     /// What its receiver has to do.

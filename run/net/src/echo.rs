@@ -1,0 +1,207 @@
+//! ICMP: echoes are answered for the gateway and passed on to others, and the guest is told what cannot be reached
+//! (RFC 792, RFC 4443).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, send, socket_with};
+
+use crate::Millis;
+use crate::poll::{Owner, Poll, Ready, Token};
+use crate::port::GuestPort;
+use crate::wire::{Checksum, Headers, Ip, Macs, Protocol};
+
+/// Conversations at once; when one more begins, the one that is silent longest ends.
+const CONVERSATIONS_LIMIT: usize = 64;
+/// A conversation without a word for so long is over.
+const SILENCE_MS: Millis = 30_000;
+/// Largest echo that is passed on, with its header.
+const ECHO_LIMIT_BYTES: usize = 65_507;
+const HEADER_BYTES: usize = 8;
+
+/// The types of a family's messages.
+#[derive(Debug, Clone, Copy)]
+struct Types {
+    request: u8,
+    reply: u8,
+    unreachable: u8,
+}
+
+fn types(protocol: Protocol) -> Types {
+    match protocol {
+        Protocol::ICMPV6 => Types { request: 128, reply: 129, unreachable: 1 },
+        _ => Types { request: 8, reply: 0, unreachable: 3 },
+    }
+}
+
+/// One guest's identifier and destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    guest: IpAddr,
+    remote: IpAddr,
+    identifier: [u8; 2],
+}
+
+#[derive(Debug)]
+struct Conversation {
+    socket: OwnedFd,
+    last_word: Millis,
+    key: Key,
+}
+
+/// Echoes on their way.
+#[derive(Debug, Default)]
+pub struct Echoes {
+    by_key: HashMap<Key, u32>,
+    by_place: HashMap<u32, Conversation>,
+    next: u32,
+}
+
+/// What the guest asks of whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Its header.
+    pub ip: &'a Ip,
+    /// Its message.
+    pub message: &'a [u8],
+}
+
+impl Request<'_> {
+    /// Whether it is an echo request.
+    pub fn is_echo(&self) -> bool {
+        self.message.len() >= HEADER_BYTES && self.message.first() == Some(&types(self.ip.protocol).request)
+    }
+
+    /// The answer of somebody who is here.
+    pub fn answer(&self, macs: Macs, port: &mut dyn GuestPort) {
+        let mut message = self.message.to_vec();
+        if let Some(kind) = message.first_mut() {
+            *kind = types(self.ip.protocol).reply;
+        }
+        send_message(Ip::new(self.ip.destination, self.ip.source, self.ip.protocol), message, macs, port);
+    }
+}
+
+impl Echoes {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_place.is_empty()
+    }
+
+    /// Passes an echo request on. Nothing happens if the host may not do that: then the guest hears nothing, as from a
+    /// machine that does not answer.
+    pub fn ask(&mut self, request: Request<'_>, target: IpAddr, poll: &Poll, now: Millis) {
+        let [_, _, _, _, a, b, ..] = *request.message else { return };
+        if request.message.len() > ECHO_LIMIT_BYTES {
+            return;
+        }
+        let key = Key { guest: request.ip.source, remote: request.ip.destination, identifier: [a, b] };
+        let place = match self.by_key.get(&key) {
+            Some(place) => *place,
+            None => match self.begin(key, (request.ip.protocol, target), poll, now) {
+                Ok(place) => place,
+                Err(_) => return,
+            },
+        };
+        if let Some(conversation) = self.by_place.get_mut(&place) {
+            conversation.last_word = now;
+            // Lost, as on any way.
+            let _ = send(&conversation.socket, request.message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
+    }
+
+    fn begin(&mut self, key: Key, (protocol, target): (Protocol, IpAddr), poll: &Poll, now: Millis) -> io::Result<u32> {
+        if self.by_place.len() >= CONVERSATIONS_LIMIT {
+            let oldest = self.by_place.iter().min_by_key(|(_, conversation)| conversation.last_word).map(|(place, _)| *place);
+            oldest.into_iter().for_each(|place| self.end(place));
+        }
+        let (family, kind) = match protocol {
+            Protocol::ICMPV6 => (AddressFamily::INET6, ipproto::ICMPV6),
+            _ => (AddressFamily::INET, ipproto::ICMP),
+        };
+        let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(kind))?;
+        connect(&socket, &SocketAddr::new(target, 0))?;
+        let place = self.next;
+        self.next = self.next.wrapping_add(1);
+        let token = Token { owner: Owner::Echo, place, generation: 0 };
+        poll.add(socket.as_fd(), token)?;
+        self.by_key.insert(key, place);
+        self.by_place.insert(place, Conversation { socket, last_word: now, key });
+        Ok(place)
+    }
+
+    fn end(&mut self, place: u32) {
+        if let Some(conversation) = self.by_place.remove(&place) {
+            self.by_key.remove(&conversation.key);
+        }
+    }
+
+    /// Answers came.
+    pub fn ready(&mut self, ready: Ready, macs: Macs, port: &mut dyn GuestPort, now: Millis) {
+        let Some(conversation) = self.by_place.get_mut(&ready.token.place) else { return };
+        let mut buffer = vec![0; ECHO_LIMIT_BYTES];
+        while let Ok((len, _)) = recv(&conversation.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            conversation.last_word = now;
+            let Key { guest, remote, identifier } = conversation.key;
+            let protocol = if guest.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
+            let mut message = buffer.get(..len).unwrap_or_default().to_vec();
+            // The host's kernel put its own identifier there.
+            if let Some(place) = message.get_mut(4..6) {
+                place.copy_from_slice(&identifier);
+                send_message(Ip::new(remote, guest, protocol), message, macs, port);
+            }
+        }
+    }
+
+    /// Forgets those that are silent.
+    pub fn sweep(&mut self, now: Millis) {
+        let silent = |(place, conversation): (&u32, &Conversation)| {
+            (now.saturating_sub(conversation.last_word) > SILENCE_MS).then_some(*place)
+        };
+        let places: Vec<u32> = self.by_place.iter().filter_map(silent).collect();
+        places.into_iter().for_each(|place| self.end(place));
+    }
+}
+
+/// Why something cannot be reached, as the guest's kernel understands it.
+pub fn unreachable_code(error: &io::Error, protocol: Protocol) -> u8 {
+    let is_v6 = protocol == Protocol::ICMPV6;
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused if is_v6 => 4,
+        io::ErrorKind::ConnectionRefused => 3,
+        io::ErrorKind::NetworkUnreachable => 0,
+        io::ErrorKind::PermissionDenied if is_v6 => 1,
+        io::ErrorKind::PermissionDenied => 13,
+        _ if is_v6 => 3,
+        _ => 1,
+    }
+}
+
+/// Tells the guest that the packet whose headers begin with `original` (from its IP header on) reached nobody.
+pub fn send_unreachable(code: u8, (ip, original): (&Ip, &[u8]), macs: Macs, port: &mut dyn GuestPort) {
+    /// RFC 1812 section 4.3.2.3 and RFC 4443 section 2.4: never more than fits a smallest packet.
+    const QUOTED_BYTES: usize = 548;
+    let protocol = if ip.source.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
+    let mut message = vec![types(protocol).unreachable, code, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(original.get(..QUOTED_BYTES).unwrap_or(original));
+    send_message(Ip::new(ip.destination, ip.source, protocol), message, macs, port);
+}
+
+/// Sends a message, whose checksum is made here.
+pub fn send_message(ip: Ip, mut message: Vec<u8>, macs: Macs, port: &mut dyn GuestPort) {
+    let mut sum = match ip.protocol {
+        Protocol::ICMPV6 => Checksum::of_pseudo_header(ip.source, ip.destination, ip.protocol.0, message.len()),
+        _ => Checksum::default(),
+    };
+    if let Some(place) = message.get_mut(2..4) {
+        place.fill(0);
+    }
+    sum.add(&message);
+    if let Some(place) = message.get_mut(2..4) {
+        place.copy_from_slice(&sum.finish().to_be_bytes());
+    }
+    // Lost, if there is no room.
+    let _ = port.send(Headers::ip(macs, &ip, message.len()), &message);
+}

@@ -1,0 +1,54 @@
+//! A stack and a stream, turned until the other side is gone.
+
+use std::io;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::Millis;
+use crate::stack::Stack;
+use crate::stream::{Incoming, StreamPort};
+
+/// Serves the guest at the other side of `port` until it goes away.
+///
+/// # Errors
+/// The socket's, or the host cannot say what happened to its sockets.
+pub fn serve(stack: &mut Stack, port: &mut StreamPort, incoming: &mut Incoming) -> io::Result<()> {
+    let start = Instant::now();
+    let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
+    let mut has_more = false;
+    loop {
+        wait(stack, port, (has_more, clock()))?;
+        match incoming.fill(port.fd()) {
+            Ok(true) => incoming.frames(|frame| stack.from_guest(frame, port, clock()))?,
+            Ok(false) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        has_more = stack.turn(port, clock())?;
+        port.flush()?;
+    }
+}
+
+fn wait(stack: &Stack, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<()> {
+    let mut wanted = PollFlags::IN;
+    if port.is_waiting() {
+        wanted |= PollFlags::OUT;
+    }
+    let stack_fd = stack.fd();
+    let port_fd = port.fd();
+    let mut fds = [PollFd::new(&stack_fd, PollFlags::IN), PollFd::new(&port_fd, wanted)];
+    // What is left goes on when the other side takes something, or at once.
+    let rest_ms = match stack.deadline() {
+        _ if has_more && !port.is_waiting() => Some(0),
+        deadline => deadline.map(|deadline| deadline.saturating_sub(now)),
+    };
+    let timeout = rest_ms.map(|rest_ms| Timespec {
+        tv_sec: i64::try_from(rest_ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(rest_ms % 1000 * 1_000_000).unwrap_or(0),
+    });
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
