@@ -329,7 +329,7 @@ mod tests {
         let (mut forwarder, _file) = forwarder("nameserver 192.0.2.1");
         forwarder.servers.list(0);
         forwarder.servers.list = vec![server.local_addr().unwrap()];
-        let mut poll = Poll::new().unwrap();
+        let poll = Poll::new().unwrap();
         let asked = question("example.test", 16);
         assert_eq!(forwarder.ask(ends(), &asked, &poll, 0), None);
         assert_eq!(forwarder.ask(ends(), &asked, &poll, 1), None, "asked again, it is not sent again");

@@ -1,6 +1,7 @@
 //! Waiting for many sockets at once.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -73,9 +74,9 @@ pub struct Ready {
 }
 
 /// The sockets of one stack.
+#[derive(Debug)]
 pub struct Poll {
     epoll: OwnedFd,
-    events: Vec<Event>,
 }
 
 impl Poll {
@@ -84,8 +85,7 @@ impl Poll {
     /// # Errors
     /// The host's: no more descriptors.
     pub fn new() -> io::Result<Self> {
-        let events = Vec::with_capacity(EVENTS_AT_ONCE);
-        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)?, events })
+        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
     }
 
     /// Readable when something happened to one of the sockets.
@@ -106,15 +106,16 @@ impl Poll {
     ///
     /// # Errors
     /// The host's.
-    pub fn ready(&mut self) -> io::Result<Vec<Ready>> {
+    pub fn ready(&self) -> io::Result<Vec<Ready>> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        self.events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&now)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS_AT_ONCE];
+        let events = match epoll::wait(&self.epoll, &mut events[..], Some(&now)) {
+            Ok((events, _)) => events,
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
-        }
+        };
         let broken = EventFlags::ERR | EventFlags::HUP;
-        let ready = self.events.iter().filter_map(|event| {
+        let ready = events.iter().filter_map(|event| {
             // The structure is packed: its fields are copied.
             let (flags, data) = (event.flags, event.data);
             Some(Ready {

@@ -142,7 +142,7 @@ mod tests {
         (Ipv4Addr::new(10, 0, 2, 15), port).into()
     }
 
-    fn received(nat: &mut Nat, poll: &mut Poll) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    fn received(nat: &mut Nat, poll: &Poll) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
         let mut all = Vec::new();
         for ready in poll.ready().unwrap() {
             nat.ready(ready, 1, |to, from, bytes| all.push((to, from, bytes.to_vec())));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_port_is_one_socket_and_only_those_it_spoke_to_answer() {
-        let (mut nat, mut poll) = (Nat::default(), Poll::new().unwrap());
+        let (mut nat, poll) = (Nat::default(), Poll::new().unwrap());
         let [one, two] = [1, 2].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
         let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
         for peer in [&one, &two] {
@@ -165,7 +165,7 @@ mod tests {
         let inside = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), from.port());
         stranger.send_to(b"stranger", inside).unwrap();
         one.send_to(b"answer", inside).unwrap();
-        let got = received(&mut nat, &mut poll);
+        let got = received(&mut nat, &poll);
         assert_eq!(got, [(guest(5), one.local_addr().unwrap(), b"answer".to_vec())]);
     }
 

@@ -1,6 +1,10 @@
 //! Moves bytes between guest memory and files, without a copy of our own.
 
-use std::{fs::File, io, os::fd::AsRawFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
@@ -84,6 +88,43 @@ pub fn write_at(file: &File, memory: &GuestMemory, spans: &[Span], offset: u64) 
         // SAFETY: as in `read_at`; the kernel only reads from the pieces.
         unsafe { libc::pwritev(file.as_raw_fd(), pieces, count, at) }
     })
+}
+
+/// Sends `spans` to a socket, which is not waited for; returns how many bytes it took.
+pub fn send(socket: BorrowedFd<'_>, memory: &GuestMemory, spans: &[Span]) -> io::Result<usize> {
+    let mut pieces = pieces(memory, spans)?;
+    let message = message(&mut pieces);
+    // SAFETY: the message names pieces of guest memory, which stays mapped while `memory` is borrowed, and lives until
+    // the call returns; the kernel only reads from the pieces.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether what is received goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receiving {
+    /// It does.
+    Take,
+    /// It stays where it is.
+    Peek,
+}
+
+/// Receives from a socket, which is not waited for, into `spans`; returns how many bytes came.
+pub fn receive(socket: BorrowedFd<'_>, memory: &GuestMemory, spans: &[Span], how: Receiving) -> io::Result<usize> {
+    let mut pieces = pieces(memory, spans)?;
+    let mut message = message(&mut pieces);
+    let peek = if how == Receiving::Peek { libc::MSG_PEEK } else { 0 };
+    // SAFETY: as in `send`; the kernel writes into the pieces as a device would: Rust holds no reference there.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | peek) };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+fn message(pieces: &mut [libc::iovec]) -> libc::msghdr {
+    // SAFETY: a message header of zeros is valid: no name, no pieces, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = pieces.len().min(PIECES_AT_ONCE);
+    message
 }
 
 /// Calls `transfer` until all of `spans` is moved.

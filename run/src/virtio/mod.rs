@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod console;
+pub mod net;
 pub mod rng;
 pub mod spec;
 pub mod transport;

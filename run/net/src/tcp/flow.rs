@@ -423,7 +423,7 @@ impl Flow {
     /// Sends at most `limit` bytes of what the socket shows next, under number `seq`.
     fn send_piece(&mut self, seq: Seq, limit: u32, cx: &mut Context<'_>) -> io::Result<u32> {
         let header_bytes = self.header_bytes();
-        let mss = usize::from(self.send.mss());
+        let mss = usize::from(self.send.mss()).saturating_sub(self.option_bytes(header_bytes)).max(1);
         let most = match cx.port.abilities().segmentation {
             true => PACKET_LIMIT_BYTES - header_bytes,
             false => mss,
@@ -439,7 +439,7 @@ impl Flow {
         let tcp = self.header(TcpFlags::ACK | TcpFlags::PSH, seq, cx);
         let mut headers = Headers::tcp(cx.macs, &self.ip(), &tcp, count);
         if count > mss {
-            headers.set_segment_bytes(self.send.mss());
+            headers.set_segment_bytes(u16::try_from(mss).unwrap_or(u16::MAX));
         }
         cx.port.send_received(headers);
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
@@ -557,6 +557,11 @@ impl Flow {
             options: self.options(0),
         };
         Headers::tcp_len_bytes(self.key.remote.ip(), &tcp)
+    }
+
+    /// How much of the segments' size the options take, which the guest's MSS does not tell (RFC 6691).
+    fn option_bytes(&self, header_bytes: usize) -> usize {
+        header_bytes.saturating_sub(if self.key.remote.is_ipv4() { 54 } else { 74 })
     }
 
     fn ip(&self) -> Ip {

@@ -1,0 +1,113 @@
+//! The device as its driver configures it.
+
+use std::{
+    io,
+    thread::{Builder, JoinHandle},
+    time::Instant,
+};
+
+use kiln_net::{stack::Stack, wire::Mac};
+
+use super::{
+    spec::{config, feature},
+    worker::Worker,
+};
+use crate::{
+    event::{Flag, serve},
+    virtio::{Activation, VirtioDevice, spec::DeviceType},
+};
+
+/// Frames that may wait each way, in descriptors.
+const QUEUE_SIZE: u16 = 1024;
+
+/// A network card, served on a thread of its own while it is active.
+pub struct VirtioNet {
+    mac: Mac,
+    mtu: u16,
+    /// The stack's clock, whatever the driver does.
+    start: Instant,
+    state: State,
+}
+
+enum State {
+    Idle(Box<Stack>),
+    Active {
+        thread: JoinHandle<Worker>,
+        stop: Flag,
+    },
+    /// The thread could not be started or panicked; the stack went with it.
+    Lost,
+}
+
+impl VirtioNet {
+    /// A card of address `mac` on `stack`'s network, whose packets are at most `mtu` bytes long.
+    #[must_use]
+    pub fn new(stack: Stack, mac: Mac, mtu: u16) -> Self {
+        Self { mac, mtu, start: Instant::now(), state: State::Idle(Box::new(stack)) }
+    }
+
+    fn config(&self) -> [u8; config::BYTES] {
+        let mut bytes = [0; config::BYTES];
+        bytes[..6].copy_from_slice(&self.mac.0);
+        bytes[config::STATUS..][..2].copy_from_slice(&config::LINK_UP.to_le_bytes());
+        bytes[config::MAX_QUEUE_PAIRS..][..2].copy_from_slice(&1_u16.to_le_bytes());
+        bytes[config::MTU..][..2].copy_from_slice(&self.mtu.to_le_bytes());
+        bytes
+    }
+}
+
+impl VirtioDevice for VirtioNet {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::Net
+    }
+
+    fn features(&self) -> u64 {
+        let checksums = feature::CSUM | feature::GUEST_CSUM;
+        let segments = feature::HOST_TSO4 | feature::HOST_TSO6 | feature::GUEST_TSO4 | feature::GUEST_TSO6;
+        checksums | segments | feature::MAC | feature::MTU | feature::STATUS | feature::MRG_RXBUF
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE, QUEUE_SIZE]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (to, from) in data.iter_mut().zip(self.config().iter().skip(offset)) {
+            *to = *from;
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let mut rings = activation.rings.into_iter();
+        // A driver that enables only one way gets none.
+        let (Some(Some(receive)), Some(Some(transmit))) = (rings.next(), rings.next()) else { return Ok(()) };
+        let stop = Flag::new()?;
+        let stopped = stop.try_clone()?;
+        let State::Idle(stack) = std::mem::replace(&mut self.state, State::Lost) else {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        };
+        let guest = (activation.memory, activation.signal);
+        let mut worker = Worker::new(*stack, self.start, guest, (receive, transmit), activation.features)?;
+        let thread = Builder::new().name("kiln-net".into()).spawn(move || {
+            if serve(&mut worker, &stopped).is_err() {
+                worker.signal_loss();
+            }
+            worker
+        })?;
+        self.state = State::Active { thread, stop };
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        match std::mem::replace(&mut self.state, State::Lost) {
+            State::Active { thread, stop } => {
+                stop.raise();
+                if let Ok(worker) = thread.join() {
+                    self.state = State::Idle(Box::new(worker.stack));
+                }
+            }
+            other => self.state = other,
+        }
+    }
+}

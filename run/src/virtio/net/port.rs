@@ -1,0 +1,228 @@
+//! The receive queue, as the stack sees it.
+
+use std::{collections::VecDeque, io, os::fd::BorrowedFd, sync::Arc};
+
+use kiln_net::{
+    port::{Abilities, GuestPort, Reading},
+    wire::Headers,
+};
+
+use super::spec::{feature, header};
+use crate::{
+    mem::{
+        GuestMemory,
+        transfer::{self, Receiving, Span, copy_from_guest, copy_to_guest, part, total_len},
+    },
+    virtio::{Chain, Misuse, Ring, Signal},
+};
+
+/// Room that is looked for: a segment of 64 KiB with all headers.
+const WANTED_BYTES: u64 = 65_536 + 256;
+/// With less room than this, nothing is read from a socket: it would go in crumbs.
+const LEAST_PAYLOAD_BYTES: usize = 1_024;
+
+/// The receive queue.
+pub(super) struct QueuePort {
+    memory: GuestMemory,
+    ring: Ring,
+    signal: Arc<dyn Signal>,
+    features: u64,
+    /// Taken from the ring, not filled yet.
+    ready: VecDeque<Chain>,
+    ready_bytes: u64,
+    /// For the next chains, so that their memory is used again.
+    empty: Vec<Chain>,
+    /// Payload that was read into the ready chains.
+    received: Option<usize>,
+    /// Something was pushed that the driver was not told of.
+    has_pushed: bool,
+    misuse: Option<Misuse>,
+}
+
+impl QueuePort {
+    pub(super) fn new(memory: GuestMemory, ring: Ring, signal: Arc<dyn Signal>, features: u64) -> Self {
+        Self {
+            memory,
+            ring,
+            signal,
+            features,
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            empty: Vec::new(),
+            received: None,
+            has_pushed: false,
+            misuse: None,
+        }
+    }
+
+    pub(super) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Tells the driver what was pushed, if it wants to know.
+    ///
+    /// # Errors
+    /// How the driver broke the rules since the last call.
+    pub(super) fn finish(&mut self) -> Result<(), Misuse> {
+        if let Some(misuse) = self.misuse.take() {
+            return Err(misuse);
+        }
+        if std::mem::take(&mut self.has_pushed) && self.ring.wants_signal(&self.memory)? {
+            self.signal.queue_used(self.ring.number());
+        }
+        Ok(())
+    }
+
+    fn has(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
+
+    /// Takes chains from the ring until there is room for `wanted_bytes`, or there are no more.
+    fn gather(&mut self, wanted_bytes: u64) {
+        let is_single = !self.has(feature::MRG_RXBUF);
+        while self.misuse.is_none() && self.ready_bytes < wanted_bytes && !(is_single && !self.ready.is_empty()) {
+            let mut chain = self.empty.pop().unwrap_or_default();
+            match self.pop(&mut chain) {
+                Ok(true) => {
+                    self.ready_bytes += total_len(chain.writable());
+                    self.ready.push_back(chain);
+                }
+                Ok(false) => {
+                    self.empty.push(chain);
+                    return;
+                }
+                Err(misuse) => self.misuse = Some(misuse),
+            }
+        }
+    }
+
+    fn pop(&mut self, chain: &mut Chain) -> Result<bool, Misuse> {
+        if self.ring.pop(&self.memory, chain)? {
+            return Ok(true);
+        }
+        // The doorbell is wanted only while there is no room.
+        Ok(self.ring.enable_doorbell(&self.memory)? && self.ring.pop(&self.memory, chain)?)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        self.ready.iter().flat_map(Chain::writable).copied().collect()
+    }
+
+    /// Writes both headers in front of `payload_bytes` that are there or come, and gives the driver the chains.
+    fn push(&mut self, headers: &Headers, payload_bytes: usize) {
+        let total = (header::BYTES + headers.bytes().len() + payload_bytes) as u64;
+        let mut left = total;
+        let mut count: u16 = 0;
+        for chain in &self.ready {
+            count += 1;
+            left = left.saturating_sub(total_len(chain.writable()));
+            if left == 0 {
+                break;
+            }
+        }
+        let front = [&virtio_header(headers, count)[..], headers.bytes()].concat();
+        copy_to_guest(&self.memory, &self.spans(), &front);
+        left = total;
+        while left > 0
+            && let Some(chain) = self.ready.pop_front()
+        {
+            let len = total_len(chain.writable());
+            self.ready_bytes -= len;
+            let written = u32::try_from(len.min(left)).unwrap_or(u32::MAX);
+            left = left.saturating_sub(len);
+            if let Err(misuse) = self.ring.push(&self.memory, chain.head(), written) {
+                self.misuse = Some(misuse);
+            }
+            self.has_pushed = true;
+            self.empty.push(chain);
+        }
+    }
+
+    /// For drivers that take no frame whose checksum is not complete.
+    fn complete(&self, headers: &mut Headers, payload_bytes: usize) {
+        if !self.has(feature::GUEST_CSUM) && headers.offload().checksum_start > 0 {
+            let mut payload = vec![0; payload_bytes];
+            let start = (header::BYTES + headers.bytes().len()) as u64;
+            copy_from_guest(&self.memory, &part(&self.spans(), start, payload_bytes as u64), &mut payload);
+            headers.complete_checksum(&payload);
+        }
+    }
+}
+
+impl GuestPort for QueuePort {
+    fn abilities(&self) -> Abilities {
+        let segmentation = feature::GUEST_TSO4 | feature::GUEST_TSO6;
+        Abilities {
+            checksum: self.has(feature::GUEST_CSUM),
+            segmentation: self.features & segmentation == segmentation,
+        }
+    }
+
+    fn room(&mut self, header_bytes: usize) -> usize {
+        self.gather(WANTED_BYTES);
+        let front = header::BYTES + header_bytes;
+        let room = usize::try_from(self.ready_bytes).unwrap_or(usize::MAX).saturating_sub(front);
+        if room < LEAST_PAYLOAD_BYTES { 0 } else { room }
+    }
+
+    fn send(&mut self, mut headers: Headers, payload: &[u8]) -> bool {
+        self.received = None;
+        let front = header::BYTES + headers.bytes().len();
+        let total = (front + payload.len()) as u64;
+        self.gather(total);
+        if self.ready_bytes < total {
+            return false;
+        }
+        if !self.has(feature::GUEST_CSUM) {
+            headers.complete_checksum(payload);
+        }
+        copy_to_guest(&self.memory, &part(&self.spans(), front as u64, payload.len() as u64), payload);
+        self.push(&headers, payload.len());
+        true
+    }
+
+    fn receive(
+        &mut self,
+        header_bytes: usize,
+        limit: usize,
+        socket: BorrowedFd<'_>,
+        reading: Reading,
+    ) -> io::Result<usize> {
+        self.received = None;
+        let room = self.room(header_bytes).min(limit);
+        if room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let spans = part(&self.spans(), (header::BYTES + header_bytes) as u64, room as u64);
+        let how = match reading {
+            Reading::Take => Receiving::Take,
+            Reading::Peek => Receiving::Peek,
+        };
+        let count = transfer::receive(socket, &self.memory, &spans, how)?;
+        self.received = Some(count).filter(|count| *count > 0);
+        Ok(count)
+    }
+
+    fn send_received(&mut self, mut headers: Headers) {
+        let Some(payload_bytes) = self.received.take() else { return };
+        self.complete(&mut headers, payload_bytes);
+        self.push(&headers, payload_bytes);
+    }
+}
+
+fn virtio_header(headers: &Headers, chains: u16) -> [u8; header::BYTES] {
+    let mut bytes = [0; header::BYTES];
+    let offload = headers.offload();
+    if offload.checksum_start > 0 {
+        bytes[0] = header::NEEDS_CSUM;
+        bytes[6..8].copy_from_slice(&offload.checksum_start.to_le_bytes());
+        bytes[8..10].copy_from_slice(&offload.checksum_offset.to_le_bytes());
+    }
+    if let Some(segment_bytes) = offload.segment_bytes {
+        bytes[1] = if headers.is_v4() { header::GSO_TCPV4 } else { header::GSO_TCPV6 };
+        bytes[2..4].copy_from_slice(&u16::try_from(headers.bytes().len()).unwrap_or(0).to_le_bytes());
+        bytes[4..6].copy_from_slice(&segment_bytes.to_le_bytes());
+    }
+    bytes[10..].copy_from_slice(&chains.to_le_bytes());
+    bytes
+}

@@ -1,0 +1,51 @@
+//! Numbers of the network card's section, 5.1. No logic.
+
+/// Feature bits (5.1.3), as masks.
+pub mod feature {
+    /// The device takes frames whose checksum is not complete.
+    pub const CSUM: u64 = 1 << 0;
+    /// So does the driver.
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    /// The device tells the largest packet.
+    pub const MTU: u64 = 1 << 3;
+    /// The device has an address.
+    pub const MAC: u64 = 1 << 5;
+    /// The driver takes TCP segments over IPv4 that are longer than the link allows.
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    /// The same over IPv6.
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    /// So does the device, over IPv4.
+    pub const HOST_TSO4: u64 = 1 << 11;
+    /// So does the device, over IPv6.
+    pub const HOST_TSO6: u64 = 1 << 12;
+    /// A frame may lie in several chains of the receive queue.
+    pub const MRG_RXBUF: u64 = 1 << 15;
+    /// The device tells whether the link is up.
+    pub const STATUS: u64 = 1 << 16;
+}
+
+/// The configuration (5.1.4): address, status, number of queue pairs, MTU.
+pub mod config {
+    /// Offset of the link's status.
+    pub const STATUS: usize = 6;
+    /// Offset of the number of queue pairs.
+    pub const MAX_QUEUE_PAIRS: usize = 8;
+    /// Offset of the largest packet.
+    pub const MTU: usize = 10;
+    /// Its length.
+    pub const BYTES: usize = 12;
+    /// The link is up.
+    pub const LINK_UP: u16 = 1;
+}
+
+/// The header in front of each frame (5.1.6).
+pub mod header {
+    /// Its length.
+    pub const BYTES: usize = 12;
+    /// Flag: somebody has to complete the checksum.
+    pub const NEEDS_CSUM: u8 = 1;
+    /// A TCP segment over IPv4 that is longer than the link allows.
+    pub const GSO_TCPV4: u8 = 1;
+    /// The same over IPv6.
+    pub const GSO_TCPV6: u8 = 4;
+}

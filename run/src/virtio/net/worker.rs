@@ -1,0 +1,144 @@
+//! An active card: both queues, the stack, and its clock.
+
+use std::{io, sync::Arc, time::Instant};
+
+use kiln_net::{Millis, stack::Stack};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+
+use super::{frame::ChainFrame, port::QueuePort};
+use crate::{
+    event::{EventHandler, Interest},
+    mem::GuestMemory,
+    virtio::{Chain, Misuse, Ring, Signal},
+};
+
+const RECEIVE: u32 = 0;
+const TRANSMIT: u32 = 1;
+const SOCKETS: u32 = 2;
+const TIMER: u32 = 3;
+
+/// Frames after which sockets have their turn.
+const FRAMES_PER_TURN: u32 = 256;
+
+/// An active card.
+pub(super) struct Worker {
+    pub stack: Stack,
+    memory: GuestMemory,
+    signal: Arc<dyn Signal>,
+    port: QueuePort,
+    transmit: Ring,
+    chain: Chain,
+    timer: std::os::fd::OwnedFd,
+    start: Instant,
+    /// When the timer fires.
+    armed: Option<Millis>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        stack: Stack,
+        start: Instant,
+        (memory, signal): (GuestMemory, Arc<dyn Signal>),
+        (receive, transmit): (Ring, Ring),
+        features: u64,
+    ) -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let port = QueuePort::new(memory.clone(), receive, Arc::clone(&signal), features);
+        Ok(Self { stack, memory, signal, port, transmit, chain: Chain::default(), timer, start, armed: None })
+    }
+
+    /// Nothing is served any more: the driver is told.
+    pub(super) fn signal_loss(&self) {
+        self.signal.needs_reset();
+    }
+
+    fn now(&self) -> Millis {
+        Millis::try_from(self.start.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    /// Takes the frames that wait. True if it stopped before all were taken.
+    fn transmit(&mut self) -> Result<bool, Misuse> {
+        let now = self.now();
+        let mut taken = 0;
+        loop {
+            self.transmit.disable_doorbell(&self.memory)?;
+            while taken < FRAMES_PER_TURN && self.transmit.pop(&self.memory, &mut self.chain)? {
+                taken += 1;
+                if let Some(frame) = ChainFrame::new(&self.memory, self.chain.readable()) {
+                    self.stack.from_guest(&frame, &mut self.port, now);
+                }
+                self.transmit.push(&self.memory, self.chain.head(), 0)?;
+            }
+            if taken == FRAMES_PER_TURN {
+                return Ok(true);
+            }
+            if !self.transmit.enable_doorbell(&self.memory)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn turn(&mut self, token: u32) -> Result<(), Misuse> {
+        match token {
+            RECEIVE => drop(self.port.ring().doorbell().read()),
+            TRANSMIT => drop(self.transmit.doorbell().read()),
+            TIMER => drop(rustix::io::read(&self.timer, &mut [0; 8])),
+            _ => {}
+        }
+        let has_frames = self.transmit()?;
+        let now = self.now();
+        // A host that cannot say what happened to its sockets has lost them: the guest's connections time out.
+        let has_more = self.stack.turn(&mut self.port, now).unwrap_or(false);
+        self.port.finish()?;
+        if self.transmit.wants_signal(&self.memory)? {
+            self.signal.queue_used(self.transmit.number());
+        }
+        // What lacks room in the guest goes on when the receive queue's doorbell rings.
+        if has_frames || has_more && kiln_net::port::GuestPort::room(&mut self.port, 0) > 0 {
+            self.transmit.ring_again();
+        }
+        self.arm(now);
+        Ok(())
+    }
+
+    fn arm(&mut self, now: Millis) {
+        let deadline = self.stack.deadline();
+        if deadline == self.armed && deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        // Zero would switch it off.
+        let rest = deadline.map_or(Timespec::default(), |deadline| {
+            let rest_ms = deadline.saturating_sub(now).max(1);
+            Timespec {
+                tv_sec: i64::try_from(rest_ms / 1000).unwrap_or(i64::MAX),
+                tv_nsec: i64::try_from(rest_ms % 1000 * 1_000_000).unwrap_or(0),
+            }
+        });
+        let wanted = Itimerspec { it_interval: Timespec::default(), it_value: rest };
+        // Fails only for times that are no times.
+        let set = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &wanted);
+        self.armed = deadline.filter(|_| set.is_ok());
+    }
+}
+
+impl EventHandler for Worker {
+    fn start(&mut self, interest: &mut Interest<'_>) -> io::Result<()> {
+        interest.watch(self.port.ring().doorbell(), RECEIVE)?;
+        interest.watch(self.transmit.doorbell(), TRANSMIT)?;
+        interest.watch(&self.stack.fd(), SOCKETS)?;
+        interest.watch(&self.timer, TIMER)?;
+        // What came while no driver was there.
+        self.transmit.ring_again();
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u32, interest: &mut Interest<'_>) {
+        if self.turn(token).is_err() {
+            interest.ignore(self.port.ring().doorbell());
+            interest.ignore(self.transmit.doorbell());
+            interest.ignore(&self.stack.fd());
+            interest.ignore(&self.timer);
+            self.signal.needs_reset();
+        }
+    }
+}
