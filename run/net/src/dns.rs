@@ -115,7 +115,13 @@ impl Forwarder {
     }
 
     /// The guest at `from` asks `to`. What is known here is answered at once.
-    pub fn ask(&mut self, (from, to): (SocketAddr, SocketAddr), question: &[u8], poll: &Poll, now: Millis) -> Option<Answer> {
+    pub fn ask(
+        &mut self,
+        (from, to): (SocketAddr, SocketAddr),
+        question: &[u8],
+        poll: &Poll,
+        now: Millis,
+    ) -> Option<Answer> {
         // A question, not an answer.
         if question.len() < HEADER_BYTES || question[2] & 0x80 != 0 {
             return None;
@@ -130,11 +136,14 @@ impl Forwarder {
         let server = self.servers.list(now).first().copied();
         let place = self.next;
         self.next = self.next.wrapping_add(1);
-        let asked = server.ok_or_else(|| io::ErrorKind::NotConnected.into()).and_then(|server| send_question(server, question, place, poll));
+        let asked = server
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+            .and_then(|server| send_question(server, question, place, poll));
         match asked {
             Ok(socket) => {
                 let question = question.to_vec();
-                self.pending.insert(place, Pending { socket, from, to, question, asked: now, first_asked: now, server: 0 });
+                self.pending
+                    .insert(place, Pending { socket, from, to, question, asked: now, first_asked: now, server: 0 });
                 None
             }
             Err(_) => Some(Answer { to: from, from: to, bytes: failure(question) }),
@@ -172,7 +181,8 @@ impl Forwarder {
                 }
             }
         }
-        let answer = |pending: Pending| Answer { to: pending.from, from: pending.to, bytes: failure(&pending.question) };
+        let answer =
+            |pending: Pending| Answer { to: pending.from, from: pending.to, bytes: failure(&pending.question) };
         failed.into_iter().filter_map(|place| self.pending.remove(&place)).map(answer).collect()
     }
 
@@ -189,7 +199,8 @@ impl Forwarder {
         const INTERNET: u16 = 1;
         let (name, end) = first_name(question)?;
         let address = *self.names.get(&name)?;
-        let word = |at: usize| question.get(at..).and_then(|rest| rest.first_chunk()).map(|word| u16::from_be_bytes(*word));
+        let word =
+            |at: usize| question.get(at..).and_then(|rest| rest.first_chunk()).map(|word| u16::from_be_bytes(*word));
         let (kind, class) = (word(end)?, word(end + 2)?);
         let mut bytes = question.get(..end + 4)?.to_vec();
         // An answer that we know for sure, recursion available.
@@ -371,7 +382,8 @@ mod tests {
 
     #[test]
     fn servers_are_read_as_the_c_library_reads_them() {
-        let text = "# nameserver 1.1.1.1\n  nameserver 192.0.2.1 \nsearch x\nnameserver\nnameserver ::1\nnameserver x\n";
+        let text =
+            "# nameserver 1.1.1.1\n  nameserver 192.0.2.1 \nsearch x\nnameserver\nnameserver ::1\nnameserver x\n";
         let servers: Vec<SocketAddr> = ["192.0.2.1:53", "[::1]:53"].iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(servers_in(text), servers);
         assert_eq!(servers_in(""), ["127.0.0.1:53".parse().unwrap()]);

@@ -6,7 +6,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, send, socket_with,
+};
 
 use crate::Millis;
 use crate::poll::{Owner, Poll, Ready, Token};
@@ -114,7 +116,8 @@ impl Echoes {
 
     fn begin(&mut self, key: Key, (protocol, target): (Protocol, IpAddr), poll: &Poll, now: Millis) -> io::Result<u32> {
         if self.by_place.len() >= CONVERSATIONS_LIMIT {
-            let oldest = self.by_place.iter().min_by_key(|(_, conversation)| conversation.last_word).map(|(place, _)| *place);
+            let oldest =
+                self.by_place.iter().min_by_key(|(_, conversation)| conversation.last_word).map(|(place, _)| *place);
             oldest.into_iter().for_each(|place| self.end(place));
         }
         let (family, kind) = match protocol {

@@ -4,6 +4,7 @@
 pub mod dhcp;
 pub mod dns;
 pub mod echo;
+pub mod link;
 pub mod policy;
 pub mod poll;
 pub mod port;

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, getsockname, listen, recvfrom, sendto,
-    socket_with, sockopt::{set_ipv6_v6only, set_socket_reuseaddr},
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, getsockname, listen, recvfrom,
+    sendto, socket_with,
+    sockopt::{set_ipv6_v6only, set_socket_reuseaddr},
 };
 
 use crate::Millis;
@@ -97,7 +98,8 @@ impl Publications {
         let mut accepted = Vec::new();
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         while let Ok(socket) = accept_with(&opened.socket, flags) {
-            let from = rustix::net::getpeername(&socket).ok().flatten().and_then(|from| SocketAddr::try_from(from).ok());
+            let from =
+                rustix::net::getpeername(&socket).ok().flatten().and_then(|from| SocketAddr::try_from(from).ok());
             if let Some(from) = from {
                 accepted.push((socket, from, opened.published.guest_port));
             }

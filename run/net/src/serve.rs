@@ -1,4 +1,4 @@
-//! A stack and a stream, turned until the other side is gone.
+//! A link and a stream, turned until the other side is gone.
 
 use std::io;
 use std::time::Instant;
@@ -6,40 +6,40 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Millis;
-use crate::stack::Stack;
+use crate::link::Link;
 use crate::stream::{Incoming, StreamPort};
 
 /// Serves the guest at the other side of `port` until it goes away.
 ///
 /// # Errors
 /// The socket's, or the host cannot say what happened to its sockets.
-pub fn serve(stack: &mut Stack, port: &mut StreamPort, incoming: &mut Incoming) -> io::Result<()> {
+pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming) -> io::Result<()> {
     let start = Instant::now();
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let mut has_more = false;
     loop {
-        wait(stack, port, (has_more, clock()))?;
+        wait(link, port, (has_more, clock()))?;
         match incoming.fill(port.fd()) {
-            Ok(true) => incoming.frames(|frame| stack.from_guest(frame, port, clock()))?,
+            Ok(true) => incoming.frames(|frame| link.from_guest(frame, port, clock()))?,
             Ok(false) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        has_more = stack.turn(port, clock())?;
+        has_more = link.turn(port, clock())?;
         port.flush()?;
     }
 }
 
-fn wait(stack: &Stack, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<()> {
+fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<()> {
     let mut wanted = PollFlags::IN;
     if port.is_waiting() {
         wanted |= PollFlags::OUT;
     }
-    let stack_fd = stack.fd();
+    let link_fd = link.fd();
     let port_fd = port.fd();
-    let mut fds = [PollFd::new(&stack_fd, PollFlags::IN), PollFd::new(&port_fd, wanted)];
+    let mut fds = [PollFd::new(&link_fd, PollFlags::IN), PollFd::new(&port_fd, wanted)];
     // What is left goes on when the other side takes something, or at once.
-    let rest_ms = match stack.deadline() {
+    let rest_ms = match link.deadline() {
         _ if has_more && !port.is_waiting() => Some(0),
         deadline => deadline.map(|deadline| deadline.saturating_sub(now)),
     };

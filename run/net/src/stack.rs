@@ -11,9 +11,10 @@ use crate::Millis;
 use crate::dhcp::Lease;
 use crate::dns::{Forwarder, Servers};
 use crate::echo::{self, Echoes, Request};
+use crate::link::Link;
 use crate::policy::Policy;
 use crate::poll::{Owner, Poll, Ready};
-use crate::port::{GuestFrame, GuestPort};
+use crate::port::{Abilities, GuestFrame, GuestPort};
 use crate::publish::{Publications, Published};
 use crate::tcp::{Budget, Context, FlowKey, Table, Unreachable};
 
@@ -131,11 +132,6 @@ impl Stack {
         })
     }
 
-    /// Readable when [`turn`](Self::turn) has something to do.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.poll.fd()
-    }
-
     /// What came to nothing so far.
     pub fn drops(&self) -> Drops {
         self.drops
@@ -152,37 +148,6 @@ impl Stack {
     /// The host's: the port is taken, or not for everybody.
     pub fn publish(&mut self, published: Published) -> io::Result<SocketAddr> {
         self.publications.add(published, &self.poll)
-    }
-
-    /// When [`turn`](Self::turn) is to be called even if nothing happens.
-    pub fn deadline(&self) -> Option<Millis> {
-        let is_sweeping = self.dns.is_waiting() || !self.udp.is_empty() || !self.echoes.is_empty();
-        let sweep = is_sweeping.then_some(self.swept + SWEEP_MS);
-        [self.tcp.deadline(), sweep].into_iter().flatten().min()
-    }
-
-    /// A frame came from the guest. After the last one of a batch, [`turn`](Self::turn) is to be called.
-    pub fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis) {
-        let Ok(read) = Frame::read(frame.head(), frame.len_bytes()) else {
-            self.drops.malformed += 1;
-            return;
-        };
-        let source = read.ethernet.source;
-        if source.is_group() || *self.guest_mac.get_or_insert(source) != source || source == self.network.gateway_mac {
-            self.drops.spoofed += 1;
-            return;
-        }
-        match read.body {
-            Body::Arp(arp) => {
-                let is_ours = arp.target == self.network.lease.gateway || arp.target == self.network.lease.dns;
-                if arp.operation == ArpOperation::Request && is_ours && arp.sender_mac == source {
-                    // Lost, if there is no room: the guest asks again.
-                    let _ = port.send(Headers::whole(&arp.answer(self.network.gateway_mac)), &[]);
-                }
-            }
-            Body::Ip { ip, segment, payload } => self.ip((ip, segment), (frame, payload), port, now),
-            Body::Other => self.drops.unserved += 1,
-        }
     }
 
     fn ip(
@@ -216,7 +181,8 @@ impl Stack {
     fn may_be_source(&self, source: IpAddr, segment: &Segment) -> bool {
         let IpAddr::V4(source) = source else { return false };
         let lease = &self.network.lease;
-        let is_asking = source.is_unspecified() && matches!(segment, Segment::Udp(udp) if udp.destination_port == DHCP_SERVER_PORT);
+        let is_asking =
+            source.is_unspecified() && matches!(segment, Segment::Udp(udp) if udp.destination_port == DHCP_SERVER_PORT);
         is_asking || self.is_inside(source) && source != lease.gateway && source != lease.dns
     }
 
@@ -327,31 +293,6 @@ impl Stack {
         let _ = port.send(headers, bytes);
     }
 
-    /// Does all that there is to do: sockets, timers, and what batches of frames left. True if there is more, for which
-    /// the guest must take frames or others have their turn first.
-    ///
-    /// # Errors
-    /// The host cannot say what happened to its sockets.
-    pub fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
-        for ready in self.poll.ready()? {
-            self.socket(ready, port, now);
-        }
-        let macs = self.macs();
-        let link_mss = self.network.lease.mtu - HEADERS_BYTES;
-        let mut cx = Context { now, port, macs, link_mss, budget: &mut self.budget };
-        self.tcp.timers(&mut cx);
-        let has_more = self.tcp.flush(&mut cx);
-        if now.saturating_sub(self.swept) >= SWEEP_MS {
-            self.swept = now;
-            self.udp.sweep(now);
-            self.echoes.sweep(now);
-            for answer in self.dns.sweep(&self.poll, now) {
-                self.send_datagram((answer.from, answer.to), &answer.bytes, port);
-            }
-        }
-        Ok(has_more)
-    }
-
     fn socket(&mut self, ready: Ready, port: &mut dyn GuestPort, now: Millis) {
         let macs = self.macs();
         match ready.token.owner {
@@ -399,10 +340,15 @@ impl Stack {
             let _ = self.tcp.accept(key, socket, &self.poll, &mut cx);
         }
         let mut publications = std::mem::take(&mut self.publications);
-        publications.receive(ready, now, |from| self.seen(from), |from, guest_port, bytes| {
-            let guest = SocketAddr::new(self.network.lease.address.into(), guest_port);
-            self.send_datagram((from, guest), bytes, port);
-        });
+        publications.receive(
+            ready,
+            now,
+            |from| self.seen(from),
+            |from, guest_port, bytes| {
+                let guest = SocketAddr::new(self.network.lease.address.into(), guest_port);
+                self.send_datagram((from, guest), bytes, port);
+            },
+        );
         self.publications = publications;
     }
 
@@ -415,5 +361,64 @@ impl Stack {
         original.extend(first.0.to_be_bytes());
         let code = echo::unreachable_code(error, Protocol::ICMP);
         echo::send_unreachable(code, (&ip, &original), self.macs(), port);
+    }
+}
+
+impl Link for Stack {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.poll.fd()
+    }
+
+    fn takes(&self) -> Abilities {
+        Abilities { checksum: true, segmentation: true }
+    }
+
+    fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis) {
+        let Ok(read) = Frame::read(frame.head(), frame.len_bytes()) else {
+            self.drops.malformed += 1;
+            return;
+        };
+        let source = read.ethernet.source;
+        if source.is_group() || *self.guest_mac.get_or_insert(source) != source || source == self.network.gateway_mac {
+            self.drops.spoofed += 1;
+            return;
+        }
+        match read.body {
+            Body::Arp(arp) => {
+                let is_ours = arp.target == self.network.lease.gateway || arp.target == self.network.lease.dns;
+                if arp.operation == ArpOperation::Request && is_ours && arp.sender_mac == source {
+                    // Lost, if there is no room: the guest asks again.
+                    let _ = port.send(Headers::whole(&arp.answer(self.network.gateway_mac)), &[]);
+                }
+            }
+            Body::Ip { ip, segment, payload } => self.ip((ip, segment), (frame, payload), port, now),
+            Body::Other => self.drops.unserved += 1,
+        }
+    }
+
+    fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        for ready in self.poll.ready()? {
+            self.socket(ready, port, now);
+        }
+        let macs = self.macs();
+        let link_mss = self.network.lease.mtu - HEADERS_BYTES;
+        let mut cx = Context { now, port, macs, link_mss, budget: &mut self.budget };
+        self.tcp.timers(&mut cx);
+        let has_more = self.tcp.flush(&mut cx);
+        if now.saturating_sub(self.swept) >= SWEEP_MS {
+            self.swept = now;
+            self.udp.sweep(now);
+            self.echoes.sweep(now);
+            for answer in self.dns.sweep(&self.poll, now) {
+                self.send_datagram((answer.from, answer.to), &answer.bytes, port);
+            }
+        }
+        Ok(has_more)
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        let is_sweeping = self.dns.is_waiting() || !self.udp.is_empty() || !self.echoes.is_empty();
+        let sweep = is_sweeping.then_some(self.swept + SWEEP_MS);
+        [self.tcp.deadline(), sweep].into_iter().flatten().min()
     }
 }

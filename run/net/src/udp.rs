@@ -56,7 +56,14 @@ impl Nat {
     ///
     /// # Errors
     /// The host's, if it knows at once that nobody can be reached. A socket that is full drops the datagram.
-    pub fn send(&mut self, guest: SocketAddr, target: SocketAddr, payload: &[u8], poll: &Poll, now: Millis) -> io::Result<()> {
+    pub fn send(
+        &mut self,
+        guest: SocketAddr,
+        target: SocketAddr,
+        payload: &[u8],
+        poll: &Poll,
+        now: Millis,
+    ) -> io::Result<()> {
         let place = match self.by_guest.get(&guest) {
             Some(place) => *place,
             None => self.map(guest, poll, now)?,
@@ -128,7 +135,8 @@ impl Nat {
             let limit_ms = if mapping.is_answered { SILENCE_MS } else { UNANSWERED_MS };
             now.saturating_sub(mapping.last_word) > limit_ms
         };
-        let over: Vec<u32> = self.by_place.iter().filter(|(_, mapping)| is_over(mapping)).map(|(place, _)| *place).collect();
+        let over: Vec<u32> =
+            self.by_place.iter().filter(|(_, mapping)| is_over(mapping)).map(|(place, _)| *place).collect();
         over.into_iter().for_each(|place| self.forget(place));
     }
 }

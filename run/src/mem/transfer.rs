@@ -96,7 +96,8 @@ pub fn send(socket: BorrowedFd<'_>, memory: &GuestMemory, spans: &[Span]) -> io:
     let message = message(&mut pieces);
     // SAFETY: the message names pieces of guest memory, which stays mapped while `memory` is borrowed, and lives until
     // the call returns; the kernel only reads from the pieces.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    let sent =
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 

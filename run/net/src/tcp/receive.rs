@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 
+use super::WINDOW_SCALE;
 use super::reassembly::Reassembly;
 use super::socket::StreamSocket;
-use super::WINDOW_SCALE;
 use crate::port::GuestFrame;
 use crate::wire::{SackBlocks, Seq};
 
@@ -155,7 +155,8 @@ impl Receive {
     ) -> io::Result<bool> {
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let old = if seq.is_before(self.next) { (self.next - seq).min(len) } else { 0 };
-        let fits = if (seq + len).is_before(self.edge) { len } else { self.edge.since(seq).max(0).cast_unsigned().min(len) };
+        let fits =
+            if (seq + len).is_before(self.edge) { len } else { self.edge.since(seq).max(0).cast_unsigned().min(len) };
         if has_fin && fits == len {
             self.fin.get_or_insert(seq + len);
         }

@@ -183,7 +183,9 @@ impl Send {
         if is_repeat {
             self.repeats = self.repeats.saturating_add(1);
         }
-        if self.recovery.is_none() && (self.repeats >= REPEATS_OF_LOSS && is_repeat || self.sack_tells_loss(&tcp.options.sack)) {
+        if self.recovery.is_none()
+            && (self.repeats >= REPEATS_OF_LOSS && is_repeat || self.sack_tells_loss(&tcp.options.sack))
+        {
             self.recovery = Some(self.highest);
             self.repeats = 0;
             return Acknowledged::Lost;
@@ -221,7 +223,11 @@ impl Send {
 
     /// Three segments were received behind the gap (RFC 6675).
     fn sack_tells_loss(&self, sack: &SackBlocks) -> bool {
-        let received: u32 = sack.iter().filter(|(start, _)| self.unacknowledged.is_before(*start)).map(|(start, end)| end - start).sum();
+        let received: u32 = sack
+            .iter()
+            .filter(|(start, _)| self.unacknowledged.is_before(*start))
+            .map(|(start, end)| end - start)
+            .sum();
         !self.is_idle() && received >= 3 * u32::from(self.mss)
     }
 

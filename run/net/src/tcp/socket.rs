@@ -48,7 +48,8 @@ impl StreamSocket {
         let len = libc::socklen_t::try_from(size_of_val(&offset)).map_err(|_| io::ErrorKind::InvalidInput)?;
         let fd = self.fd.as_raw_fd();
         // SAFETY: the option's value is an int that lives until the call returns, and `len` is its size.
-        let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const offset).cast(), len) };
+        let result =
+            unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const offset).cast(), len) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 

@@ -119,13 +119,7 @@ impl Table {
     ///
     /// # Errors
     /// There are too many connections, or the host has no more.
-    pub fn accept(
-        &mut self,
-        key: FlowKey,
-        socket: OwnedFd,
-        poll: &Poll,
-        cx: &mut Context<'_>,
-    ) -> io::Result<()> {
+    pub fn accept(&mut self, key: FlowKey, socket: OwnedFd, poll: &Poll, cx: &mut Context<'_>) -> io::Result<()> {
         if self.len() >= FLOWS_LIMIT || self.by_key.contains_key(&key) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
@@ -237,7 +231,8 @@ impl Table {
         while self.half_open.len() > HALF_OPEN_LIMIT {
             let Some((place, generation)) = self.half_open.pop_front() else { break };
             let slot = self.slots.get(place as usize).filter(|slot| slot.generation == generation);
-            let is_connecting = slot.and_then(|slot| slot.flow.as_ref()).is_some_and(|flow| flow.stage() == Stage::Connecting);
+            let is_connecting =
+                slot.and_then(|slot| slot.flow.as_ref()).is_some_and(|flow| flow.stage() == Stage::Connecting);
             if is_connecting {
                 self.remove(place, cx);
             }

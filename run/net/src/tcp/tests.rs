@@ -159,7 +159,8 @@ impl Guest {
         }
         loop {
             let have = u32::try_from(self.received.len()).unwrap();
-            let fits = self.ahead.iter().find(|(at, bytes)| **at <= have && **at as usize + bytes.len() > have as usize);
+            let fits =
+                self.ahead.iter().find(|(at, bytes)| **at <= have && **at as usize + bytes.len() > have as usize);
             let Some((at, bytes)) = fits else { break };
             let new = bytes[(have - at) as usize..].to_vec();
             self.received.extend(new);
@@ -209,7 +210,9 @@ impl Guest {
     fn frame(&self, (flags, seq, piece): &(TcpFlags, Seq, Range<usize>), key: FlowKey) -> MemoryFrame {
         let is_syn = flags.has(TcpFlags::SYN);
         let options = match is_syn {
-            true => TcpOptions { mss: Some(1000), window_scale: Some(4), sack_permitted: true, ..TcpOptions::default() },
+            true => {
+                TcpOptions { mss: Some(1000), window_scale: Some(4), sack_permitted: true, ..TcpOptions::default() }
+            }
             false => TcpOptions { sack: self.sack(), ..TcpOptions::default() },
         };
         let tcp = Tcp {

@@ -2,11 +2,12 @@
 
 use std::{
     io,
+    sync::{Arc, Mutex, PoisonError},
     thread::{Builder, JoinHandle},
     time::Instant,
 };
 
-use kiln_net::{stack::Stack, wire::Mac};
+use kiln_net::{link::Link, port::Abilities, wire::Mac};
 
 use super::{
     spec::{config, feature},
@@ -20,30 +21,56 @@ use crate::{
 /// Frames that may wait each way, in descriptors.
 const QUEUE_SIZE: u16 = 1024;
 
+/// The other end of a card's cable. It outlasts the card: a machine that starts again finds it as it was.
+#[derive(Clone)]
+pub struct Cable {
+    link: Arc<Mutex<Option<Box<dyn Link>>>>,
+    /// The link's clock, whatever the driver does.
+    start: Instant,
+    takes: Abilities,
+}
+
+impl std::fmt::Debug for Cable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cable").field("takes", &self.takes).finish_non_exhaustive()
+    }
+}
+
+impl Cable {
+    /// A cable with `link` at its end.
+    pub fn new(link: Box<dyn Link>) -> Self {
+        Self { takes: link.takes(), link: Arc::new(Mutex::new(Some(link))), start: Instant::now() }
+    }
+
+    /// The end of the cable, for one who gives it back. `None` while somebody has it.
+    fn take(&self) -> Option<Box<dyn Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn give_back(&self, link: Box<dyn Link>) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+    }
+}
+
 /// A network card, served on a thread of its own while it is active.
 pub struct VirtioNet {
     mac: Mac,
     mtu: u16,
-    /// The stack's clock, whatever the driver does.
-    start: Instant,
-    state: State,
+    cable: Cable,
+    /// While it is active.
+    serving: Option<Serving>,
 }
 
-enum State {
-    Idle(Box<Stack>),
-    Active {
-        thread: JoinHandle<Worker>,
-        stop: Flag,
-    },
-    /// The thread could not be started or panicked; the stack went with it.
-    Lost,
+struct Serving {
+    thread: JoinHandle<Worker>,
+    stop: Flag,
 }
 
 impl VirtioNet {
-    /// A card of address `mac` on `stack`'s network, whose packets are at most `mtu` bytes long.
+    /// A card of address `mac`, whose packets are at most `mtu` bytes long.
     #[must_use]
-    pub fn new(stack: Stack, mac: Mac, mtu: u16) -> Self {
-        Self { mac, mtu, start: Instant::now(), state: State::Idle(Box::new(stack)) }
+    pub fn new(cable: Cable, mac: Mac, mtu: u16) -> Self {
+        Self { mac, mtu, cable, serving: None }
     }
 
     fn config(&self) -> [u8; config::BYTES] {
@@ -62,9 +89,14 @@ impl VirtioDevice for VirtioNet {
     }
 
     fn features(&self) -> u64 {
-        let checksums = feature::CSUM | feature::GUEST_CSUM;
-        let segments = feature::HOST_TSO4 | feature::HOST_TSO6 | feature::GUEST_TSO4 | feature::GUEST_TSO6;
-        checksums | segments | feature::MAC | feature::MTU | feature::STATUS | feature::MRG_RXBUF
+        let mut features = feature::MAC | feature::MTU | feature::STATUS | feature::MRG_RXBUF;
+        if self.cable.takes.checksum {
+            features |= feature::CSUM | feature::GUEST_CSUM;
+        }
+        if self.cable.takes.segmentation {
+            features |= feature::HOST_TSO4 | feature::HOST_TSO6 | feature::GUEST_TSO4 | feature::GUEST_TSO6;
+        }
+        features
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -84,30 +116,32 @@ impl VirtioDevice for VirtioNet {
         let (Some(Some(receive)), Some(Some(transmit))) = (rings.next(), rings.next()) else { return Ok(()) };
         let stop = Flag::new()?;
         let stopped = stop.try_clone()?;
-        let State::Idle(stack) = std::mem::replace(&mut self.state, State::Lost) else {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        };
+        let link = self.cable.take().ok_or(io::ErrorKind::ResourceBusy)?;
         let guest = (activation.memory, activation.signal);
-        let mut worker = Worker::new(*stack, self.start, guest, (receive, transmit), activation.features)?;
+        let mut worker = Worker::new(link, self.cable.start, guest, (receive, transmit), activation.features)?;
         let thread = Builder::new().name("kiln-net".into()).spawn(move || {
             if serve(&mut worker, &stopped).is_err() {
                 worker.signal_loss();
             }
             worker
         })?;
-        self.state = State::Active { thread, stop };
+        self.serving = Some(Serving { thread, stop });
         Ok(())
     }
 
     fn reset(&mut self) {
-        match std::mem::replace(&mut self.state, State::Lost) {
-            State::Active { thread, stop } => {
-                stop.raise();
-                if let Ok(worker) = thread.join() {
-                    self.state = State::Idle(Box::new(worker.stack));
-                }
+        if let Some(Serving { thread, stop }) = self.serving.take() {
+            stop.raise();
+            // The link of a thread that panicked went with it.
+            if let Ok(worker) = thread.join() {
+                self.cable.give_back(worker.link);
             }
-            other => self.state = other,
         }
+    }
+}
+
+impl Drop for VirtioNet {
+    fn drop(&mut self) {
+        self.reset();
     }
 }

@@ -1,9 +1,11 @@
-//! An active card: both queues, the stack, and its clock.
+//! An active card: both queues, the cable's other end, and its clock.
 
 use std::{io, sync::Arc, time::Instant};
 
-use kiln_net::{Millis, stack::Stack};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use kiln_net::{Millis, link::Link};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 use super::{frame::ChainFrame, port::QueuePort};
 use crate::{
@@ -22,7 +24,7 @@ const FRAMES_PER_TURN: u32 = 256;
 
 /// An active card.
 pub(super) struct Worker {
-    pub stack: Stack,
+    pub link: Box<dyn Link>,
     memory: GuestMemory,
     signal: Arc<dyn Signal>,
     port: QueuePort,
@@ -36,7 +38,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        stack: Stack,
+        link: Box<dyn Link>,
         start: Instant,
         (memory, signal): (GuestMemory, Arc<dyn Signal>),
         (receive, transmit): (Ring, Ring),
@@ -44,7 +46,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let port = QueuePort::new(memory.clone(), receive, Arc::clone(&signal), features);
-        Ok(Self { stack, memory, signal, port, transmit, chain: Chain::default(), timer, start, armed: None })
+        Ok(Self { link, memory, signal, port, transmit, chain: Chain::default(), timer, start, armed: None })
     }
 
     /// Nothing is served any more: the driver is told.
@@ -65,7 +67,7 @@ impl Worker {
             while taken < FRAMES_PER_TURN && self.transmit.pop(&self.memory, &mut self.chain)? {
                 taken += 1;
                 if let Some(frame) = ChainFrame::new(&self.memory, self.chain.readable()) {
-                    self.stack.from_guest(&frame, &mut self.port, now);
+                    self.link.from_guest(&frame, &mut self.port, now);
                 }
                 self.transmit.push(&self.memory, self.chain.head(), 0)?;
             }
@@ -88,7 +90,7 @@ impl Worker {
         let has_frames = self.transmit()?;
         let now = self.now();
         // A host that cannot say what happened to its sockets has lost them: the guest's connections time out.
-        let has_more = self.stack.turn(&mut self.port, now).unwrap_or(false);
+        let has_more = self.link.turn(&mut self.port, now).unwrap_or(false);
         self.port.finish()?;
         if self.transmit.wants_signal(&self.memory)? {
             self.signal.queue_used(self.transmit.number());
@@ -102,7 +104,7 @@ impl Worker {
     }
 
     fn arm(&mut self, now: Millis) {
-        let deadline = self.stack.deadline();
+        let deadline = self.link.deadline();
         if deadline == self.armed && deadline.is_none_or(|deadline| deadline > now) {
             return;
         }
@@ -125,7 +127,7 @@ impl EventHandler for Worker {
     fn start(&mut self, interest: &mut Interest<'_>) -> io::Result<()> {
         interest.watch(self.port.ring().doorbell(), RECEIVE)?;
         interest.watch(self.transmit.doorbell(), TRANSMIT)?;
-        interest.watch(&self.stack.fd(), SOCKETS)?;
+        interest.watch(&self.link.fd(), SOCKETS)?;
         interest.watch(&self.timer, TIMER)?;
         // What came while no driver was there.
         self.transmit.ring_again();
@@ -136,7 +138,7 @@ impl EventHandler for Worker {
         if self.turn(token).is_err() {
             interest.ignore(self.port.ring().doorbell());
             interest.ignore(self.transmit.doorbell());
-            interest.ignore(&self.stack.fd());
+            interest.ignore(&self.link.fd());
             interest.ignore(&self.timer);
             self.signal.needs_reset();
         }

@@ -1,0 +1,29 @@
+//! What is at the other end of a card's cable: the user-mode stack, a socket of another program, a device of the host.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::Millis;
+use crate::port::{Abilities, GuestFrame, GuestPort};
+
+/// The other end of a card's cable. It starts no thread and reads no clock: whoever owns it turns it. Nothing here waits.
+pub trait Link: Send {
+    /// Readable when [`turn`](Self::turn) has something to do. The same one as long as the link lives.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// What frames from the guest may lack: a card offers no more than this to its driver.
+    fn takes(&self) -> Abilities;
+
+    /// A frame came from the guest. After the last one of a batch, [`turn`](Self::turn) is to be called.
+    fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis);
+
+    /// Does all that there is to do. True if there is more, for which the guest must take frames or others have their
+    /// turn first.
+    ///
+    /// # Errors
+    /// The host cannot say what happened to its descriptors.
+    fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool>;
+
+    /// When [`turn`](Self::turn) is to be called even if nothing happens.
+    fn deadline(&self) -> Option<Millis>;
+}
