@@ -9,13 +9,6 @@ use std::io::{self, Write};
 use super::{FormatError, Sink, Watch, copy};
 use crate::tree::{Body, Kind, Node, NodeId, Tree, TreePath};
 
-const S_IFIFO: u32 = 0o010_000;
-const S_IFCHR: u32 = 0o020_000;
-const S_IFDIR: u32 = 0o040_000;
-const S_IFBLK: u32 = 0o060_000;
-const S_IFREG: u32 = 0o100_000;
-const S_IFLNK: u32 = 0o120_000;
-
 /// For whoever has one name: nobody looks it up. A running number would change all that follows a new file.
 const NO_INODE: u32 = 0;
 
@@ -84,14 +77,12 @@ impl Archive<'_> {
     }
 
     fn member(&mut self, path: &TreePath, node: &Node, place: Place, watch: Watch<'_>) -> Result<(), FormatError> {
-        let (kind, device, names) = match &node.kind {
-            Kind::Directory(_) => (S_IFDIR, (0, 0), 2),
-            Kind::File(_) => (S_IFREG, (0, 0), place.names),
-            Kind::Symlink(_) => (S_IFLNK, (0, 0), 1),
-            &Kind::CharDevice { major, minor } => (S_IFCHR, (major, minor), place.names),
-            &Kind::BlockDevice { major, minor } => (S_IFBLK, (major, minor), place.names),
-            Kind::Fifo => (S_IFIFO, (0, 0), place.names),
+        let names = match &node.kind {
+            Kind::Directory(_) => 2,
+            Kind::Symlink(_) => 1,
+            _ => place.names,
         };
+        let device = node.kind.device().unwrap_or_default();
         let len_bytes = match &node.kind {
             Kind::File(body) if place.has_content => body.len(),
             Kind::Symlink(target) => target.len() as u64,
@@ -102,7 +93,7 @@ impl Archive<'_> {
         let attributes = &node.attributes;
         // Times before 1970 and after 2106 cannot be told.
         let mtime = u32::try_from(attributes.mtime_s.max(0)).unwrap_or(u32::MAX);
-        let mode = kind | attributes.mode;
+        let mode = node.kind.type_bits() | attributes.mode;
         let size = u32::try_from(len_bytes).map_err(too_large)?;
         let fields = [place.inode, mode, attributes.uid, attributes.gid, names, mtime, size, 0, 0, device.0, device.1];
         self.out.begin_member(path.as_bytes(), len_bytes)?;

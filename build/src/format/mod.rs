@@ -4,6 +4,7 @@ pub mod boot;
 mod bootable;
 mod containerdisk;
 mod cpio;
+mod device;
 pub mod disk;
 mod docker;
 mod erofs;

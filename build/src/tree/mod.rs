@@ -161,6 +161,26 @@ impl Kind {
         Self::Directory(BTreeMap::new())
     }
 
+    /// The bits of `st_mode` that tell what it is (`S_IFMT` in inode(7)).
+    pub fn type_bits(&self) -> u32 {
+        match self {
+            Self::Fifo => 0o010_000,
+            Self::CharDevice { .. } => 0o020_000,
+            Self::Directory(_) => 0o040_000,
+            Self::BlockDevice { .. } => 0o060_000,
+            Self::File(_) => 0o100_000,
+            Self::Symlink(_) => 0o120_000,
+        }
+    }
+
+    /// Major and minor number of a device.
+    pub fn device(&self) -> Option<(u32, u32)> {
+        match *self {
+            Self::CharDevice { major, minor } | Self::BlockDevice { major, minor } => Some((major, minor)),
+            _ => None,
+        }
+    }
+
     /// A file with this content, held in memory.
     pub fn file(content: impl AsRef<[u8]>) -> Self {
         Self::File(Body::Inline(content.as_ref().into()))

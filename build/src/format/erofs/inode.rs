@@ -3,14 +3,8 @@
 use std::collections::HashMap;
 
 use super::ErofsFault;
+use crate::format::device;
 use crate::tree::{Kind, Node, NodeId, Tree, TreePath};
-
-const S_IFIFO: u32 = 0o010_000;
-const S_IFCHR: u32 = 0o020_000;
-const S_IFDIR: u32 = 0o040_000;
-const S_IFBLK: u32 = 0o060_000;
-const S_IFREG: u32 = 0o100_000;
-const S_IFLNK: u32 = 0o120_000;
 
 const COMPACT_BYTES: u64 = 32;
 const EXTENDED_BYTES: u64 = 64;
@@ -92,28 +86,12 @@ impl<'a> Inode<'a> {
     }
 
     fn mode(&self) -> u16 {
-        let kind = match self.node.kind {
-            Kind::File(_) => S_IFREG,
-            Kind::Directory(_) => S_IFDIR,
-            Kind::CharDevice { .. } => S_IFCHR,
-            Kind::BlockDevice { .. } => S_IFBLK,
-            Kind::Fifo => S_IFIFO,
-            Kind::Symlink(_) => S_IFLNK,
-        };
-        u16::try_from(kind | self.node.attributes.mode & 0o7777).unwrap_or(0)
+        u16::try_from(self.node.kind.type_bits() | self.node.attributes.mode & 0o7777).unwrap_or(0)
     }
 
-    /// As the kernel packs a device's number, if it can: 12 bits of the major one, 20 of the minor one.
+    /// As the kernel packs a device's number, or the number if it does not fit.
     pub(super) fn device(&self) -> Result<Option<u32>, (u32, u32)> {
-        match self.node.kind {
-            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-                match major < 1 << 12 && minor < 1 << 20 {
-                    true => Ok(Some(minor & 0xff | major << 8 | (minor & !0xff) << 12)),
-                    false => Err((major, minor)),
-                }
-            }
-            _ => Ok(None),
-        }
+        self.node.kind.device().map(|(major, minor)| device::packed(major, minor).ok_or((major, minor))).transpose()
     }
 
     /// The shorter of the two forms that can tell all of it.

@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use compression::{ErofsCompression, UnknownErofsCompression};
 
-use super::{Extents, FormatError, Material, Sink, Watch};
+use super::{Extents, FormatError, Material, Sink, Watch, device};
 use crate::progress::Silent;
 use crate::tree::{Body, Kind, Spool, TreePath};
 use directory::Target;
@@ -46,7 +46,11 @@ const LABEL: [u8; 16] = *b"kiln-root\0\0\0\0\0\0\0";
 #[derive(Debug, thiserror::Error)]
 pub enum ErofsFault {
     /// A device's number is larger than Linux keeps.
-    #[error("the device `{path}` is {major}:{minor}, more than 4095:1048575, the largest that an EROFS image can tell")]
+    #[error(
+        "the device `{path}` is {major}:{minor}, more than {}:{}, the largest that an EROFS image can tell",
+        device::MAJOR_LIMIT,
+        device::MINOR_LIMIT
+    )]
     Device {
         /// The device.
         path: TreePath,

@@ -6,13 +6,6 @@ use super::SECTOR;
 use super::date::Date;
 use super::number::both32;
 
-const S_IFIFO: u32 = 0o010_000;
-const S_IFCHR: u32 = 0o020_000;
-const S_IFDIR: u32 = 0o040_000;
-const S_IFBLK: u32 = 0o060_000;
-const S_IFREG: u32 = 0o100_000;
-const S_IFLNK: u32 = 0o120_000;
-
 /// Longest entry: its length is one byte.
 const ENTRY_LIMIT: usize = 255;
 
@@ -73,12 +66,9 @@ impl SystemUse {
     pub(super) fn of(name: &[u8], node: &Node, inode: Inode) -> Self {
         let mut entries = Self(Vec::new());
         entries.attributes(node, inode);
-        match &node.kind {
-            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-                let (high, low) = device(*major, *minor);
-                entries.add(b"PN", &[&both32(high), &both32(low)]);
-            }
-            _ => {}
+        if let Some((major, minor)) = node.kind.device() {
+            let (high, low) = device(major, minor);
+            entries.add(b"PN", &[&both32(high), &both32(low)]);
         }
         let mut pieces = name.chunks(ENTRY_LIMIT - FLAGGED_BYTES).peekable();
         while let Some(piece) = pieces.next() {
@@ -92,16 +82,9 @@ impl SystemUse {
     }
 
     fn attributes(&mut self, node: &Node, inode: Inode) {
-        let kind = match &node.kind {
-            Kind::Directory(_) => S_IFDIR,
-            Kind::File(_) => S_IFREG,
-            Kind::Symlink(_) => S_IFLNK,
-            Kind::CharDevice { .. } => S_IFCHR,
-            Kind::BlockDevice { .. } => S_IFBLK,
-            Kind::Fifo => S_IFIFO,
-        };
         let attributes = &node.attributes;
-        let fields = [kind | attributes.mode, inode.names, attributes.uid, attributes.gid, inode.serial];
+        let fields =
+            [node.kind.type_bits() | attributes.mode, inode.names, attributes.uid, attributes.gid, inode.serial];
         self.add(b"PX", &[&fields.map(both32).concat()]);
         self.add(b"TF", &[&[TF_MODIFY], &Date::of(attributes.mtime_s).short()]);
     }

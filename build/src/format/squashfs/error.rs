@@ -1,5 +1,6 @@
 //! What a squashfs cannot hold.
 
+use super::super::device::{MAJOR_LIMIT, MINOR_LIMIT};
 use crate::tree::{TreePath, printable};
 
 /// Why a tree cannot be a squashfs.
@@ -51,8 +52,8 @@ pub enum SquashfsError {
     /// The device's number has more bits than there are.
     #[error(
         "the device `{path}` has number {major}:{minor}; a squashfs tells those up to {}:{} only",
-        super::inode::MAJOR_LIMIT,
-        super::inode::MINOR_LIMIT
+        MAJOR_LIMIT,
+        MINOR_LIMIT
     )]
     Device {
         /// Which.

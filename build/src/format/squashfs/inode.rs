@@ -3,12 +3,6 @@
 use super::directory::Listing;
 use super::error::SquashfsError;
 
-/// Highest major number of a device.
-pub(super) const MAJOR_LIMIT: u32 = (1 << 12) - 1;
-
-/// Highest minor number of a device.
-pub(super) const MINOR_LIMIT: u32 = (1 << 20) - 1;
-
 /// For whoever has no extended attributes.
 const NO_ATTRIBUTES: u32 = u32::MAX;
 
@@ -129,10 +123,10 @@ impl Common {
         self.end(bytes)
     }
 
-    /// A device, of which the numbers fit.
-    pub(super) fn device(&self, kind: u16, major: u32, minor: u32) -> Vec<u8> {
+    /// A device with this packed number.
+    pub(super) fn device(&self, kind: u16, number: u32) -> Vec<u8> {
         let mut bytes = self.begin(kind, self.attributes.is_some());
-        bytes.u32(self.names).u32(minor & 0xff | major << 8 | (minor & !0xff) << 12);
+        bytes.u32(self.names).u32(number);
         self.end(bytes)
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::super::{FormatError, Watch};
+use super::super::{FormatError, Watch, device};
 use super::attributes::Attributes;
 use super::contents::Contents;
 use super::data::Data;
 use super::directory::{Entry, Listing, list};
 use super::error::SquashfsError;
-use super::inode::{Common, Content, FolderPlace, MAJOR_LIMIT, MINOR_LIMIT, kind};
+use super::inode::{Common, Content, FolderPlace, kind};
 use super::inventory::{Folder, Inventory};
 use super::metadata::{Metadata, Position};
 use super::pack::Packer;
@@ -134,13 +134,11 @@ impl<'a> Writer<'a, '_> {
                 return Err(SquashfsError::Symlink { path: path(), len_bytes, limit_bytes }.into());
             }
             Kind::Symlink(target) => common.symlink(target),
-            &Kind::CharDevice { major, minor } | &Kind::BlockDevice { major, minor }
-                if major > MAJOR_LIMIT || minor > MINOR_LIMIT =>
-            {
-                return Err(SquashfsError::Device { path: path(), major, minor }.into());
+            node @ (&Kind::CharDevice { major, minor } | &Kind::BlockDevice { major, minor }) => {
+                let number = device::packed(major, minor);
+                let number = number.ok_or_else(|| SquashfsError::Device { path: path(), major, minor })?;
+                common.device(kind_of(node), number)
             }
-            &Kind::CharDevice { major, minor } => common.device(kind::CHAR_DEVICE, major, minor),
-            &Kind::BlockDevice { major, minor } => common.device(kind::BLOCK_DEVICE, major, minor),
             Kind::Fifo => common.fifo(),
         };
         Ok(bytes)
