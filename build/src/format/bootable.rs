@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{BootError, DiskFormat, Format, FormatError, IsoFormat, Material, Watch, file, rpi3};
+use super::{DiskFormat, Format, FormatError, IsoFormat, Material, Watch, rpi3};
 use crate::artifact;
 use crate::compat::Compat;
-use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Kind, NodeId, Tree, TreePath};
+use crate::tree::{Body, Kind, NodeId, Tree, TreePath};
 
 /// Longest initrd that x86's kernels take from a BIOS loader: they want it below `initrd_addr_max`, which is 2 GiB less a
 /// byte (Linux' `Documentation/arch/x86/boot.rst`), and something else must have room there too.
@@ -19,8 +19,6 @@ const KERNEL_MEMORY_BYTES: u64 = 96 << 20;
 const PAGE_BYTES: u64 = 4096;
 /// Memory is sold in pieces of this size.
 const MEMORY_STEP_BYTES: u64 = 256 << 20;
-/// Longest command line that is read.
-const CMDLINE_BYTES_MAX: u64 = 64 << 10;
 
 /// Why a format cannot boot.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +32,7 @@ pub enum Unbootable {
         wanted: String,
     },
     /// A command line that no kernel has.
-    #[error("its kernel command line is longer than {CMDLINE_BYTES_MAX} bytes or no text")]
+    #[error("its kernel command line is no text (UTF-8)")]
     Cmdline,
     /// A board of one architecture only.
     #[error("the board is {wanted}, and this build is for {built}; build with `--arch {wanted}`")]
@@ -152,7 +150,7 @@ fn check_one(format: Format, material: &Material<'_>, watch: Watch<'_>) -> Resul
             | Format::KernelSquashfs
             | Format::Iso(IsoFormat::Kernel)
     );
-    if is_a_root_alone || needs_none && !has_kernel(material.tree) {
+    if is_a_root_alone || needs_none && material.kernel().is_err() {
         return Ok(());
     }
     match format {
@@ -184,22 +182,15 @@ impl Format {
 
 /// What there is to boot.
 pub(super) fn boot(material: &Material<'_>) -> Result<Boot, FormatError> {
-    let kernel = file(material.tree, KERNEL_PATH).filter(|body| !body.is_empty()).ok_or(BootError::NoKernel)?;
+    let kernel = material.kernel()?;
     let found = artifact::architecture(&|buffer, offset| kernel.read_exact_at(buffer, offset))?;
     let wanted = &material.options.architecture;
     if let Some(found) = found.filter(|found| found != wanted) {
         return Err(Unbootable::Architecture { found, wanted: wanted.clone() }.into());
     }
-    let cmdline = match file(material.tree, CMDLINE_PATH) {
-        Some(body) => body.read_up_to(CMDLINE_BYTES_MAX)?.and_then(|bytes| String::from_utf8(bytes).ok()),
-        None => Some(String::new()),
-    };
-    let cmdline = cmdline.ok_or(Unbootable::Cmdline)?.trim_end_matches(['\n', '\r']).to_owned();
+    let cmdline = String::from_utf8(material.cmdline()?).map_err(|_| Unbootable::Cmdline)?;
+    let cmdline = cmdline.trim_end_matches(['\n', '\r']).to_owned();
     Ok(Boot { kernel: kernel.clone(), cmdline })
-}
-
-fn has_kernel(tree: &Tree) -> bool {
-    file(tree, KERNEL_PATH).is_some_and(|body| !body.is_empty())
 }
 
 /// Memory of a machine that unpacks the root: Linux gives a tmpfs half of it, and the packed one is there meanwhile. How

@@ -3,11 +3,14 @@
 
 use std::cell::OnceCell;
 
-use super::boot::Signer;
+use super::boot::{BootError, Signer};
 use super::root::{self, RootImage, RootOn};
-use super::{ErofsCompression, FormatError, Packing, SquashfsOptions, Watch, initrd};
+use super::{ErofsCompression, FormatError, Packing, SquashfsOptions, Watch, file, initrd};
 use crate::compat::Compat;
-use crate::tree::{Body, Tree};
+use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Tree};
+
+/// Longest command line that is read. No kernel takes more than 4096 bytes.
+const CMDLINE_LIMIT_BYTES: u64 = 64 << 10;
 
 /// What the user wants of the formats. The bytes depend on it.
 #[derive(Debug, Clone)]
@@ -62,6 +65,21 @@ impl<'a> Material<'a> {
     /// Material for any number of parts.
     pub fn new(tree: &'a Tree, options: &'a Options, packing: Packing<'a>) -> Self {
         Self { tree, options, packing, initrd: OnceCell::new(), roots: Default::default() }
+    }
+
+    /// The kernel as its image has it.
+    pub(super) fn kernel(&self) -> Result<&'a Body, BootError> {
+        file(self.tree, KERNEL_PATH).filter(|kernel| !kernel.is_empty()).ok_or(BootError::NoKernel)
+    }
+
+    /// The kernel's command line as the user gave it; empty if there is none.
+    ///
+    /// # Errors
+    /// [`BootError::LongCmdline`]; what the disk says.
+    pub(super) fn cmdline(&self) -> Result<Vec<u8>, FormatError> {
+        let Some(body) = file(self.tree, CMDLINE_PATH) else { return Ok(Vec::new()) };
+        let too_long = || BootError::LongCmdline { len_bytes: body.len(), limit_bytes: CMDLINE_LIMIT_BYTES };
+        Ok(body.read_up_to(CMDLINE_LIMIT_BYTES)?.ok_or_else(too_long)?)
     }
 
     /// The initrd as `NAME-initrd.img` holds it, in a spool: for formats that must know its length before they write it.

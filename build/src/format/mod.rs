@@ -298,7 +298,7 @@ impl Format {
     /// the command line, and where the kernel cannot get at the root alone an initrd. The original has neither.
     pub fn root_parts(self, material: &Material<'_>) -> Vec<Part> {
         let Some(on) = self.root_on() else { return Vec::new() };
-        let has_kernel = file(material.tree, KERNEL_PATH).is_some_and(|kernel| !kernel.is_empty());
+        let has_kernel = material.kernel().is_ok();
         let alone = material.options.compat.is_linuxkit() && !material.options.verity;
         let parts = [Part::RootInitrd(on), Part::RootCmdline(on)];
         let wanted = |part: &Part| match part {

@@ -338,6 +338,27 @@ fn what_cannot_boot_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn a_command_line_that_is_too_long_is_refused_by_whatever_holds_it() {
+    let mut tree = Tree::new(7);
+    put(&mut tree, "boot/kernel", 0o644, Kind::file("KERNEL"));
+    put(&mut tree, "boot/cmdline", 0o644, Kind::file("x".repeat((64 << 10) + 1)));
+    let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
+    let options = Options { compat: crate::compat::Compat::Linuxkit, ..options() };
+    let material = Material::new(&tree, &options, packing(1));
+    for part in [
+        Part::Disk(DiskFormat::RawEfi),
+        Part::Disk(DiskFormat::RawBios),
+        Part::Iso(IsoFormat::EfiInitrd),
+        Part::Iso(IsoFormat::Bios),
+        Part::RootCmdline(RootOn::Erofs),
+        Part::Oci,
+    ] {
+        let fault = part.write(&material, &mut StreamSink(Vec::new()), watch).unwrap_err().to_string();
+        assert!(fault.contains("has 65537 bytes, more than the 65536"), "{part:?}: {fault}");
+    }
+}
+
+#[test]
 fn a_root_that_needs_more_memory_than_machines_have_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::create(folder.path()).unwrap();

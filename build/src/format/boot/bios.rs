@@ -66,8 +66,9 @@ impl Loader {
         let kernel = BiosKernel::parse(&head, files.kernel.len())?;
         let table = kernel.table(lba, files)?;
         let line = cmdline(files.cmdline)?;
-        if line.len() > kernel.cmdline_bytes {
-            return Err(BootError::LongCmdline { len_bytes: line.len(), limit_bytes: kernel.cmdline_bytes }.into());
+        if line.len() as u64 > kernel.cmdline_bytes {
+            let (len_bytes, limit_bytes) = (line.len() as u64, kernel.cmdline_bytes);
+            return Err(BootError::LongCmdline { len_bytes, limit_bytes }.into());
         }
         let mut body = STAGE[..TABLE].to_vec();
         body.extend(table);
@@ -100,7 +101,7 @@ struct BiosKernel {
     /// End of the memory where it finds an initrd.
     initrd_limit: u64,
     /// Longest command line, without the zero byte behind it.
-    cmdline_bytes: usize,
+    cmdline_bytes: u64,
 }
 
 impl BiosKernel {
@@ -131,7 +132,7 @@ impl BiosKernel {
             setup_bytes,
             end: end.max(HIGH + len_bytes).next_multiple_of(4096),
             initrd_limit: (u64::from(long(0x22c)) + 1).min(0xffff_f000),
-            cmdline_bytes: usize::try_from(long(0x238)).unwrap_or(usize::MAX),
+            cmdline_bytes: long(0x238).into(),
         })
     }
 

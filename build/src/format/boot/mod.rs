@@ -84,9 +84,9 @@ pub enum BootError {
     #[error("the kernel's command line has {len_bytes} bytes, more than the {limit_bytes} that it takes")]
     LongCmdline {
         /// Its length.
-        len_bytes: usize,
+        len_bytes: u64,
         /// What is possible.
-        limit_bytes: usize,
+        limit_bytes: u64,
     },
     /// The command line has what cannot be told.
     #[error("the kernel's command line has the byte {byte:#04x} at {offset}; only printable ASCII can be given to it")]
@@ -111,13 +111,14 @@ pub enum BootError {
 }
 
 /// Longest command line that Linux keeps, on x86-64 and on AArch64, without the zero byte behind it.
-const CMDLINE_LIMIT_BYTES: usize = 2047;
+const CMDLINE_LIMIT_BYTES: u64 = 2047;
 
 /// The command line as it is given: without a new line at its end, and checked.
 fn cmdline(bytes: &[u8]) -> Result<&[u8], BootError> {
     let bytes = bytes.trim_ascii();
-    if bytes.len() > CMDLINE_LIMIT_BYTES {
-        return Err(BootError::LongCmdline { len_bytes: bytes.len(), limit_bytes: CMDLINE_LIMIT_BYTES });
+    let len_bytes = bytes.len() as u64;
+    if len_bytes > CMDLINE_LIMIT_BYTES {
+        return Err(BootError::LongCmdline { len_bytes, limit_bytes: CMDLINE_LIMIT_BYTES });
     }
     match bytes.iter().position(|byte| !matches!(byte, b' '..=b'~' | b'\t' | b'\n')) {
         Some(offset) => Err(BootError::Cmdline { byte: bytes[offset], offset }),

@@ -5,7 +5,7 @@ use super::kernel::{EfiKernel, machine};
 use super::pe::{self, Section};
 use super::{BootError, Signer, cmdline};
 use crate::format::{Extents, FormatError, Material, Watch, file};
-use crate::tree::{Body, KERNEL_PATH, Tree};
+use crate::tree::{Body, Tree};
 
 const FIRMWARE: &str = "EFI firmware";
 
@@ -47,10 +47,9 @@ impl<'a> Uki<'a> {
     /// # Errors
     /// [`BootError::NoKernel`], [`FormatError::Io`].
     pub fn of(material: &Material<'a>, initrd: Option<Body>, cmdline: &'a [u8]) -> Result<Self, FormatError> {
-        let kernel = file(material.tree, KERNEL_PATH).filter(|kernel| !kernel.is_empty());
         Ok(Self {
             architecture: &material.options.architecture,
-            kernel: kernel.ok_or(BootError::NoKernel)?.clone(),
+            kernel: material.kernel()?.clone(),
             initrd,
             cmdline,
             os_release: os_release(material.tree)?,

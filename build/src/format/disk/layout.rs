@@ -4,12 +4,12 @@ use uuid::Uuid;
 
 use super::gpt::{self, BIOS_BOOT, EFI_SYSTEM, Partition, ROOT_AMD64, ROOT_ARM64};
 use super::{Disk, DiskError, Firmware, SECTOR_BYTES, UNIT_BYTES, mbr};
-use crate::format::boot::{BootError, Uki, bios, uki};
+use crate::format::boot::{Uki, bios, uki};
 use crate::format::fat::{self, FatFiles, FatVolume};
 use crate::format::fingerprint::Fingerprint;
 use crate::format::root::{self, RootOn, RootWords};
-use crate::format::{Extents, FormatError, Material, Watch, file};
-use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH};
+use crate::format::{Extents, FormatError, Material, Watch};
+use crate::tree::Body;
 
 /// Where the first partition begins: 1 MiB, as everywhere.
 const PARTITION_SECTOR: u64 = 2048;
@@ -23,9 +23,6 @@ const LOADER_SECTOR: u64 = 1;
 
 /// Longest disk: sector numbers of FAT and MBR have 32 bits.
 pub(super) const LIMIT_BYTES: u64 = 2 << 40;
-
-/// Longest command line that is read; what kernels take is less.
-const CMDLINE_LIMIT_BYTES: u64 = 64 << 10;
 
 /// The disk for `firmware`, of so many bytes or as small as can be.
 pub(super) fn disk(
@@ -64,9 +61,12 @@ struct Root {
 
 impl Parts {
     fn of(material: &Material<'_>, watch: Watch<'_>) -> Result<Self, FormatError> {
-        let cmdline = file(material.tree, CMDLINE_PATH).map(|body| body.read_up_to(CMDLINE_LIMIT_BYTES)).transpose()?;
-        let cmdline = cmdline.flatten().unwrap_or_default();
-        Ok(Self { kernel: kernel(material)?, initrd: Some(material.initrd(watch)?), cmdline, root: None })
+        Ok(Self {
+            kernel: material.kernel()?.clone(),
+            cmdline: material.cmdline()?,
+            initrd: Some(material.initrd(watch)?),
+            root: None,
+        })
     }
 
     /// The root stays on the disk; the initrd only finds it. With dm-verity its hash is in the command line, so whoever
@@ -76,16 +76,12 @@ impl Parts {
         let device = format!("PARTUUID={}", Uuid::from_bytes(image.uuid));
         let words = RootWords { device: &device, roothash: image.roothash.as_deref() };
         Ok(Self {
-            kernel: kernel(material)?,
+            kernel: material.kernel()?.clone(),
             initrd: root::boot_initrd(material, on, watch)?,
             cmdline: root::cmdline(material, on, words)?,
             root: Some(Root { extents: image.extents.clone(), guid: image.uuid }),
         })
     }
-}
-
-fn kernel(material: &Material<'_>) -> Result<Body, BootError> {
-    file(material.tree, KERNEL_PATH).filter(|kernel| !kernel.is_empty()).cloned().ok_or(BootError::NoKernel)
 }
 
 /// Whether a disk for EFI has our loader too.

@@ -6,7 +6,7 @@ use super::{BootImage, BootPlatform, IsoOptions, Volume, uuid};
 use crate::format::boot::BootError;
 use crate::format::boot::bios::{BiosFiles, Loader};
 use crate::format::fingerprint::Fingerprint;
-use crate::format::{Extents, FormatError, Material, Watch, file};
+use crate::format::{Extents, FormatError, Material, Watch};
 use crate::tree::{Body, KERNEL_PATH};
 
 /// Blocks of disks, in which boot records count.
@@ -21,7 +21,7 @@ pub(super) fn bios(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents,
         return Err(BootError::Architecture { firmware, architecture: architecture.clone(), instead }.into());
     }
     let tree = material.tree;
-    let kernel = file(tree, KERNEL_PATH).filter(|kernel| !kernel.is_empty()).ok_or(BootError::NoKernel)?;
+    let kernel = material.kernel()?;
     let (initrd, cmdline) = own_root(material, watch)?;
     let mut volume = Volume::lay_out(tree, &IsoOptions { label: LABEL, is_bootable: true, elsewhere: &[] })?;
     let initrd = match initrd {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::kernel_iso::LABEL;
 use super::own_root::{own_root, path};
 use super::{BootImage, BootPlatform, IsoOptions, SECTOR_BYTES, SYSTEM_AREA_BYTES, Volume, uuid};
-use crate::format::boot::{BootError, Uki, uki};
+use crate::format::boot::{Uki, uki};
 use crate::format::disk::gpt::{self, BASIC_DATA, EFI_SYSTEM, Partition, TAIL_SECTORS};
 use crate::format::fat::{self, FatFiles};
 use crate::format::fingerprint::Fingerprint;
-use crate::format::{Extents, FormatError, Material, Watch, file};
-use crate::tree::{Attributes, Body, CMDLINE_PATH, KERNEL_PATH, Kind, Tree};
+use crate::format::{Extents, FormatError, Material, Watch};
+use crate::tree::{Attributes, Body, KERNEL_PATH, Kind, Tree};
 
 /// `iso-efi`: the root is the volume; the kernel is in an EFI program, which the volume shows as `boot/kernel`.
 pub(super) fn efi(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
@@ -22,16 +22,12 @@ pub(super) fn efi(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents, 
 
 /// `iso-efi-initrd`: kernel and the whole root as an initrd are in an EFI program, which the volume shows as files.
 pub(super) fn efi_initrd(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
-    /// No kernel takes more than 4096 bytes.
-    const CMDLINE_LIMIT_BYTES: u64 = 64 << 10;
     let initrd = material.initrd(watch)?;
-    let cmdline = file(material.tree, CMDLINE_PATH).map(|body| body.read_up_to(CMDLINE_LIMIT_BYTES)).transpose()?;
-    let cmdline = cmdline.flatten().unwrap_or_default();
+    let cmdline = material.cmdline()?;
     let program = uki(&Uki::of(material, Some(initrd.clone()), &cmdline)?, watch)?;
     let mut tree = Tree::new(material.tree.implied_mtime_s());
-    let kernel = file(material.tree, KERNEL_PATH).ok_or(BootError::NoKernel)?;
-    for (name, body) in [("kernel", kernel.clone()), ("initrd.img", initrd), ("cmdline", Body::Inline(cmdline.into()))]
-    {
+    let kernel = material.kernel()?.clone();
+    for (name, body) in [("kernel", kernel), ("initrd.img", initrd), ("cmdline", Body::Inline(cmdline.into()))] {
         let attributes = Attributes::of_root(0o644, tree.implied_mtime_s());
         let put = tree.put(&path(name), attributes, Kind::File(body));
         put.map_err(|source| FormatError::Tree { path: name, source })?;

@@ -9,13 +9,10 @@ use std::str::FromStr;
 use kiln_abi::{ROOT_MODULES, ROOT_PROGRAM};
 
 use super::{FormatError, Material, Watch, cpio, file, gzip, spooled};
-use crate::tree::{Attributes, Body, CMDLINE_PATH, Kind, Tree, TreeError, TreePath};
+use crate::tree::{Attributes, Body, Kind, Tree, TreeError, TreePath};
 pub use image::RootImage;
 pub(super) use image::{image, write};
 use modules::{Drivers, Load};
-
-/// Longest command line that is read. No kernel takes more than 4096 bytes.
-const CMDLINE_LIMIT_BYTES: u64 = 64 << 10;
 
 /// Where a root is that has a disk of its own.
 const DISK: &str = "/dev/vda";
@@ -122,9 +119,7 @@ pub enum RootError {
         source: std::io::Error,
     },
     /// The command line is no text.
-    #[error(
-        "the kernel's command line is longer than {CMDLINE_LIMIT_BYTES} bytes or has a zero byte or a line break in it"
-    )]
+    #[error("the kernel's command line has a zero byte or a line break in it")]
     Cmdline,
 }
 
@@ -173,10 +168,9 @@ pub fn boot_initrd(material: &Material<'_>, on: RootOn, watch: Watch<'_>) -> Res
 /// The kernel's command line with what it must say about the root, where it does not yet.
 ///
 /// # Errors
-/// [`RootError::Cmdline`]; what the disk says.
+/// [`RootError::Cmdline`], [`BootError::LongCmdline`](super::BootError::LongCmdline); what the disk says.
 pub fn cmdline(material: &Material<'_>, on: RootOn, root: RootWords<'_>) -> Result<Vec<u8>, FormatError> {
-    let own = file(material.tree, CMDLINE_PATH).map(|body| body.read_up_to(CMDLINE_LIMIT_BYTES)).transpose()?;
-    let own = own.unwrap_or_else(|| Some(Vec::new())).ok_or(RootError::Cmdline)?;
+    let own = material.cmdline()?;
     let own = own.trim_ascii();
     if own.iter().any(|byte| [0, b'\n', b'\r'].contains(byte)) {
         return Err(RootError::Cmdline.into());

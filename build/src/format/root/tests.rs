@@ -6,6 +6,7 @@ use super::*;
 use crate::cache::Cache;
 use crate::cancel::Cancel;
 use crate::progress::Silent;
+use crate::tree::CMDLINE_PATH;
 
 const VERSION: &str = "lib/modules/6.1-x";
 const BUILTIN: &str = "kernel/drivers/nvme/host/nvme.ko\nkernel/lib/crc32.ko\n";
