@@ -113,6 +113,15 @@ pub enum BootError {
 /// Longest command line that Linux keeps, on x86-64 and on AArch64, without the zero byte behind it.
 const CMDLINE_LIMIT_BYTES: u64 = 2047;
 
+/// Where EFI firmware looks for a program on a disk that it knows nothing of (UEFI 2.10, 3.5.1.1). `architecture` is Go's
+/// name of one that [`uki`] takes.
+pub fn removable_path(architecture: &str) -> &'static str {
+    match architecture {
+        "arm64" => "EFI/BOOT/BOOTAA64.EFI",
+        _ => "EFI/BOOT/BOOTX64.EFI",
+    }
+}
+
 /// The command line as it is given: without a new line at its end, and checked.
 fn cmdline(bytes: &[u8]) -> Result<&[u8], BootError> {
     let bytes = bytes.trim_ascii();

@@ -69,7 +69,7 @@ fn os_release(tree: &Tree) -> Result<Vec<u8>, FormatError> {
     Ok(Vec::new())
 }
 
-/// The file: to be called `EFI/BOOT/BOOTX64.EFI` or `EFI/BOOT/BOOTAA64.EFI` on an EFI system partition.
+/// The file: to be called as [`removable_path`](super::removable_path) says on an EFI system partition.
 ///
 /// # Errors
 /// [`FormatError::Boot`] says why this kernel, command line or initrd cannot be started so.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::gpt::{self, BIOS_BOOT, EFI_SYSTEM, Partition, ROOT_AMD64, ROOT_ARM64};
 use super::{Disk, DiskError, Firmware, SECTOR_BYTES, UNIT_BYTES, mbr};
-use crate::format::boot::{Uki, bios, uki};
+use crate::format::boot::{Uki, bios, removable_path, uki};
 use crate::format::fat::{self, FatFiles, FatVolume};
 use crate::format::fingerprint::Fingerprint;
 use crate::format::root::{self, RootOn, RootWords};
@@ -99,10 +99,7 @@ fn efi_disk(
     watch: Watch<'_>,
 ) -> Result<Disk, FormatError> {
     let program = uki(&Uki::of(material, parts.initrd.clone(), &parts.cmdline)?, watch)?;
-    let path = match material.options.architecture.as_str() {
-        "arm64" => "EFI/BOOT/BOOTAA64.EFI",
-        _ => "EFI/BOOT/BOOTX64.EFI",
-    };
+    let path = removable_path(&material.options.architecture);
     let root_bytes = parts.root.as_ref().map_or(0, |root| root.extents.len_bytes().next_multiple_of(UNIT_BYTES));
     let around_bytes = PARTITION_OFFSET + root_bytes + GPT_TAIL_BYTES;
     let files = vec![(path.to_owned(), program.clone())];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::kernel_iso::LABEL;
 use super::own_root::{own_root, path};
 use super::{BootImage, BootPlatform, IsoOptions, SECTOR_BYTES, SYSTEM_AREA_BYTES, Volume, uuid};
-use crate::format::boot::{Uki, uki};
+use crate::format::boot::{Uki, removable_path, uki};
 use crate::format::disk::gpt::{self, BASIC_DATA, EFI_SYSTEM, Partition, TAIL_SECTORS};
 use crate::format::fat::{self, FatFiles};
 use crate::format::fingerprint::Fingerprint;
@@ -37,10 +37,7 @@ pub(super) fn efi_initrd(material: &Material<'_>, watch: Watch<'_>) -> Result<Ex
 
 /// A volume of `tree` with an EFI system partition behind it. Files of the tree that are in `program` are told to be there.
 fn with_program(material: &Material<'_>, tree: &Tree, program: &Extents) -> Result<Extents, FormatError> {
-    let name = match material.options.architecture.as_str() {
-        "arm64" => "EFI/BOOT/BOOTAA64.EFI",
-        _ => "EFI/BOOT/BOOTX64.EFI",
-    };
+    let name = removable_path(&material.options.architecture);
     let partition = fat::volume(&FatFiles {
         label: "EFI",
         files: vec![(name.into(), program.clone())],
