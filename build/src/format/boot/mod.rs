@@ -14,7 +14,7 @@ mod uki;
 use crate::tree::Body;
 
 pub use sign::{Signer, SignerError};
-pub use uki::{Uki, uki};
+pub use uki::{Program, Uki, uki};
 
 /// Why something cannot be made to boot.
 #[derive(Debug, thiserror::Error)]

@@ -40,7 +40,7 @@ fn uki_of(kernel: &[u8], architecture: &str, cmdline: &[u8]) -> Result<Vec<u8>, 
         signer: None,
     };
     let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
-    let image = uki(&parts, watch)?;
+    let image = uki(&parts, watch)?.extents;
     let mut bytes = vec![0; usize::try_from(image.len_bytes()).unwrap()];
     image.read_at(&mut bytes, 0)?;
     Ok(bytes)

@@ -41,6 +41,17 @@ pub struct Uki<'a> {
     pub signer: Option<&'a Signer>,
 }
 
+/// One EFI program, and where its parts are in it: for whoever lays it out and lets others read them there.
+#[derive(Debug)]
+pub struct Program {
+    /// The file.
+    pub extents: Extents,
+    /// Offset of the kernel, in bytes.
+    pub kernel_at: u64,
+    /// Offset and length of the initrd, in bytes.
+    pub initrd: Option<(u64, u64)>,
+}
+
 impl<'a> Uki<'a> {
     /// The kernel and the names of `material`, signed if the user wants that.
     ///
@@ -69,11 +80,11 @@ fn os_release(tree: &Tree) -> Result<Vec<u8>, FormatError> {
     Ok(Vec::new())
 }
 
-/// The file: to be called as [`removable_path`](super::removable_path) says on an EFI system partition.
+/// The program: to be called as [`removable_path`](super::removable_path) says on an EFI system partition.
 ///
 /// # Errors
 /// [`FormatError::Boot`] says why this kernel, command line or initrd cannot be started so.
-pub fn uki(parts: &Uki<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
+pub fn uki(parts: &Uki<'_>, watch: Watch<'_>) -> Result<Program, FormatError> {
     let Some((machine, code)) = machine(parts.architecture).zip(code(parts.architecture)) else {
         let instead = "`amd64` and `arm64` are possible";
         return Err(
@@ -99,11 +110,21 @@ pub fn uki(parts: &Uki<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
     sections.push(Section { name: ".linux", content: parts.kernel.clone() });
     sections.retain(|section| !section.content.is_empty());
     sections[0].content = Body::Inline(patched(code, &kernel, &sections)?.into());
-    let mut image = pe::image(machine, &sections);
+    let mut extents = pe::image(machine, &sections);
     if let Some(signer) = parts.signer {
-        signer.sign(&mut image, watch)?;
+        signer.sign(&mut extents, watch)?;
     }
-    Ok(image)
+    let in_file = |name| place(&sections, name).map(|(start, len)| (pe::FIRST_SECTION + start, len));
+    let kernel_at = in_file(".linux").map_or(0, |(at, _)| at);
+    Ok(Program { extents, kernel_at, initrd: in_file(".initrd") })
+}
+
+/// Where a section starts behind the first one's start, and its length.
+fn place(sections: &[Section], name: &str) -> Option<(u64, u64)> {
+    let index = sections.iter().position(|section| section.name == name)?;
+    let (before, from) = sections.split_at(index);
+    let start = before.iter().map(|section| section.content.len().next_multiple_of(pe::ALIGNMENT_BYTES)).sum();
+    Some((start, from.first()?.content.len()))
 }
 
 fn code(architecture: &str) -> Option<&'static [u8]> {
@@ -129,19 +150,9 @@ fn check_length(parts: &Uki<'_>, code: &[u8]) -> Result<(), BootError> {
 /// The code with its table filled in.
 fn patched(code: &[u8], kernel: &EfiKernel, sections: &[Section]) -> Result<Vec<u8>, BootError> {
     let (code, _) = code.split_at(code.len() - TABLE_BYTES);
-    let mut at = 0;
-    let (mut linux, mut cmdline, mut initrd) = (0, (0, 0), (0, 0));
-    for section in sections {
-        let place = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        let (start, len) = (place(at), place(section.content.len()));
-        match section.name {
-            ".linux" => linux = start,
-            ".cmdline" => cmdline = (start, len),
-            ".initrd" => initrd = (start, len),
-            _ => {}
-        }
-        at += section.content.len().next_multiple_of(pe::ALIGNMENT_BYTES);
-    }
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let place = |name| place(sections, name).map_or((0, 0), |(start, len)| (small(start), small(len)));
+    let [(linux, _), cmdline, initrd] = [".linux", ".cmdline", ".initrd"].map(place);
     let pages = (kernel.image_bytes + kernel.alignment_bytes - 4096) / 4096;
     let mut table = vec![pages, kernel.alignment_bytes, kernel.image_bytes, kernel.entry];
     table.extend([cmdline.0, cmdline.1, initrd.0, initrd.1]);

@@ -102,7 +102,7 @@ fn efi_disk(
     let path = removable_path(&material.options.architecture);
     let root_bytes = parts.root.as_ref().map_or(0, |root| root.extents.len_bytes().next_multiple_of(UNIT_BYTES));
     let around_bytes = PARTITION_OFFSET + root_bytes + GPT_TAIL_BYTES;
-    let files = vec![(path.to_owned(), program.clone())];
+    let files = vec![(path.to_owned(), program.extents)];
     // Beside a root, what is left of the disk is left to the user.
     let esp_bytes = disk_bytes.filter(|_| parts.root.is_none()).map(|bytes| bytes.saturating_sub(around_bytes));
     let (volume, fingerprint) = volume("EFI", files, esp_bytes, material)?;
@@ -131,13 +131,12 @@ fn efi_disk(
     let mut boot_code = [0; 440];
     if loader == Loader::Bios {
         let program_at = PARTITION_OFFSET + volume.offset_of(path).unwrap_or_default();
-        let section = |name| section(&program, name).map(|found| found.map(|(at, len)| (program_at + at, len)));
         let loader = bios::Loader::at(
             sector(gpt::HEAD_SECTORS * SECTOR_BYTES),
             &bios::BiosFiles {
                 kernel: parts.kernel.clone(),
-                kernel_lba: section(".linux")?.map_or(0, |(at, _)| sector(at)),
-                initrd: section(".initrd")?.map(|(at, len)| (sector(at), len)),
+                kernel_lba: sector(program_at + program.kernel_at),
+                initrd: program.initrd.map(|(at, len)| (sector(program_at + at), len)),
                 cmdline: &parts.cmdline,
             },
         )?;
@@ -219,25 +218,4 @@ fn fitting(needed_bytes: u64, disk_bytes: Option<u64>) -> Result<u64, DiskError>
 /// Number of the sector at an offset below [`LIMIT_BYTES`].
 fn sector(offset: u64) -> u32 {
     u32::try_from(offset / SECTOR_BYTES).unwrap_or(u32::MAX)
-}
-
-/// Offset and length of the section `name` of our own EFI program (Microsoft's "PE Format").
-fn section(program: &Extents, name: &str) -> std::io::Result<Option<(u64, u64)>> {
-    const HEADER_BYTES: usize = 40;
-    let number = |offset: u64, bytes: usize| {
-        let mut number = [0; 4];
-        program.read_at(&mut number[..bytes], offset)?;
-        std::io::Result::Ok(u32::from_le_bytes(number))
-    };
-    let pe = u64::from(number(0x3c, 4)?);
-    let sections = pe + 24 + u64::from(number(pe + 20, 2)?);
-    for index in 0..u64::from(number(pe + 6, 2)?) {
-        let mut header = [0; HEADER_BYTES];
-        let at = sections + index * HEADER_BYTES as u64;
-        program.read_at(&mut header, at)?;
-        if header[..8].iter().copied().filter(|&byte| byte != 0).eq(name.bytes()) {
-            return Ok(Some((number(at + 20, 4)?.into(), number(at + 8, 4)?.into())));
-        }
-    }
-    Ok(None)
 }

@@ -1,12 +1,11 @@
 //! `iso-efi` and `iso-efi-initrd`: an EFI program on a FAT volume, which a CD's catalog and a stick's partition table point to.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::kernel_iso::LABEL;
 use super::own_root::{own_root, path};
 use super::{BootImage, BootPlatform, IsoOptions, SECTOR_BYTES, SYSTEM_AREA_BYTES, Volume, uuid};
-use crate::format::boot::{Uki, removable_path, uki};
+use crate::format::boot::{Program, Uki, removable_path, uki};
 use crate::format::disk::gpt::{self, BASIC_DATA, EFI_SYSTEM, Partition, TAIL_SECTORS};
 use crate::format::fat::{self, FatFiles};
 use crate::format::fingerprint::Fingerprint;
@@ -17,7 +16,8 @@ use crate::tree::{Attributes, Body, KERNEL_PATH, Kind, Tree};
 pub(super) fn efi(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents, FormatError> {
     let (initrd, cmdline) = own_root(material, watch)?;
     let program = uki(&Uki::of(material, initrd, &cmdline)?, watch)?;
-    with_program(material, material.tree, &program)
+    let inside = [(KERNEL_PATH, program.kernel_at)];
+    with_program(material, material.tree, program, &inside)
 }
 
 /// `iso-efi-initrd`: kernel and the whole root as an initrd are in an EFI program, which the volume shows as files.
@@ -32,25 +32,30 @@ pub(super) fn efi_initrd(material: &Material<'_>, watch: Watch<'_>) -> Result<Ex
         let put = tree.put(&path(name), attributes, Kind::File(body));
         put.map_err(|source| FormatError::Tree { path: name, source })?;
     }
-    with_program(material, &tree, &program)
+    let mut inside = vec![("kernel", program.kernel_at)];
+    inside.extend(program.initrd.map(|(at, _)| ("initrd.img", at)));
+    with_program(material, &tree, program, &inside)
 }
 
-/// A volume of `tree` with an EFI system partition behind it. Files of the tree that are in `program` are told to be there.
-fn with_program(material: &Material<'_>, tree: &Tree, program: &Extents) -> Result<Extents, FormatError> {
+/// A volume of `tree` with an EFI system partition behind it. The files of the tree that are `inside` the program, at these
+/// offsets in it, are told to be there.
+fn with_program(
+    material: &Material<'_>,
+    tree: &Tree,
+    program: Program,
+    inside: &[(&str, u64)],
+) -> Result<Extents, FormatError> {
     let name = removable_path(&material.options.architecture);
     let partition = fat::volume(&FatFiles {
         label: "EFI",
-        files: vec![(name.into(), program.clone())],
+        files: vec![(name.into(), program.extents.clone())],
         time_s: tree.implied_mtime_s(),
         ..FatFiles::default()
     })?;
     let at = partition.offset_of(name).unwrap_or_default();
-    let inside = [KERNEL_PATH, "kernel", "initrd.img"].map(path).into_iter().filter_map(|path| {
-        let Kind::File(body) = &tree.get(&path)?.kind else { return None };
-        let offset = at + program.bodies().find(|(_, piece)| is_same(piece, body))?.0;
-        (offset.is_multiple_of(SECTOR_BYTES) && !body.is_empty()).then_some((path, offset / SECTOR_BYTES))
-    });
-    let (elsewhere, sectors): (Vec<_>, Vec<_>) = inside.unzip();
+    let inside = inside.iter().map(|(name, offset)| (path(name), at + offset));
+    let inside = inside.filter(|(_, offset)| offset.is_multiple_of(SECTOR_BYTES));
+    let (elsewhere, sectors): (Vec<_>, Vec<_>) = inside.map(|(path, offset)| (path, offset / SECTOR_BYTES)).unzip();
     let mut volume = Volume::lay_out(tree, &IsoOptions { label: LABEL, is_bootable: true, elsewhere: &elsewhere })?;
     let sector = volume.append(&partition.extents)?;
     for (path, inside) in elsewhere.iter().zip(sectors) {
@@ -59,7 +64,7 @@ fn with_program(material: &Material<'_>, tree: &Tree, program: &Extents) -> Resu
     let len_bytes = partition.extents.len_bytes();
     let volume_end = u64::from(sector) * SECTOR_BYTES + len_bytes;
     volume.boot(BootImage { platform: BootPlatform::Efi, sector, len_bytes });
-    let fingerprint = Fingerprint::of(&[(uuid(tree), program.clone())])?;
+    let fingerprint = Fingerprint::of(&[(uuid(tree), program.extents)])?;
     make_hybrid(&mut volume, u64::from(sector) * SECTOR_BYTES..volume_end, fingerprint)?;
     Ok(volume.finish()?)
 }
@@ -92,15 +97,4 @@ fn make_hybrid(volume: &mut Volume<'_>, efi: Range<u64>, fingerprint: Fingerprin
     tail.put_bytes(TAIL_BYTES - tables.tail.len() as u64, tables.tail);
     volume.append(&tail)?;
     Ok(())
-}
-
-/// Whether two bodies are the same bytes of the same place.
-fn is_same(one: &Body, other: &Body) -> bool {
-    match (one, other) {
-        (Body::Inline(one), Body::Inline(other)) => Arc::ptr_eq(one, other),
-        (Body::Spooled { spool, start, len }, Body::Spooled { spool: other, start: from, len: bytes }) => {
-            Arc::ptr_eq(spool, other) && (start, len) == (from, bytes)
-        }
-        _ => false,
-    }
 }
