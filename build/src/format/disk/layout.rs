@@ -178,9 +178,9 @@ fn bios_disk(parts: &Parts, disk_bytes: Option<u64>, material: &Material<'_>) ->
         },
     )?;
     let kind = if volume.is_fat32() { mbr::Kind::Fat32 } else { mbr::Kind::Fat16 };
-    let (first, sectors) = (sector(PARTITION_OFFSET), sector(disk_bytes - PARTITION_OFFSET));
+    let partition = mbr::active(kind, sector(PARTITION_OFFSET), sector(disk_bytes - PARTITION_OFFSET));
     let mut extents = Extents::default();
-    extents.put_bytes(0, mbr::record(&loader.boot_record(), fingerprint.number("MBR"), kind, first, sectors));
+    extents.put_bytes(0, mbr::record(&loader.boot_record(), fingerprint.number("MBR"), &partition));
     extents.put_bytes(LOADER_SECTOR * SECTOR_BYTES, loader.body());
     extents.put_extents(PARTITION_OFFSET, &volume.extents);
     extents.extend_to(disk_bytes);

@@ -15,21 +15,28 @@ pub(super) enum Kind {
     Fat32 = 0x0c,
 }
 
-/// The record of a disk with one partition, which is active.
-pub(super) fn record(code: &[u8; 440], signature: [u8; 4], kind: Kind, first: u32, sectors: u32) -> [u8; 512] {
+/// The record of a disk with one partition: code, the disk's number and the partition's entry.
+pub(in crate::format) fn record(code: &[u8; 440], number: [u8; 4], partition: &[u8; 16]) -> [u8; 512] {
     const _: () = assert!(SECTOR_BYTES == 512);
     let mut record = [0; 512];
     record[..440].copy_from_slice(code);
-    record[440..444].copy_from_slice(&signature);
-    let last = u64::from(first) + u64::from(sectors) - 1;
-    record[446] = 0x80;
-    record[447..450].copy_from_slice(&cylinder_head_sector(first.into()));
-    record[450] = kind as u8;
-    record[451..454].copy_from_slice(&cylinder_head_sector(last));
-    record[454..458].copy_from_slice(&first.to_le_bytes());
-    record[458..462].copy_from_slice(&sectors.to_le_bytes());
+    record[440..444].copy_from_slice(&number);
+    record[446..462].copy_from_slice(partition);
     record[510..].copy_from_slice(&[0x55, 0xaa]);
     record
+}
+
+/// The entry of an active partition.
+pub(super) fn active(kind: Kind, first: u32, sectors: u32) -> [u8; 16] {
+    let last = u64::from(first) + u64::from(sectors) - 1;
+    let mut entry = [0; 16];
+    entry[0] = 0x80;
+    entry[1..4].copy_from_slice(&cylinder_head_sector(first.into()));
+    entry[4] = kind as u8;
+    entry[5..8].copy_from_slice(&cylinder_head_sector(last));
+    entry[8..12].copy_from_slice(&first.to_le_bytes());
+    entry[12..].copy_from_slice(&sectors.to_le_bytes());
+    entry
 }
 
 /// As three bytes; the last place that can be told for what is behind it.

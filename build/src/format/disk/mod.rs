@@ -12,7 +12,7 @@
 mod gcp;
 pub(super) mod gpt;
 mod layout;
-mod mbr;
+pub(super) mod mbr;
 mod qcow2;
 mod vhd;
 mod vmdk;

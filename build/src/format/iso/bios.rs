@@ -5,6 +5,7 @@ use super::own_root::{own_root, path};
 use super::{BootImage, BootPlatform, IsoOptions, Volume, uuid};
 use crate::format::boot::BootError;
 use crate::format::boot::bios::{BiosFiles, Loader};
+use crate::format::disk::mbr;
 use crate::format::fingerprint::Fingerprint;
 use crate::format::{Extents, FormatError, Material, Watch};
 use crate::tree::{Body, KERNEL_PATH};
@@ -39,24 +40,21 @@ pub(super) fn bios(material: &Material<'_>, watch: Watch<'_>) -> Result<Extents,
     let len_bytes = u64::from(Loader::CATALOG_BLOCKS) * BLOCK_BYTES;
     volume.boot(BootImage { platform: BootPlatform::Bios, sector, len_bytes });
     let number = Fingerprint::of(&[(uuid(tree), Extents::default())])?.number("ISO for BIOS");
-    let record = boot_record(&loader.boot_record(), number, volume.len_bytes());
+    let record = mbr::record(&loader.boot_record(), number, &whole_disk(volume.len_bytes()));
     volume.put_system_area(&record);
     Ok(volume.finish()?)
 }
 
-/// That of a disk which is one active partition from its first block on, as `isohybrid` makes them.
-fn boot_record(code: &[u8; 440], number: [u8; 4], len_bytes: u64) -> [u8; 512] {
+/// The entry of an active partition that is the whole disk, from its first block on, as `isohybrid` makes them.
+fn whole_disk(len_bytes: u64) -> [u8; 16] {
     const ACTIVE: u8 = 0x80;
     const HIDDEN: u8 = 0x17;
     let blocks = u32::try_from(len_bytes / BLOCK_BYTES).unwrap_or(u32::MAX);
-    let mut record = [0; 512];
-    record[..440].copy_from_slice(code);
-    record[440..444].copy_from_slice(&number);
+    let mut entry = [0; 16];
     // From cylinder 0, head 0, sector 1 to the last that can be told so.
-    record[446..454].copy_from_slice(&[ACTIVE, 0, 1, 0, HIDDEN, 0xfe, 0xff, 0xff]);
-    record[458..462].copy_from_slice(&blocks.to_le_bytes());
-    record[510..].copy_from_slice(&[0x55, 0xaa]);
-    record
+    entry[..8].copy_from_slice(&[ACTIVE, 0, 1, 0, HIDDEN, 0xfe, 0xff, 0xff]);
+    entry[12..].copy_from_slice(&blocks.to_le_bytes());
+    entry
 }
 
 /// Disks count in smaller ones.
