@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 
 use super::boot::{BootError, Signer};
 use super::root::{self, RootImage, RootOn};
-use super::{ErofsCompression, FormatError, Packing, SquashfsOptions, Watch, file, initrd};
+use super::{ErofsCompression, FormatError, Packing, Sink, SquashfsOptions, Watch, copy, file, initrd};
 use crate::compat::Compat;
 use crate::tree::{Body, CMDLINE_PATH, KERNEL_PATH, Tree};
 
@@ -89,6 +89,14 @@ impl<'a> Material<'a> {
         }
         let packed = super::spooled(watch, |sink| initrd::write(self, sink, watch))?;
         Ok(self.initrd.get_or_init(|| packed).clone())
+    }
+
+    /// Writes the initrd: a copy of the packed one if that is there, else it is packed on the way.
+    pub(super) fn write_initrd(&self, sink: &mut dyn Sink, watch: Watch<'_>) -> Result<(), FormatError> {
+        match self.initrd.get() {
+            Some(packed) => copy(packed, sink, watch),
+            None => initrd::write(self, sink, watch),
+        }
     }
 
     /// The root as a file for a disk, made once: for formats that must know its length or its root hash.

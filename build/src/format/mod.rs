@@ -354,7 +354,7 @@ impl Part {
                 let body = self.copied_path().and_then(|path| file(tree, path));
                 body.map_or(Ok(()), |body| copy(body, sink, watch))
             }
-            Self::Initrd => initrd::write(material, sink, watch),
+            Self::Initrd => material.write_initrd(sink, watch),
             Self::Erofs => root::write(material, RootOn::Erofs, sink, watch),
             Self::RootInitrd(on) => {
                 root::boot_initrd(material, on, watch)?.map_or(Ok(()), |body| copy(&body, sink, watch))

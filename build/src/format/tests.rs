@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::cache::{self, Cache};
@@ -356,6 +357,27 @@ fn a_command_line_that_is_too_long_is_refused_by_whatever_holds_it() {
         let fault = part.write(&material, &mut StreamSink(Vec::new()), watch).unwrap_err().to_string();
         assert!(fault.contains("has 65537 bytes, more than the 65536"), "{part:?}: {fault}");
     }
+}
+
+#[test]
+fn an_initrd_that_is_packed_already_is_copied() {
+    /// How many bytes went to the output.
+    struct Copied(AtomicU64);
+    impl Meter for Copied {
+        fn advance(&self, bytes: u64) {
+            self.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tree = sample(folder.path());
+    let (options, copied) = (options(), Copied(AtomicU64::new(0)));
+    let watch = Watch { cancel: &Cancel::default(), meter: &Silent, folder: &std::env::temp_dir() };
+    let material = Material::new(&tree, &options, packing(1));
+    let packed = material.initrd(watch).unwrap();
+    let mut sink = StreamSink(Vec::new());
+    Part::Initrd.write(&material, &mut sink, Watch { meter: &copied, ..watch }).unwrap();
+    assert!(sink.0 == written(Part::Initrd, &tree, 1));
+    assert_eq!(copied.0.into_inner(), packed.len(), "packed anew, all of the content is counted");
 }
 
 #[test]
