@@ -15,6 +15,7 @@ pub trait Link: Send {
     fn takes(&self) -> Abilities;
 
     /// A frame came from the guest. After the last one of a batch, [`turn`](Self::turn) is to be called.
+    #[expect(clippy::wrong_self_convention, reason = "the frame came from the guest; nothing is made of it")]
     fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis);
 
     /// Does all that there is to do. True if there is more, for which the guest must take frames or others have their

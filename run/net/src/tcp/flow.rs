@@ -40,10 +40,17 @@ pub struct Context<'a> {
     pub port: &'a mut dyn GuestPort,
     /// Link addresses of frames to the guest.
     pub macs: Macs,
-    /// Largest segment that the link carries.
-    pub link_mss: u16,
+    /// Largest packet that the link carries, in bytes.
+    pub link_mtu: u16,
     /// What all connections may hold.
     pub budget: &'a mut Budget,
+}
+
+impl Context<'_> {
+    /// Largest segment between these ends that the link carries (RFC 6691): headers without options are counted.
+    pub fn link_mss(&self, key: FlowKey) -> u16 {
+        self.link_mtu.saturating_sub(if key.remote.is_ipv4() { 40 } else { 60 })
+    }
 }
 
 /// How far a connection is.
@@ -192,7 +199,7 @@ impl Flow {
             return Ok(());
         }
         self.receive = Receive::new(tcp.seq + 1, tcp.options.window_scale.is_some());
-        self.send.learn(tcp, cx.link_mss);
+        self.send.learn(tcp, cx.link_mss(self.key));
         self.echo = tcp.options.timestamps.map(|stamps| stamps.value);
         self.sack_permitted = tcp.options.sack_permitted;
         self.send.acknowledge(tcp, false, cx.now);
@@ -474,7 +481,7 @@ impl Flow {
         let mut tcp = self.header(flags, self.send.first(), cx);
         let is_answer = self.is_outbound;
         tcp.options = TcpOptions {
-            mss: Some(cx.link_mss),
+            mss: Some(cx.link_mss(self.key)),
             window_scale: (!is_answer || self.receive.is_scaled()).then_some(WINDOW_SCALE),
             sack_permitted: !is_answer || self.sack_permitted,
             timestamps: (!is_answer || self.echo.is_some()).then(|| self.timestamps(cx.now)),

@@ -186,7 +186,7 @@ impl Table {
             return None;
         }
         let made = connecting(target).and_then(StreamSocket::new).and_then(|socket| {
-            let flow = Flow::outbound(key, syn, socket, self.first_number(key, cx.now), cx.link_mss);
+            let flow = Flow::outbound(key, syn, socket, self.first_number(key, cx.now), cx.link_mss(key));
             self.insert(flow, poll, cx)
         });
         match made {

@@ -194,7 +194,7 @@ impl Guest {
         let mut at = (self.acknowledged.since(self.first + 1)).max(0).cast_unsigned() as usize;
         for _ in 0..20 {
             let seq = self.first + 1 + u32::try_from(at).unwrap();
-            let room = self.edge.since(seq).max(0) as usize;
+            let room = self.edge.since(seq).max(0).cast_unsigned() as usize;
             let piece = at.min(len)..(at + room.min(1000)).min(len);
             if at == len && self.acknowledged != seq + 1 {
                 self.out.push((TcpFlags::ACK | TcpFlags::FIN, seq, 0..0));
@@ -281,7 +281,7 @@ impl Bench {
     fn with(&mut self, act: impl FnOnce(&mut Flow, &mut Context<'_>) -> Result<(), Ending>) {
         let Some(flow) = &mut self.flow else { return };
         let mut cx =
-            Context { now: self.now, port: &mut self.port, macs: MACS, link_mss: 1460, budget: &mut self.budget };
+            Context { now: self.now, port: &mut self.port, macs: MACS, link_mtu: 1500, budget: &mut self.budget };
         if act(flow, &mut cx).is_err() {
             self.flow.take().unwrap().close(&mut cx);
         }
@@ -300,7 +300,7 @@ impl Bench {
         let mut frames = std::mem::take(&mut self.port.frames);
         if self.lost > 0 && frames.len() > 2 {
             let (a, b) = (self.chance.next(frames.len() as u64), self.chance.next(frames.len() as u64));
-            frames.swap(a as usize, b as usize);
+            frames.swap(usize::try_from(a).unwrap(), usize::try_from(b).unwrap());
         }
         for frame in frames {
             if !self.is_lost() {

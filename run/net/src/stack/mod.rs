@@ -1,0 +1,210 @@
+//! The whole of it: frames from the guest are read and go to whom they are for; what sockets bring goes back.
+
+mod inwards;
+mod network;
+mod outwards;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+pub use network::Network;
+
+use crate::Millis;
+use crate::dns::{Forwarder, Servers};
+use crate::echo::{Echoes, Request};
+use crate::link::Link;
+use crate::poll::Poll;
+use crate::port::{Abilities, GuestFrame, GuestPort};
+use crate::publish::{Publications, Published};
+use crate::tcp::{Budget, Context, Table};
+use crate::udp::Nat;
+use crate::wire::{ArpOperation, Body, Frame, Headers, Ip, Mac, Macs, Segment};
+use outwards::DHCP_SERVER_PORT;
+
+/// What all TCP connections of a guest may keep in memory, in bytes.
+const BUDGET_BYTES: usize = 64 << 20;
+/// How often what is silent is forgotten.
+const SWEEP_MS: Millis = 1_000;
+
+/// What became of frames that came to nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// They could not be read.
+    pub malformed: u64,
+    /// Their sender was somebody else than they said.
+    pub spoofed: u64,
+    /// They were for nobody here, or of a protocol that is not served.
+    pub unserved: u64,
+    /// They were for a place where the guest may not go.
+    pub refused: u64,
+}
+
+/// The network of one guest.
+pub struct Stack {
+    network: Network,
+    poll: Poll,
+    tcp: Table,
+    udp: Nat,
+    echoes: Echoes,
+    dns: Forwarder,
+    publications: Publications,
+    budget: Budget,
+    /// Whose frames come: the first one, if nobody said.
+    guest_mac: Option<Mac>,
+    drops: Drops,
+    swept: Millis,
+}
+
+impl Stack {
+    /// A network with nobody on it yet.
+    ///
+    /// # Errors
+    /// The host's: no more descriptors.
+    pub fn new(network: Network) -> io::Result<Self> {
+        let gateway = IpAddr::from(network.lease.gateway);
+        let mut names = network.names.clone();
+        names.insert("gateway.kiln.internal".into(), gateway);
+        if network.host_loopback {
+            for name in ["host.kiln.internal", "host.docker.internal", "host.containers.internal"] {
+                names.insert(name.into(), gateway);
+            }
+        }
+        Ok(Self {
+            guest_mac: network.guest_mac,
+            dns: Forwarder::new(names, Servers::of_file(&network.resolvers)),
+            network,
+            poll: Poll::new()?,
+            tcp: Table::default(),
+            udp: Nat::default(),
+            echoes: Echoes::default(),
+            publications: Publications::default(),
+            budget: Budget::new(BUDGET_BYTES),
+            drops: Drops::default(),
+            swept: 0,
+        })
+    }
+
+    /// What came to nothing so far.
+    pub fn drops(&self) -> Drops {
+        self.drops
+    }
+
+    /// How many TCP connections there are.
+    pub fn connections(&self) -> usize {
+        self.tcp.len()
+    }
+
+    /// Opens a port of the host that leads to one of the guest's.
+    ///
+    /// # Errors
+    /// The host's: the port is taken, or not for everybody.
+    pub fn publish(&mut self, published: Published) -> io::Result<SocketAddr> {
+        self.publications.add(published, &self.poll)
+    }
+
+    fn ip(
+        &mut self,
+        (ip, segment): (Ip, Segment),
+        (frame, payload): (&dyn GuestFrame, Range<usize>),
+        port: &mut dyn GuestPort,
+        now: Millis,
+    ) {
+        if !self.may_be_source(ip.source, &segment) {
+            self.drops.spoofed += 1;
+            return;
+        }
+        match segment {
+            Segment::Tcp(tcp) => self.tcp_segment((&ip, &tcp), (frame, payload), port, now),
+            Segment::Udp(udp) => {
+                let mut bytes = Vec::new();
+                frame.copy_to(payload, &mut bytes);
+                self.datagram((&ip, udp), &bytes, port, now);
+            }
+            Segment::Icmp => {
+                let mut message = Vec::new();
+                frame.copy_to(payload, &mut message);
+                self.icmp(Request { ip: &ip, message: &message }, port, now);
+            }
+            Segment::Opaque => self.drops.unserved += 1,
+        }
+    }
+
+    /// An address of the network that nobody else has; or none yet, to ask for one.
+    fn may_be_source(&self, source: IpAddr, segment: &Segment) -> bool {
+        let IpAddr::V4(source) = source else { return false };
+        let lease = &self.network.lease;
+        let is_asking =
+            source.is_unspecified() && matches!(segment, Segment::Udp(udp) if udp.destination_port == DHCP_SERVER_PORT);
+        is_asking || self.network.is_inside(source) && source != lease.gateway && source != lease.dns
+    }
+
+    fn macs(&self) -> Macs {
+        Macs { source: self.network.gateway_mac, destination: self.guest_mac.unwrap_or(Mac::BROADCAST) }
+    }
+
+    /// The connections, and what they need.
+    fn tcp<'a>(&'a mut self, port: &'a mut dyn GuestPort, now: Millis) -> (&'a mut Table, &'a Poll, Context<'a>) {
+        let macs = self.macs();
+        let cx = Context { now, port, macs, link_mtu: self.network.lease.mtu, budget: &mut self.budget };
+        (&mut self.tcp, &self.poll, cx)
+    }
+}
+
+impl Link for Stack {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.poll.fd()
+    }
+
+    fn takes(&self) -> Abilities {
+        Abilities { checksum: true, segmentation: true }
+    }
+
+    fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis) {
+        let Ok(read) = Frame::read(frame.head(), frame.len_bytes()) else {
+            self.drops.malformed += 1;
+            return;
+        };
+        let source = read.ethernet.source;
+        if source.is_group() || *self.guest_mac.get_or_insert(source) != source || source == self.network.gateway_mac {
+            self.drops.spoofed += 1;
+            return;
+        }
+        match read.body {
+            Body::Arp(arp) => {
+                let is_ours = arp.target == self.network.lease.gateway || arp.target == self.network.lease.dns;
+                if arp.operation == ArpOperation::Request && is_ours && arp.sender_mac == source {
+                    // Lost, if there is no room: the guest asks again.
+                    let _ = port.send(Headers::whole(&arp.answer(self.network.gateway_mac)), &[]);
+                }
+            }
+            Body::Ip { ip, segment, payload } => self.ip((ip, segment), (frame, payload), port, now),
+            Body::Other => self.drops.unserved += 1,
+        }
+    }
+
+    fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        for ready in self.poll.ready()? {
+            self.socket(ready, port, now);
+        }
+        let (table, _, mut cx) = self.tcp(port, now);
+        table.timers(&mut cx);
+        let has_more = table.flush(&mut cx);
+        if now.saturating_sub(self.swept) >= SWEEP_MS {
+            self.swept = now;
+            self.udp.sweep(now);
+            self.echoes.sweep(now);
+            for answer in self.dns.sweep(&self.poll, now) {
+                self.send_datagram((answer.from, answer.to), &answer.bytes, port);
+            }
+        }
+        Ok(has_more)
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        let is_sweeping = self.dns.is_waiting() || !self.udp.is_empty() || !self.echoes.is_empty();
+        let sweep = is_sweeping.then_some(self.swept + SWEEP_MS);
+        [self.tcp.deadline(), sweep].into_iter().flatten().min()
+    }
+}

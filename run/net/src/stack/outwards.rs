@@ -1,0 +1,105 @@
+//! From the guest to the host's sockets and to the services of the network.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+
+use super::Stack;
+use crate::Millis;
+use crate::echo::{self, Request};
+use crate::port::{GuestFrame, GuestPort};
+use crate::tcp::{FlowKey, Table};
+use crate::wire::{Headers, Ip, Protocol, Tcp, Udp};
+
+const DNS_PORT: u16 = 53;
+pub(super) const DHCP_SERVER_PORT: u16 = 67;
+const DHCP_CLIENT_PORT: u16 = 68;
+
+impl Stack {
+    /// Where a destination of the guest's really is; `None` if it may not go there.
+    fn target(&mut self, destination: SocketAddr, now: Millis) -> Option<SocketAddr> {
+        let lease = &self.network.lease;
+        let port = destination.port();
+        match destination.ip() {
+            IpAddr::V4(address) if address == lease.dns && port == DNS_PORT => self.dns.server(now),
+            IpAddr::V4(address) if address == lease.gateway && self.network.host_loopback => {
+                Some((Ipv4Addr::LOCALHOST, port).into())
+            }
+            IpAddr::V4(address) if self.network.is_inside(address) => None,
+            _ => self.network.policy.check(destination).is_ok().then_some(destination),
+        }
+    }
+
+    pub(super) fn tcp_segment(
+        &mut self,
+        (ip, tcp): (&Ip, &Tcp),
+        (frame, payload): (&dyn GuestFrame, Range<usize>),
+        port: &mut dyn GuestPort,
+        now: Millis,
+    ) {
+        let key = FlowKey {
+            guest: SocketAddr::new(ip.source, tcp.source_port),
+            remote: SocketAddr::new(ip.destination, tcp.destination_port),
+        };
+        let target = match Table::begins(tcp) {
+            true => self.target(key.remote, now),
+            false => None,
+        };
+        let (table, poll, mut cx) = self.tcp(port, now);
+        if let Some(unreachable) = table.segment((key, tcp), (frame, payload), target, poll, &mut cx) {
+            self.tell_unreachable(&unreachable, port);
+        }
+    }
+
+    pub(super) fn datagram(&mut self, (ip, udp): (&Ip, Udp), bytes: &[u8], port: &mut dyn GuestPort, now: Millis) {
+        let from = SocketAddr::new(ip.source, udp.source_port);
+        let to = SocketAddr::new(ip.destination, udp.destination_port);
+        let lease = &self.network.lease;
+        if udp.destination_port == DHCP_SERVER_PORT && udp.source_port == DHCP_CLIENT_PORT {
+            self.dhcp(bytes, port);
+        } else if to.ip() == lease.dns && to.port() == DNS_PORT {
+            if let Some(answer) = self.dns.ask((from, to), bytes, &self.poll, now) {
+                self.send_datagram((answer.from, answer.to), &answer.bytes, port);
+            }
+        } else if self.publications.takes(from, to) {
+            self.publications.send(from, to, bytes);
+        } else if let Some(target) = self.target(to, now) {
+            if let Err(error) = self.udp.send(from, target, bytes, &self.poll, now) {
+                let code = echo::unreachable_code(&error, Protocol::ICMP);
+                let quoted = self.quoted(ip, udp, bytes);
+                echo::send_unreachable(code, (ip, &quoted), self.macs(), port);
+            }
+        } else {
+            self.drops.refused += 1;
+        }
+    }
+
+    /// The start of a datagram as the guest sent it, for the message that it reached nobody.
+    fn quoted(&self, ip: &Ip, udp: Udp, bytes: &[u8]) -> Vec<u8> {
+        let headers = Headers::udp(self.macs(), ip, udp.source_port, udp.destination_port, bytes.len());
+        let start = headers.bytes().get(crate::wire::ETHERNET_HEADER_BYTES..).unwrap_or_default();
+        [start, bytes].concat()
+    }
+
+    fn dhcp(&mut self, bytes: &[u8], port: &mut dyn GuestPort) {
+        let Some(answer) = self.network.lease.answer(bytes) else { return };
+        let from = SocketAddr::new(self.network.lease.gateway.into(), DHCP_SERVER_PORT);
+        let to = SocketAddr::new(answer.destination.into(), DHCP_CLIENT_PORT);
+        self.send_datagram((from, to), &answer.bytes, port);
+    }
+
+    pub(super) fn icmp(&mut self, request: Request<'_>, port: &mut dyn GuestPort, now: Millis) {
+        if !request.is_echo() {
+            self.drops.unserved += 1;
+            return;
+        }
+        let lease = &self.network.lease;
+        let destination = request.ip.destination;
+        if destination == lease.gateway || destination == lease.dns {
+            request.answer(self.macs(), port);
+        } else if let Some(target) = self.target(SocketAddr::new(destination, 0), now) {
+            self.echoes.ask(request, target.ip(), &self.poll, now);
+        } else {
+            self.drops.refused += 1;
+        }
+    }
+}
