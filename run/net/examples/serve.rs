@@ -1,5 +1,6 @@
 //! The stack alone, for the bench: `serve SOCKET [plain|virtio] [MTU] [FIRST-LAST:GUEST]`. Waits for one connection.
 use std::os::unix::net::UnixListener;
+use std::time::Instant;
 
 use kiln_net::publish::{Published, Transport};
 use kiln_net::serve::serve;
@@ -25,6 +26,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let socket = listener.accept()?.0;
     socket.set_nonblocking(true)?;
     let mut port = StreamPort::new(socket.into(), framing);
-    serve(&mut stack, &mut port, &mut Incoming::new(framing))?;
+    serve(&mut stack, &mut port, &mut Incoming::new(framing), Instant::now())?;
     Ok(())
 }

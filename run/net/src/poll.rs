@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -73,10 +74,10 @@ pub struct Ready {
     pub is_writable: bool,
 }
 
-/// The sockets of one stack.
-#[derive(Debug)]
+/// The sockets of one stack. Clones are the same.
+#[derive(Debug, Clone)]
 pub struct Poll {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
 }
 
 impl Poll {
@@ -85,7 +86,7 @@ impl Poll {
     /// # Errors
     /// The host's: no more descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+        Ok(Self { epoll: Arc::new(epoll::create(CreateFlags::CLOEXEC)?) })
     }
 
     /// Readable when something happened to one of the sockets.
@@ -99,7 +100,7 @@ impl Poll {
     /// The host's.
     pub fn add(&self, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(token.to_bits()), flags)?)
+        Ok(epoll::add(&*self.epoll, socket, EventData::new_u64(token.to_bits()), flags)?)
     }
 
     /// What happened, without waiting.
@@ -109,7 +110,7 @@ impl Poll {
     pub fn ready(&self) -> io::Result<Vec<Ready>> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS_AT_ONCE];
-        let events = match epoll::wait(&self.epoll, &mut events[..], Some(&now)) {
+        let events = match epoll::wait(&*self.epoll, &mut events[..], Some(&now)) {
             Ok((events, _)) => events,
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),

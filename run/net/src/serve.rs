@@ -9,12 +9,12 @@ use crate::Millis;
 use crate::link::Link;
 use crate::stream::{Incoming, StreamPort};
 
-/// Serves the guest at the other side of `port` until it goes away.
+/// Serves the guest at the other side of `port` until it goes away. The link's clock began at `start`: a link that was
+/// served before keeps it.
 ///
 /// # Errors
 /// The socket's, or the host cannot say what happened to its sockets.
-pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming) -> io::Result<()> {
-    let start = Instant::now();
+pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming, start: Instant) -> io::Result<()> {
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let mut has_more = false;
     loop {

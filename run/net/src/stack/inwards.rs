@@ -7,6 +7,7 @@ use crate::Millis;
 use crate::echo;
 use crate::poll::{Owner, Ready};
 use crate::port::GuestPort;
+use crate::publish::{self, Caller, Datagram};
 use crate::tcp::{FlowKey, Unreachable};
 use crate::wire::{Headers, Ip, Protocol};
 
@@ -54,24 +55,22 @@ impl Stack {
     }
 
     fn published(&mut self, ready: Ready, port: &mut dyn GuestPort, now: Millis) {
-        for (socket, from, guest_port) in self.publications.accept(ready) {
+        for Caller { socket, from, guest_port } in self.publications.accept(ready) {
             let guest = SocketAddr::new(self.network.lease.address.into(), guest_port);
-            let key = FlowKey { guest, remote: self.seen(from) };
+            let is_free = |remote: &SocketAddr| !self.tcp.has(FlowKey { guest, remote: *remote });
+            let Some(remote) = publish::candidates(self.seen(from)).find(is_free) else { continue };
             let (table, poll, mut cx) = self.tcp(port, now);
             // Too many: whoever connected sees the end of it.
-            let _ = table.accept(key, socket, poll, &mut cx);
+            let _ = table.accept(FlowKey { guest, remote }, socket, poll, &mut cx);
         }
-        let mut publications = std::mem::take(&mut self.publications);
-        publications.receive(
-            ready,
-            now,
-            |from| self.seen(from),
-            |from, guest_port, bytes| {
-                let guest = SocketAddr::new(self.network.lease.address.into(), guest_port);
-                self.send_datagram((from, guest), bytes, port);
-            },
-        );
-        self.publications = publications;
+        let (datagrams, has_more) = self.publications.receive(ready, now, |from| self.seen(from));
+        for Datagram { from, guest_port, bytes } in datagrams {
+            let guest = SocketAddr::new(self.network.lease.address.into(), guest_port);
+            self.send_datagram((from, guest), &bytes, port);
+        }
+        if has_more {
+            self.unfinished.push(ready);
+        }
     }
 
     pub(super) fn tell_unreachable(&self, Unreachable { key, first, error }: &Unreachable, port: &mut dyn GuestPort) {

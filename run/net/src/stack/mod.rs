@@ -15,9 +15,9 @@ use crate::Millis;
 use crate::dns::{Forwarder, Servers};
 use crate::echo::{Echoes, Request};
 use crate::link::Link;
-use crate::poll::Poll;
+use crate::poll::{Poll, Ready};
 use crate::port::{Abilities, GuestFrame, GuestPort};
-use crate::publish::{Publications, Published};
+use crate::publish::{OpenPort, Publications, Published};
 use crate::tcp::{Budget, Context, Table};
 use crate::udp::Nat;
 use crate::wire::{ArpOperation, Body, Frame, Headers, Ip, Mac, Macs, Segment};
@@ -55,6 +55,8 @@ pub struct Stack {
     guest_mac: Option<Mac>,
     drops: Drops,
     swept: Millis,
+    /// Published ports with more datagrams than one turn takes.
+    unfinished: Vec<Ready>,
 }
 
 impl Stack {
@@ -63,6 +65,7 @@ impl Stack {
     /// # Errors
     /// The host's: no more descriptors.
     pub fn new(network: Network) -> io::Result<Self> {
+        let poll = Poll::new()?;
         let gateway = IpAddr::from(network.lease.gateway);
         let mut names = network.names.clone();
         names.insert("gateway.kiln.internal".into(), gateway);
@@ -75,14 +78,15 @@ impl Stack {
             guest_mac: network.guest_mac,
             dns: Forwarder::new(names, Servers::of_file(&network.resolvers)),
             network,
-            poll: Poll::new()?,
+            publications: Publications::new(&poll),
+            poll,
             tcp: Table::default(),
             udp: Nat::default(),
             echoes: Echoes::default(),
-            publications: Publications::default(),
             budget: Budget::new(BUDGET_BYTES),
             drops: Drops::default(),
             swept: 0,
+            unfinished: Vec::new(),
         })
     }
 
@@ -101,7 +105,15 @@ impl Stack {
     /// # Errors
     /// The host's: the port is taken, or not for everybody.
     pub fn publish(&mut self, published: Published) -> io::Result<SocketAddr> {
-        self.publications.add(published, &self.poll)
+        let port = OpenPort::open(published)?;
+        let host = port.published().host;
+        self.publications.add(port)?;
+        Ok(host)
+    }
+
+    /// The ports of the host that lead to the guest's, for whoever changes them while the guest runs.
+    pub fn publications(&self) -> Publications {
+        self.publications.clone()
     }
 
     fn ip(
@@ -185,7 +197,8 @@ impl Link for Stack {
     }
 
     fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
-        for ready in self.poll.ready()? {
+        let unfinished = std::mem::take(&mut self.unfinished);
+        for ready in unfinished.into_iter().chain(self.poll.ready()?) {
             self.socket(ready, port, now);
         }
         let (table, _, mut cx) = self.tcp(port, now);
@@ -199,7 +212,7 @@ impl Link for Stack {
                 self.send_datagram((answer.from, answer.to), &answer.bytes, port);
             }
         }
-        Ok(has_more)
+        Ok(has_more || !self.unfinished.is_empty())
     }
 
     fn deadline(&self) -> Option<Millis> {

@@ -60,8 +60,8 @@ impl Stack {
             if let Some(answer) = self.dns.ask((from, to), bytes, &self.poll, now) {
                 self.send_datagram((answer.from, answer.to), &answer.bytes, port);
             }
-        } else if self.publications.takes(from, to) {
-            self.publications.send(from, to, bytes);
+        } else if self.publications.send(from, to, bytes) {
+            // It answers one that came to a published port.
         } else if let Some(target) = self.target(to, now) {
             if let Err(error) = self.udp.send(from, target, bytes, &self.poll, now) {
                 let code = echo::unreachable_code(&error, Protocol::ICMP);

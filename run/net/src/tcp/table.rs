@@ -115,6 +115,11 @@ impl Table {
         self.after(place, result, cx)
     }
 
+    /// Whether there is a connection between these two.
+    pub fn has(&self, key: FlowKey) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
     /// Somebody connected to a published port: the guest is called.
     ///
     /// # Errors
