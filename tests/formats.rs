@@ -199,37 +199,48 @@ const OCI: &str = "mkdir oci root; tar -C oci -xf \"$1\"
     for blob in oci/blobs/sha256/*; do if gzip -t \"$blob\" 2>/dev/null; then cp \"$blob\" initrd; fi; done
     gzip -dc initrd | cpio -idm --quiet -D root; exec tar -C root -c --format=pax --numeric-owner .";
 
-/// `$1` is a disk for EFI firmware. Its tables are looked at on the way.
-const EFI_DISK: &str = r#"
+/// `$1` is a disk, whose tables are looked at on the way. What is in front tells by `partition` what `sfdisk -d` says of the
+/// partition alone, `tables` looks at the tables of `disk`, and `get_initrd` gets `initrd` out of `volume`.
+macro_rules! of_disk {
+    ($before:literal) => {
+        concat!(
+            $before,
+            r#"
     case $1 in
     *.tar.gz) tar -xzf "$1"; mv disk.raw disk ;;
     *.img|*.raw) cp --sparse=always "$1" disk ;;
     *) qemu-img check -q "$1" >&2 || [ $? = 63 ]; qemu-img convert -O raw "$1" disk ;;
     esac
-    { sfdisk --verify disk; sgdisk --verify disk; } >&2
-    start=$(sfdisk -d disk | sed -n 's/.*start= *\([0-9]*\).*type=C12A7328-.*/\1/p')
-    size=$(sfdisk -d disk | sed -n 's/.*size= *\([0-9]*\).*type=C12A7328-.*/\1/p')
+    tables >&2
+    start=$(sfdisk -d disk | sed -n "s/.*start= *\([0-9]*\).*$partition.*/\1/p")
+    size=$(sfdisk -d disk | sed -n "s/.*size= *\([0-9]*\).*$partition.*/\1/p")
     dd if=disk of=volume bs=512 skip="$start" count="$size" conv=sparse status=none
     fsck.vfat -n volume >&2
-    mcopy -i volume ::/EFI/BOOT/BOOTX64.EFI program
-    objcopy -O binary --only-section=.initrd program initrd
+    get_initrd
     mkdir root; gzip -dc initrd | cpio -idm --quiet -D root
-    exec tar -C root -c --format=pax --numeric-owner ."#;
+    exec tar -C root -c --format=pax --numeric-owner ."#
+        )
+    };
+}
 
-/// `$1` is a disk for a BIOS. Its table is looked at on the way.
-const BIOS_DISK: &str = r#"
-    case $1 in
-    *.img) cp --sparse=always "$1" disk ;;
-    *) qemu-img check -q "$1" >&2; qemu-img convert -O raw "$1" disk ;;
-    esac
-    sfdisk --verify disk >&2
-    start=$(sfdisk -d disk | sed -n 's/.*start= *\([0-9]*\).*bootable.*/\1/p')
-    size=$(sfdisk -d disk | sed -n 's/.*size= *\([0-9]*\).*bootable.*/\1/p')
-    dd if=disk of=volume bs=512 skip="$start" count="$size" conv=sparse status=none
-    fsck.vfat -n volume >&2
-    mcopy -i volume ::/initrd.img initrd
-    mkdir root; gzip -dc initrd | cpio -idm --quiet -D root
-    exec tar -C root -c --format=pax --numeric-owner ."#;
+/// `$1` is a disk for EFI firmware.
+const EFI_DISK: &str = of_disk!(
+    r#"
+    partition=type=C12A7328-
+    tables() { sfdisk --verify disk; sgdisk --verify disk; }
+    get_initrd() {
+        mcopy -i volume ::/EFI/BOOT/BOOTX64.EFI program
+        objcopy -O binary --only-section=.initrd program initrd
+    }"#
+);
+
+/// `$1` is a disk for a BIOS.
+const BIOS_DISK: &str = of_disk!(
+    r#"
+    partition=bootable
+    tables() { sfdisk --verify disk; }
+    get_initrd() { mcopy -i volume ::/initrd.img initrd; }"#
+);
 
 /// `fsck.erofs` of Debian 12 knows neither links nor extended attributes when it extracts.
 const EROFS: &str = "fsck.erofs --extract=root \"$1\" >&2; exec tar -C root -c --format=pax --numeric-owner .";
