@@ -2,9 +2,41 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::wire::Headers;
+use rustix::net::{SendFlags, send};
+
+use crate::wire::{Headers, Offload};
+
+/// Where whole frames go.
+#[derive(Debug, Clone, Copy)]
+pub enum Outlet<'a> {
+    /// A socket. Nobody's end of it ends this program.
+    Socket(BorrowedFd<'a>),
+    /// A network device of the host's, which does not block.
+    Device(BorrowedFd<'a>),
+}
+
+impl Outlet<'_> {
+    /// Gives it `bytes`; says how many it took.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn send(self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(match self {
+            Self::Socket(socket) => send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?,
+            Self::Device(device) => rustix::io::write(device, bytes)?,
+        })
+    }
+}
+
+impl AsFd for Outlet<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket(fd) | Self::Device(fd) => *fd,
+        }
+    }
+}
 
 /// A frame that came from the guest.
 pub trait GuestFrame {
@@ -20,6 +52,22 @@ pub trait GuestFrame {
     /// Appends the bytes of `range`. They may be others than those that [`send_to`](Self::send_to) sent: the guest can
     /// write there at any time.
     fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>);
+
+    /// What the guest left to be done about it.
+    fn offload(&self) -> Offload {
+        Offload::default()
+    }
+
+    /// Sends all of it behind `prefix`, in one piece unless `to` is a stream; says how many bytes it took.
+    ///
+    /// # Errors
+    /// The host's; [`io::ErrorKind::WouldBlock`] if there is no room.
+    fn send_whole(&self, prefix: &[u8], to: Outlet<'_>) -> io::Result<usize> {
+        let mut bytes = Vec::with_capacity(prefix.len() + self.len_bytes());
+        bytes.extend_from_slice(prefix);
+        self.copy_to(0..self.len_bytes(), &mut bytes);
+        to.send(&bytes)
+    }
 }
 
 /// What the guest's side of a port does by itself.
@@ -66,4 +114,19 @@ pub trait GuestPort {
 
     /// Sends the frame that was read last, with these headers in front.
     fn send_received(&mut self, headers: Headers);
+    /// Sends a frame that was made elsewhere. What the guest does not do by itself is done before. False if there was no
+    /// room for all of it, or if it is not what `offload` says: then it is lost.
+    fn send_frame(&mut self, frame: &[u8], offload: &Offload) -> bool {
+        let Abilities { checksum, segmentation } = self.abilities();
+        if (checksum || offload.checksum_start == 0) && (segmentation || offload.segments.is_none()) {
+            let (headers, rest) = Headers::of_frame(frame, offload);
+            return self.send(headers, rest);
+        }
+        let mut is_sent = true;
+        let finished = offload.finish(frame, |frame| {
+            let (headers, rest) = Headers::of_frame(frame, &Offload::default());
+            is_sent &= self.send(headers, rest);
+        });
+        finished.is_ok() && is_sent
+    }
 }

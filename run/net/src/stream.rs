@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recv, recvmsg, send};
 
 use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
-use crate::wire::{HEADERS_LIMIT_BYTES, Headers};
+use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Offload, VIRTIO_HEADER_BYTES};
 
 const LENGTH_BYTES: usize = 4;
 /// Longest frame: a segment of 64 KiB with its headers.
@@ -28,11 +28,6 @@ pub enum Framing {
     Virtio,
 }
 
-const VIRTIO_HEADER_BYTES: usize = 12;
-const NEEDS_CHECKSUM: u8 = 1;
-const SEGMENTS_TCP_V4: u8 = 1;
-const SEGMENTS_TCP_V6: u8 = 4;
-
 impl Framing {
     fn header_bytes(self) -> usize {
         match self {
@@ -51,24 +46,31 @@ pub struct Incoming {
 }
 
 /// One frame of [`Incoming`].
-struct StreamFrame<'a>(&'a [u8]);
+struct StreamFrame<'a> {
+    bytes: &'a [u8],
+    offload: Offload,
+}
 
 impl GuestFrame for StreamFrame<'_> {
     fn head(&self) -> &[u8] {
-        self.0.get(..HEADERS_LIMIT_BYTES).unwrap_or(self.0)
+        self.bytes.get(..HEADERS_LIMIT_BYTES).unwrap_or(self.bytes)
     }
 
     fn len_bytes(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let bytes = self.0.get(range).unwrap_or_default();
+        let bytes = self.bytes.get(range).unwrap_or_default();
         Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(self.0.get(range).unwrap_or_default());
+        to.extend_from_slice(self.bytes.get(range).unwrap_or_default());
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
     }
 }
 
@@ -105,8 +107,14 @@ impl Incoming {
                 let text = format!("a frame of {len} bytes: the other side speaks something else");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
-            let Some(frame) = rest.get(skipped..len) else { return Ok(()) };
-            take(&StreamFrame(frame));
+            let Some((header, bytes)) = rest.get(..len).and_then(|frame| frame.split_at_checked(skipped)) else {
+                return Ok(());
+            };
+            // A header that cannot be makes its frame none.
+            if let Ok(offload) = header.first_chunk().map_or(Ok(Offload::default()), |h| Offload::read(h, bytes.len()))
+            {
+                take(&StreamFrame { bytes, offload });
+            }
             self.read.start += LENGTH_BYTES + len;
         }
     }
@@ -171,19 +179,7 @@ impl StreamPort {
         let len = skipped + headers.bytes().len() + payload_bytes;
         prefix[..LENGTH_BYTES].copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
         if self.framing == Framing::Virtio {
-            let offload = headers.offload();
-            let header = &mut prefix[LENGTH_BYTES..];
-            if offload.checksum_start > 0 {
-                header[0] = NEEDS_CHECKSUM;
-                header[6..8].copy_from_slice(&offload.checksum_start.to_le_bytes());
-                header[8..10].copy_from_slice(&offload.checksum_offset.to_le_bytes());
-            }
-            if let Some(segment_bytes) = offload.segment_bytes {
-                header[1] = if headers.is_v4() { SEGMENTS_TCP_V4 } else { SEGMENTS_TCP_V6 };
-                header[2..4].copy_from_slice(&u16::try_from(headers.bytes().len()).unwrap_or(0).to_le_bytes());
-                header[4..6].copy_from_slice(&segment_bytes.to_le_bytes());
-            }
-            header[10] = 1;
+            prefix[LENGTH_BYTES..].copy_from_slice(&headers.offload().bytes(1));
         }
         (prefix, LENGTH_BYTES + skipped)
     }

@@ -3,9 +3,10 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+use kiln_net::port::Outlet;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::GuestMemory;
@@ -98,6 +99,24 @@ pub fn send(socket: BorrowedFd<'_>, memory: &GuestMemory, spans: &[Span]) -> io:
     // the call returns; the kernel only reads from the pieces.
     let sent =
         unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends `prefix` and then `spans` in one call, which does not wait; returns how many bytes were taken.
+pub fn send_behind(prefix: &[u8], to: Outlet<'_>, memory: &GuestMemory, spans: &[Span]) -> io::Result<usize> {
+    let mut pieces = pieces(memory, spans)?;
+    pieces.insert(0, libc::iovec { iov_base: prefix.as_ptr().cast_mut().cast(), iov_len: prefix.len() });
+    let message = message(&mut pieces);
+    let fd = to.as_fd().as_raw_fd();
+    let sent = match to {
+        // SAFETY: as in `send`; `prefix` outlives the call, and the kernel only reads from it too.
+        Outlet::Socket(_) => unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) },
+        Outlet::Device(_) => {
+            let count = i32::try_from(message.msg_iovlen).unwrap_or(i32::MAX);
+            // SAFETY: as above.
+            unsafe { libc::writev(fd, message.msg_iov, count) }
+        }
+    };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 

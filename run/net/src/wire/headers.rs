@@ -5,22 +5,12 @@ use std::net::IpAddr;
 use super::ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES};
 use super::tcp::{TCP_HEADER_BYTES, write_options};
 use super::udp::UDP_HEADER_BYTES;
-use super::{Checksum, ETHERNET_HEADER_BYTES, EtherType, Ethernet, Ip, Mac, Protocol, Tcp};
+use super::{
+    Checksum, ETHERNET_HEADER_BYTES, EtherType, Ethernet, Ip, Mac, Offload, Protocol, SegmentKind, Segments, Tcp,
+};
 
 /// Ethernet, IPv6, TCP with all options.
 const LIMIT_BYTES: usize = ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + 60;
-
-/// What the receiver of a frame is to do about checksums and size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Offload {
-    /// Where the part begins whose checksum is missing, from the start of the frame; the field holds the sum of the
-    /// pseudo header.
-    pub checksum_start: u16,
-    /// Where the field is, from there.
-    pub checksum_offset: u16,
-    /// Payload of each packet that the frame stands for, in bytes, if it is longer than one.
-    pub segment_bytes: Option<u16>,
-}
 
 /// Headers, ready to be sent in front of a payload.
 #[derive(Debug, Clone)]
@@ -106,6 +96,14 @@ impl Headers {
         headers
     }
 
+    /// The start of a frame that was made elsewhere, as headers with all it lacks, and the rest of it.
+    pub fn of_frame<'a>(frame: &'a [u8], offload: &Offload) -> (Self, &'a [u8]) {
+        let (start, rest) = frame.split_at(frame.len().min(LIMIT_BYTES));
+        let mut headers = Self::whole(start);
+        headers.offload = *offload;
+        (headers, rest)
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
@@ -123,7 +121,9 @@ impl Headers {
 
     /// Says that the payload stands for packets of `segment_bytes` each.
     pub fn set_segment_bytes(&mut self, segment_bytes: u16) {
-        self.offload.segment_bytes = Some(segment_bytes);
+        let kind = if self.is_v4() { SegmentKind::TcpV4 } else { SegmentKind::TcpV6 };
+        let header_bytes = u16::try_from(self.len).unwrap_or(u16::MAX);
+        self.offload.segments = Some(Segments { kind, header_bytes, payload_bytes: segment_bytes });
     }
 
     /// Completes the checksum over the payload, for a receiver that does not.

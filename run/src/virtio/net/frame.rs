@@ -2,7 +2,10 @@
 
 use std::{io, ops::Range, os::fd::BorrowedFd};
 
-use kiln_net::{port::GuestFrame, wire::HEADERS_LIMIT_BYTES};
+use kiln_net::{
+    port::{GuestFrame, Outlet},
+    wire::{HEADERS_LIMIT_BYTES, Offload},
+};
 
 use super::spec::header;
 use crate::mem::{
@@ -17,16 +20,20 @@ pub(super) struct ChainFrame<'a> {
     head: [u8; HEADERS_LIMIT_BYTES],
     head_bytes: usize,
     len_bytes: usize,
+    offload: Offload,
 }
 
 impl<'a> ChainFrame<'a> {
-    /// The frame in `spans`, behind its header. `None` if there is none.
+    /// The frame in `spans`, behind its header. `None` if there is none, or its header says what it cannot be.
     pub(super) fn new(memory: &'a GuestMemory, spans: &'a [Span]) -> Option<Self> {
         let len_bytes = usize::try_from(total_len(spans)).ok()?.checked_sub(header::BYTES)?;
+        let mut header = [0; header::BYTES];
+        copy_from_guest(memory, spans, &mut header);
+        let offload = Offload::read(&header, len_bytes).ok()?;
         let mut head = [0; HEADERS_LIMIT_BYTES];
         let start = part(spans, header::BYTES as u64, HEADERS_LIMIT_BYTES as u64);
         let head_bytes = copy_from_guest(memory, &start, &mut head);
-        Some(Self { memory, spans, head, head_bytes, len_bytes })
+        Some(Self { memory, spans, head, head_bytes, len_bytes, offload })
     }
 
     fn part(&self, range: &Range<usize>) -> Vec<Span> {
@@ -52,5 +59,13 @@ impl GuestFrame for ChainFrame<'_> {
         to.resize(start + range.len(), 0);
         let copied = copy_from_guest(self.memory, &self.part(&range), to.get_mut(start..).unwrap_or_default());
         to.truncate(start + copied);
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    fn send_whole(&self, prefix: &[u8], to: Outlet<'_>) -> io::Result<usize> {
+        transfer::send_behind(prefix, to, self.memory, &self.part(&(0..self.len_bytes)))
     }
 }

@@ -120,7 +120,7 @@ impl QueuePort {
                 break;
             }
         }
-        let front = [&virtio_header(headers, count)[..], headers.bytes()].concat();
+        let front = [&headers.offload().bytes(count)[..], headers.bytes()].concat();
         copy_to_guest(&self.memory, &self.spans(), &front);
         left = total;
         while left > 0
@@ -208,21 +208,4 @@ impl GuestPort for QueuePort {
         self.complete(&mut headers, payload_bytes);
         self.push(&headers, payload_bytes);
     }
-}
-
-fn virtio_header(headers: &Headers, chains: u16) -> [u8; header::BYTES] {
-    let mut bytes = [0; header::BYTES];
-    let offload = headers.offload();
-    if offload.checksum_start > 0 {
-        bytes[0] = header::NEEDS_CSUM;
-        bytes[6..8].copy_from_slice(&offload.checksum_start.to_le_bytes());
-        bytes[8..10].copy_from_slice(&offload.checksum_offset.to_le_bytes());
-    }
-    if let Some(segment_bytes) = offload.segment_bytes {
-        bytes[1] = if headers.is_v4() { header::GSO_TCPV4 } else { header::GSO_TCPV6 };
-        bytes[2..4].copy_from_slice(&u16::try_from(headers.bytes().len()).unwrap_or(0).to_le_bytes());
-        bytes[4..6].copy_from_slice(&segment_bytes.to_le_bytes());
-    }
-    bytes[10..].copy_from_slice(&chains.to_le_bytes());
-    bytes
 }

@@ -42,10 +42,4 @@ pub mod config {
 pub mod header {
     /// Its length.
     pub const BYTES: usize = 12;
-    /// Flag: somebody has to complete the checksum.
-    pub const NEEDS_CSUM: u8 = 1;
-    /// A TCP segment over IPv4 that is longer than the link allows.
-    pub const GSO_TCPV4: u8 = 1;
-    /// The same over IPv6.
-    pub const GSO_TCPV6: u8 = 4;
 }
