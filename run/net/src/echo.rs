@@ -11,9 +11,9 @@ use rustix::net::{
 };
 
 use crate::Millis;
+use crate::packets::ToGuest;
 use crate::poll::{Owner, Poll, Ready, Token};
-use crate::port::GuestPort;
-use crate::wire::{Checksum, Headers, Ip, Macs, Protocol};
+use crate::wire::{Ip, Protocol};
 
 /// Conversations at once; when one more begins, the one that is silent longest ends.
 const CONVERSATIONS_LIMIT: usize = 64;
@@ -77,12 +77,12 @@ impl Request<'_> {
     }
 
     /// The answer of somebody who is here.
-    pub fn answer(&self, macs: Macs, port: &mut dyn GuestPort) {
+    pub fn answer(&self, guest: &mut ToGuest<'_>) {
         let mut message = self.message.to_vec();
         if let Some(kind) = message.first_mut() {
             *kind = types(self.ip.protocol).reply;
         }
-        send_message(Ip::new(self.ip.destination, self.ip.source, self.ip.protocol), message, macs, port);
+        guest.message(Ip::new(self.ip.destination, self.ip.source, self.ip.protocol), message);
     }
 }
 
@@ -142,18 +142,18 @@ impl Echoes {
     }
 
     /// Answers came.
-    pub fn ready(&mut self, ready: Ready, macs: Macs, port: &mut dyn GuestPort, now: Millis) {
+    pub fn ready(&mut self, ready: Ready, guest: &mut ToGuest<'_>, now: Millis) {
         let Some(conversation) = self.by_place.get_mut(&ready.token.place) else { return };
         let mut buffer = vec![0; ECHO_LIMIT_BYTES];
         while let Ok((len, _)) = recv(&conversation.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
             conversation.last_word = now;
-            let Key { guest, remote, identifier } = conversation.key;
-            let protocol = if guest.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
+            let Key { guest: to, remote, identifier } = conversation.key;
+            let protocol = if to.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
             let mut message = buffer.get(..len).unwrap_or_default().to_vec();
             // The host's kernel put its own identifier there.
             if let Some(place) = message.get_mut(4..6) {
                 place.copy_from_slice(&identifier);
-                send_message(Ip::new(remote, guest, protocol), message, macs, port);
+                guest.message(Ip::new(remote, to, protocol), message);
             }
         }
     }
@@ -169,8 +169,8 @@ impl Echoes {
 }
 
 /// Why something cannot be reached, as the guest's kernel understands it.
-pub fn unreachable_code(error: &io::Error, protocol: Protocol) -> u8 {
-    let is_v6 = protocol == Protocol::ICMPV6;
+pub fn unreachable_code(error: &io::Error, guest: IpAddr) -> u8 {
+    let is_v6 = guest.is_ipv6();
     match error.kind() {
         io::ErrorKind::ConnectionRefused if is_v6 => 4,
         io::ErrorKind::ConnectionRefused => 3,
@@ -183,28 +183,24 @@ pub fn unreachable_code(error: &io::Error, protocol: Protocol) -> u8 {
 }
 
 /// Tells the guest that the packet whose headers begin with `original` (from its IP header on) reached nobody.
-pub fn send_unreachable(code: u8, (ip, original): (&Ip, &[u8]), macs: Macs, port: &mut dyn GuestPort) {
+pub fn send_unreachable(code: u8, (ip, original): (&Ip, &[u8]), guest: &mut ToGuest<'_>) {
+    let protocol = if ip.source.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
+    send_error((types(protocol).unreachable, code, 0), (ip, original), guest);
+}
+
+/// Tells the guest that its packet was too large for a link further on, which carries `mtu` bytes (RFC 1191, RFC 4443
+/// section 3.2).
+pub fn send_too_big(mtu: u32, (ip, original): (&Ip, &[u8]), guest: &mut ToGuest<'_>) {
+    let (kind, code) = if ip.source.is_ipv4() { (3, 4) } else { (2, 0) };
+    send_error((kind, code, mtu), (ip, original), guest);
+}
+
+fn send_error((kind, code, value): (u8, u8, u32), (ip, original): (&Ip, &[u8]), guest: &mut ToGuest<'_>) {
     /// RFC 1812 section 4.3.2.3 and RFC 4443 section 2.4: never more than fits a smallest packet.
     const QUOTED_BYTES: usize = 548;
     let protocol = if ip.source.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
-    let mut message = vec![types(protocol).unreachable, code, 0, 0, 0, 0, 0, 0];
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(value.to_be_bytes());
     message.extend_from_slice(original.get(..QUOTED_BYTES).unwrap_or(original));
-    send_message(Ip::new(ip.destination, ip.source, protocol), message, macs, port);
-}
-
-/// Sends a message, whose checksum is made here.
-pub fn send_message(ip: Ip, mut message: Vec<u8>, macs: Macs, port: &mut dyn GuestPort) {
-    let mut sum = match ip.protocol {
-        Protocol::ICMPV6 => Checksum::of_pseudo_header(ip.source, ip.destination, ip.protocol.0, message.len()),
-        _ => Checksum::default(),
-    };
-    if let Some(place) = message.get_mut(2..4) {
-        place.fill(0);
-    }
-    sum.add(&message);
-    if let Some(place) = message.get_mut(2..4) {
-        place.copy_from_slice(&sum.finish().to_be_bytes());
-    }
-    // Lost, if there is no room.
-    let _ = port.send(Headers::ip(macs, &ip, message.len()), &message);
+    guest.message(Ip::new(ip.destination, ip.source, protocol), message);
 }

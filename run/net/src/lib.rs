@@ -2,9 +2,13 @@
 //! machine, asks for no privilege and starts no thread: whoever owns it turns it.
 
 pub mod dhcp;
+pub mod dhcpv6;
 pub mod dns;
 pub mod echo;
 pub mod link;
+pub mod memory;
+pub mod ndp;
+pub mod packets;
 pub mod policy;
 pub mod poll;
 pub mod port;

@@ -3,13 +3,14 @@
 mod inwards;
 mod network;
 mod outwards;
+mod v6;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-pub use network::Network;
+pub use network::{Network, NetworkV6, Outwards};
 
 use crate::Millis;
 use crate::dns::{Forwarder, Servers};
@@ -22,11 +23,15 @@ use crate::tcp::{Budget, Context, Table};
 use crate::udp::Nat;
 use crate::wire::{ArpOperation, Body, Frame, Headers, Ip, Mac, Macs, Segment};
 use outwards::DHCP_SERVER_PORT;
+use v6::Advertising;
 
 /// What all TCP connections of a guest may keep in memory, in bytes.
 const BUDGET_BYTES: usize = 64 << 20;
 /// How often what is silent is forgotten.
 const SWEEP_MS: Millis = 1_000;
+
+/// RFC 8200 section 5.
+const LEAST_MTU_V6: u16 = 1_280;
 
 /// What became of frames that came to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,8 +60,11 @@ pub struct Stack {
     guest_mac: Option<Mac>,
     drops: Drops,
     swept: Millis,
-    /// Published ports with more datagrams than one turn takes.
+    /// Sockets with more than one turn takes.
     unfinished: Vec<Ready>,
+    /// Numbers of packets that go in fragments.
+    ids: u32,
+    advertising: Advertising,
 }
 
 impl Stack {
@@ -64,7 +72,8 @@ impl Stack {
     ///
     /// # Errors
     /// The host's: no more descriptors.
-    pub fn new(network: Network) -> io::Result<Self> {
+    pub fn new(mut network: Network) -> io::Result<Self> {
+        network.v6 = network.v6.filter(|_| network.lease.mtu >= LEAST_MTU_V6);
         let poll = Poll::new()?;
         let gateway = IpAddr::from(network.lease.gateway);
         let mut names = network.names.clone();
@@ -87,6 +96,8 @@ impl Stack {
             drops: Drops::default(),
             swept: 0,
             unfinished: Vec::new(),
+            ids: 0,
+            advertising: Advertising::default(),
         })
     }
 
@@ -123,6 +134,10 @@ impl Stack {
         port: &mut dyn GuestPort,
         now: Millis,
     ) {
+        if ip.source.is_ipv6() && self.network.v6.is_none() {
+            self.drops.unserved += 1;
+            return;
+        }
         if !self.may_be_source(ip.source, &segment) {
             self.drops.spoofed += 1;
             return;
@@ -145,11 +160,18 @@ impl Stack {
 
     /// An address of the network that nobody else has; or none yet, to ask for one.
     fn may_be_source(&self, source: IpAddr, segment: &Segment) -> bool {
-        let IpAddr::V4(source) = source else { return false };
-        let lease = &self.network.lease;
-        let is_asking =
-            source.is_unspecified() && matches!(segment, Segment::Udp(udp) if udp.destination_port == DHCP_SERVER_PORT);
-        is_asking || self.network.is_inside(source) && source != lease.gateway && source != lease.dns
+        let is_asking = match (source, segment) {
+            (IpAddr::V4(_), Segment::Udp(udp)) => udp.destination_port == DHCP_SERVER_PORT,
+            // Is my address free? Who are the routers?
+            (IpAddr::V6(_), Segment::Icmp) => true,
+            _ => false,
+        };
+        let is_on_link = match source {
+            IpAddr::V4(_) => self.network.is_inside(source),
+            IpAddr::V6(address) => address.is_unicast_link_local() || self.network.is_inside(source),
+        };
+        source.is_unspecified() && is_asking
+            || is_on_link && !self.network.is_gateway(source) && !self.network.is_dns(source)
     }
 
     fn macs(&self) -> Macs {
@@ -199,8 +221,11 @@ impl Link for Stack {
     fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
         let unfinished = std::mem::take(&mut self.unfinished);
         for ready in unfinished.into_iter().chain(self.poll.ready()?) {
-            self.socket(ready, port, now);
+            if self.socket(ready, port, now) && !self.unfinished.iter().any(|other| other.token == ready.token) {
+                self.unfinished.push(ready);
+            }
         }
+        self.advertise_when_due(port, now);
         let (table, _, mut cx) = self.tcp(port, now);
         table.timers(&mut cx);
         let has_more = table.flush(&mut cx);
@@ -209,7 +234,7 @@ impl Link for Stack {
             self.udp.sweep(now);
             self.echoes.sweep(now);
             for answer in self.dns.sweep(&self.poll, now) {
-                self.send_datagram((answer.from, answer.to), &answer.bytes, port);
+                self.guest(port).datagram((answer.from, answer.to), &answer.bytes);
             }
         }
         Ok(has_more || !self.unfinished.is_empty())
@@ -218,6 +243,9 @@ impl Link for Stack {
     fn deadline(&self) -> Option<Millis> {
         let is_sweeping = self.dns.is_waiting() || !self.udp.is_empty() || !self.echoes.is_empty();
         let sweep = is_sweeping.then_some(self.swept + SWEEP_MS);
-        [self.tcp.deadline(), sweep].into_iter().flatten().min()
+        [self.tcp.deadline(), sweep, self.advertising.due()].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,15 @@
 //! From the guest to the host's sockets and to the services of the network.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use super::Stack;
 use crate::Millis;
 use crate::echo::{self, Request};
+use crate::ndp;
 use crate::port::{GuestFrame, GuestPort};
 use crate::tcp::{FlowKey, Table};
-use crate::wire::{Headers, Ip, Protocol, Tcp, Udp};
+use crate::wire::{Headers, Ip, Tcp, Udp};
 
 const DNS_PORT: u16 = 53;
 pub(super) const DHCP_SERVER_PORT: u16 = 67;
@@ -17,14 +18,16 @@ const DHCP_CLIENT_PORT: u16 = 68;
 impl Stack {
     /// Where a destination of the guest's really is; `None` if it may not go there.
     fn target(&mut self, destination: SocketAddr, now: Millis) -> Option<SocketAddr> {
-        let lease = &self.network.lease;
-        let port = destination.port();
-        match destination.ip() {
-            IpAddr::V4(address) if address == lease.dns && port == DNS_PORT => self.dns.server(now),
-            IpAddr::V4(address) if address == lease.gateway && self.network.host_loopback => {
+        let (address, port) = (destination.ip(), destination.port());
+        match address {
+            _ if self.network.is_dns(address) && port == DNS_PORT => self.dns.server(now),
+            IpAddr::V4(_) if self.network.is_gateway(address) && self.network.host_loopback => {
                 Some((Ipv4Addr::LOCALHOST, port).into())
             }
-            IpAddr::V4(address) if self.network.is_inside(address) => None,
+            IpAddr::V6(_) if self.network.is_gateway(address) && self.network.host_loopback => {
+                Some((Ipv6Addr::LOCALHOST, port).into())
+            }
+            _ if self.network.is_inside(address) => None,
             _ => self.network.policy.check(destination).is_ok().then_some(destination),
         }
     }
@@ -53,20 +56,21 @@ impl Stack {
     pub(super) fn datagram(&mut self, (ip, udp): (&Ip, Udp), bytes: &[u8], port: &mut dyn GuestPort, now: Millis) {
         let from = SocketAddr::new(ip.source, udp.source_port);
         let to = SocketAddr::new(ip.destination, udp.destination_port);
-        let lease = &self.network.lease;
-        if udp.destination_port == DHCP_SERVER_PORT && udp.source_port == DHCP_CLIENT_PORT {
+        if udp.destination_port == DHCP_SERVER_PORT && udp.source_port == DHCP_CLIENT_PORT && from.is_ipv4() {
             self.dhcp(bytes, port);
-        } else if to.ip() == lease.dns && to.port() == DNS_PORT {
+        } else if self.is_dhcpv6(from, to) {
+            self.dhcpv6(from, bytes, port);
+        } else if self.network.is_dns(to.ip()) && to.port() == DNS_PORT {
             if let Some(answer) = self.dns.ask((from, to), bytes, &self.poll, now) {
-                self.send_datagram((answer.from, answer.to), &answer.bytes, port);
+                self.guest(port).datagram((answer.from, answer.to), &answer.bytes);
             }
         } else if self.publications.send(from, to, bytes) {
             // It answers one that came to a published port.
         } else if let Some(target) = self.target(to, now) {
             if let Err(error) = self.udp.send(from, target, bytes, &self.poll, now) {
-                let code = echo::unreachable_code(&error, Protocol::ICMP);
+                let code = echo::unreachable_code(&error, ip.source);
                 let quoted = self.quoted(ip, udp, bytes);
-                echo::send_unreachable(code, (ip, &quoted), self.macs(), port);
+                echo::send_unreachable(code, (ip, &quoted), &mut self.guest(port));
             }
         } else {
             self.drops.refused += 1;
@@ -84,18 +88,21 @@ impl Stack {
         let Some(answer) = self.network.lease.answer(bytes) else { return };
         let from = SocketAddr::new(self.network.lease.gateway.into(), DHCP_SERVER_PORT);
         let to = SocketAddr::new(answer.destination.into(), DHCP_CLIENT_PORT);
-        self.send_datagram((from, to), &answer.bytes, port);
+        self.guest(port).datagram((from, to), &answer.bytes);
     }
 
     pub(super) fn icmp(&mut self, request: Request<'_>, port: &mut dyn GuestPort, now: Millis) {
+        if let Some(asked) = ndp::read(request.ip, request.message) {
+            self.about_link(asked, request.ip.source, port, now);
+            return;
+        }
         if !request.is_echo() {
             self.drops.unserved += 1;
             return;
         }
-        let lease = &self.network.lease;
         let destination = request.ip.destination;
-        if destination == lease.gateway || destination == lease.dns {
-            request.answer(self.macs(), port);
+        if self.network.is_gateway(destination) || self.network.is_dns(destination) {
+            request.answer(&mut self.guest(port));
         } else if let Some(target) = self.target(SocketAddr::new(destination, 0), now) {
             self.echoes.ask(request, target.ip(), &self.poll, now);
         } else {

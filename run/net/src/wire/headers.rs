@@ -9,6 +9,9 @@ use super::{
     Checksum, ETHERNET_HEADER_BYTES, EtherType, Ethernet, Ip, Mac, Offload, Protocol, SegmentKind, Segments, Tcp,
 };
 
+/// The extension header of a fragment (RFC 8200 section 4.5).
+const FRAGMENT_HEADER_BYTES: u16 = 8;
+
 /// Ethernet, IPv6, TCP with all options.
 const LIMIT_BYTES: usize = ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + 60;
 
@@ -65,9 +68,12 @@ impl Headers {
         match (ip.source, ip.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let [a, b] = content.saturating_add(20).to_be_bytes();
-                // No fragments: an identification says nothing (RFC 6864).
-                let mut header =
-                    [0x45, 0, a, b, 0, 0, 0x40, 0, ip.hop_limit, ip.protocol.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                let ([.., c, d], [e, f]) = match ip.fragment {
+                    Some(part) => (part.id.to_be_bytes(), fragment_word(part.offset_bytes >> 3, part.has_more, 0x2000)),
+                    // Not to be made into fragments: then an identification says nothing (RFC 6864).
+                    None => ([0; 4], [0x40, 0]),
+                };
+                let mut header = [0x45, 0, a, b, c, d, e, f, ip.hop_limit, ip.protocol.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
                 header[12..16].copy_from_slice(&source.octets());
                 header[16..].copy_from_slice(&destination.octets());
                 let mut sum = Checksum::default();
@@ -76,13 +82,20 @@ impl Headers {
                 headers.put(&header);
             }
             (source, destination) => {
-                let [a, b] = content.to_be_bytes();
-                headers.put(&[0x60, 0, 0, 0, a, b, ip.protocol.0, ip.hop_limit]);
+                let extension_bytes = if ip.fragment.is_some() { FRAGMENT_HEADER_BYTES } else { 0 };
+                let next = if ip.fragment.is_some() { Protocol::FRAGMENT } else { ip.protocol };
+                let [a, b] = content.saturating_add(extension_bytes).to_be_bytes();
+                headers.put(&[0x60, 0, 0, 0, a, b, next.0, ip.hop_limit]);
                 for address in [source, destination] {
                     headers.put(&match address {
                         IpAddr::V6(address) => address.octets(),
                         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
                     });
+                }
+                if let Some(part) = ip.fragment {
+                    headers.put(&[ip.protocol.0, 0]);
+                    headers.put(&fragment_word(part.offset_bytes, part.has_more, 1));
+                    headers.put(&part.id.to_be_bytes());
                 }
             }
         }
@@ -163,6 +176,11 @@ impl Headers {
             self.len += bytes.len();
         }
     }
+}
+
+/// Offset and flag in one.
+fn fragment_word(offset: u16, has_more: bool, more: u16) -> [u8; 2] {
+    (offset | if has_more { more } else { 0 }).to_be_bytes()
 }
 
 /// Both ends of a frame.

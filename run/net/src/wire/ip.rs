@@ -25,7 +25,7 @@ impl Protocol {
     /// ICMP for IPv6.
     pub const ICMPV6: Self = Self(58);
     const HOP_BY_HOP: Self = Self(0);
-    const FRAGMENT: Self = Self(44);
+    pub(super) const FRAGMENT: Self = Self(44);
     const DESTINATION_OPTIONS: Self = Self(60);
 }
 

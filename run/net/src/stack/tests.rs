@@ -1,0 +1,286 @@
+//! A whole stack against frames that are made by hand, with real sockets of this machine.
+
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+
+use super::*;
+use crate::memory::{MemoryFrame, MemoryPort};
+use crate::ndp;
+use crate::packets::ToGuest;
+use crate::publish::Transport;
+use crate::wire::{Arp, EtherType, Ethernet, Protocol, Seq, Tcp, TcpFlags, TcpOptions, Udp};
+
+const GUEST: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
+
+fn network() -> Network {
+    let v6 = NetworkV6 { outwards: Outwards::Never, ..NetworkV6::default() };
+    Network { host_loopback: true, v6: Some(v6), ..Network::default() }
+}
+
+/// A guest and its network.
+struct Bench {
+    stack: Stack,
+    port: MemoryPort,
+    now: Millis,
+}
+
+impl Bench {
+    fn new(network: Network) -> Self {
+        Self { stack: Stack::new(network).unwrap(), port: MemoryPort::new(1_000), now: 10_000 }
+    }
+
+    fn macs(&self) -> Macs {
+        Macs { source: GUEST, destination: self.stack.network.gateway_mac }
+    }
+
+    fn gives(&mut self, frame: Vec<u8>) {
+        self.stack.from_guest(&MemoryFrame(frame), &mut self.port, self.now);
+    }
+
+    /// Frames that the guest's own kernel would make of a packet.
+    fn sends(&mut self, with: impl FnOnce(&mut ToGuest<'_>)) {
+        let mut port = MemoryPort::new(1_000);
+        with(&mut ToGuest { port: &mut port, macs: self.macs(), mtu: 1_500, id: 1 });
+        port.take_frames().into_iter().for_each(|frame| self.gives(frame));
+    }
+
+    fn message(&mut self, ip: Ip, message: &[u8]) {
+        self.sends(|guest| guest.message(ip, message.to_vec()));
+    }
+
+    fn datagram(&mut self, from: &str, to: SocketAddr, payload: &[u8]) {
+        let from = from.parse().unwrap();
+        self.sends(|guest| guest.datagram((from, to), payload));
+    }
+
+    fn tcp(&mut self, (from, to): (SocketAddr, SocketAddr), (flags, seq, ack): (TcpFlags, Seq, Seq), payload: &[u8]) {
+        let options = match flags.has(TcpFlags::SYN) {
+            true => TcpOptions { mss: Some(1_440), window_scale: Some(7), ..TcpOptions::default() },
+            false => TcpOptions::default(),
+        };
+        let (source_port, destination_port) = (from.port(), to.port());
+        let tcp = Tcp { source_port, destination_port, seq, ack, flags, window: 60_000, options };
+        let ip = Ip::new(from.ip(), to.ip(), Protocol::TCP);
+        let mut headers = Headers::tcp(self.macs(), &ip, &tcp, payload.len());
+        headers.complete_checksum(payload);
+        self.gives([headers.bytes(), payload].concat());
+    }
+
+    /// What the guest gets in one turn.
+    fn turn(&mut self) -> Vec<(Ip, Segment, Vec<u8>)> {
+        self.stack.turn(&mut self.port, self.now).unwrap();
+        let frames = self.port.take_frames();
+        frames
+            .iter()
+            .filter_map(|frame| {
+                let read = Frame::read(frame, frame.len()).unwrap();
+                assert_eq!(read.ethernet.source, self.stack.network.gateway_mac);
+                match read.body {
+                    Body::Ip { ip, segment, payload } => Some((ip, segment, frame[payload].to_vec())),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// The first thing that the guest gets, however long the host takes for it.
+    fn next(&mut self) -> (Ip, Segment, Vec<u8>) {
+        loop {
+            if let Some(first) = self.turn().into_iter().next() {
+                return first;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn v6(last: u16) -> IpAddr {
+    let NetworkV6 { prefix, .. } = NetworkV6::default();
+    Ipv6Addr::from_bits(prefix.to_bits() | u128::from(last)).into()
+}
+
+fn solicitation(target: IpAddr) -> Vec<u8> {
+    let IpAddr::V6(target) = target else { panic!() };
+    [&[135, 0, 0, 0, 0, 0, 0, 0], &target.octets()[..], &[1, 1], &GUEST.0].concat()
+}
+
+fn on_link(source: IpAddr, destination: IpAddr) -> Ip {
+    Ip { hop_limit: 255, ..Ip::new(source, destination, Protocol::ICMPV6) }
+}
+
+#[test]
+fn a_guest_finds_the_gateway_and_the_name_server_and_nobody_else() {
+    let mut bench = Bench::new(network());
+    let link_local = ndp::link_local(bench.stack.network.gateway_mac).into();
+    for (target, is_ours) in [(v6(2), true), (v6(3), true), (link_local, true), (v6(4), false), (v6(0x15), false)] {
+        let IpAddr::V6(address) = target else { panic!() };
+        bench.message(on_link(v6(0x15), ndp::solicited_node(address).into()), &solicitation(target));
+        let answers = bench.turn();
+        assert_eq!(answers.len(), usize::from(is_ours), "{target}");
+        if let Some((ip, _, message)) = answers.first() {
+            assert_eq!((ip.source, ip.destination, ip.hop_limit), (target, v6(0x15), 255));
+            assert_eq!(message[..1], [136]);
+            assert_eq!(message[26..], bench.stack.network.gateway_mac.0);
+            assert!(ndp::has_checksum(ip, message));
+        }
+    }
+    // Is it free? The gateway's is not, and everybody hears so.
+    let nobody = Ipv6Addr::UNSPECIFIED.into();
+    bench.message(on_link(nobody, ndp::ALL_NODES.into()), &solicitation(v6(2)));
+    assert_eq!(bench.next().0.destination, IpAddr::from(ndp::ALL_NODES));
+    bench.message(on_link(nobody, ndp::ALL_NODES.into()), &solicitation(v6(0x77)));
+    assert!(bench.turn().is_empty());
+}
+
+#[test]
+fn a_router_that_leads_nowhere_says_so() {
+    for (outwards, lifetime) in [(Outwards::Never, [0, 0]), (Outwards::Always, [7, 8])] {
+        let mut network = network();
+        network.v6 = Some(NetworkV6 { outwards, ..NetworkV6::default() });
+        let mut bench = Bench::new(network);
+        assert!(bench.turn().is_empty() && bench.stack.deadline().is_none(), "nobody is there to be told");
+        bench.message(on_link(Ipv6Addr::UNSPECIFIED.into(), ndp::ALL_NODES.into()), &[133, 0, 0, 0, 0, 0, 0, 0]);
+        let (ip, _, message) = bench.next();
+        assert_eq!((ip.hop_limit, &message[..1], &message[6..8]), (255, &[134][..], &lifetime[..]));
+        bench.message(on_link(v6(9), ndp::ALL_NODES.into()), &[133, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(bench.turn().is_empty(), "not twice at once");
+        bench.now = bench.stack.deadline().unwrap();
+        assert_eq!(bench.next().2[..1], [134], "and from time to time without being asked");
+    }
+}
+
+#[test]
+fn a_guest_speaks_only_for_itself() {
+    let mut bench = Bench::new(network());
+    let gateway = v6(2);
+    let claims = [(134, v6(9)), (136, v6(9)), (137, v6(9))];
+    for (kind, source) in claims {
+        bench.message(on_link(source, ndp::ALL_NODES.into()), &[&[kind, 0, 0, 0][..], &[0; 60]].concat());
+    }
+    for source in [gateway, v6(3), "2001:db8::1".parse().unwrap(), "::1".parse().unwrap()] {
+        bench.message(on_link(source, gateway), &[128, 0, 0, 0, 0, 1, 0, 1]);
+    }
+    bench.datagram("192.0.2.1:9", "10.0.2.2:9".parse().unwrap(), b"");
+    bench.datagram("10.0.2.2:9", "10.0.2.2:9".parse().unwrap(), b"");
+    assert!(bench.turn().is_empty());
+    assert_eq!(bench.stack.drops(), Drops { spoofed: 9, ..Drops::default() });
+    bench.message(on_link(v6(9), gateway), &[128, 0, 0, 0, 0, 1, 0, 1, 7, 7]);
+    let (ip, _, message) = bench.next();
+    assert_eq!((ip.source, &message[4..]), (gateway, &[0, 1, 0, 1, 7, 7][..]));
+    assert_eq!(message[0], 129);
+}
+
+#[test]
+fn dhcpv6_is_answered_on_the_link() {
+    let mut bench = Bench::new(network());
+    let solicit = [&[1, 1, 2, 3, 0, 1, 0, 4, 0, 3, 0, 1, 0, 3, 0, 12][..], &[0; 12], &[0, 14, 0, 0]].concat();
+    bench.datagram("[fe80::9]:546", "[ff02::1:2]:547".parse().unwrap(), &solicit);
+    let (ip, segment, answer) = bench.next();
+    assert_eq!(ip.destination, "fe80::9".parse::<IpAddr>().unwrap());
+    assert!(matches!(segment, Segment::Udp(Udp { source_port: 547, destination_port: 546, .. })));
+    let IpAddr::V6(address) = v6(0x15) else { panic!() };
+    assert!(answer[0] == 7 && answer.windows(16).any(|window| window == address.octets()));
+}
+
+#[test]
+fn a_link_that_is_too_small_has_no_ipv6() {
+    let mut small = network();
+    small.lease.mtu = 1_279;
+    let mut bench = Bench::new(small);
+    bench.message(on_link(v6(9), v6(2)), &[128, 0, 0, 0, 0, 1, 0, 1]);
+    assert!(bench.turn().is_empty());
+    assert_eq!(bench.stack.drops().unserved, 1);
+}
+
+#[test]
+fn connections_and_datagrams_go_out_over_both_families() {
+    for (local, gateway, guest) in [
+        ("127.0.0.1:0", IpAddr::from([10, 0, 2, 2]), "10.0.2.15:4000"),
+        ("[::1]:0", v6(2), "[fd6b:696c:6e00::15]:4000"),
+    ] {
+        let listener = TcpListener::bind(local).unwrap();
+        let remote = SocketAddr::new(gateway, listener.local_addr().unwrap().port());
+        let from: SocketAddr = guest.parse().unwrap();
+        let mut bench = Bench::new(network());
+        bench.tcp((from, remote), (TcpFlags::SYN, Seq(9), Seq(0)), b"");
+        let (_, segment, _) = bench.next();
+        let Segment::Tcp(answer) = segment else { panic!("{segment:?}") };
+        assert!(answer.flags.has(TcpFlags::SYN | TcpFlags::ACK));
+        assert_eq!(answer.options.mss, Some(if from.is_ipv4() { 1_460 } else { 1_440 }));
+        bench.tcp((from, remote), (TcpFlags::ACK, Seq(10), answer.seq + 1), b"question");
+        bench.turn();
+        let mut peer = listener.accept().unwrap().0;
+        let mut asked = [0; 8];
+        peer.read_exact(&mut asked).unwrap();
+        peer.write_all(&[7; 1_441]).unwrap();
+        let mut lens = Vec::new();
+        while lens.iter().sum::<usize>() < 1_441 {
+            lens.extend(bench.turn().iter().map(|(_, _, payload)| payload.len()));
+        }
+        assert_eq!(lens.iter().max(), Some(&1_440), "no segment is longer than the link allows");
+
+        let socket = UdpSocket::bind(local).unwrap();
+        let remote = SocketAddr::new(gateway, socket.local_addr().unwrap().port());
+        bench.datagram(guest, remote, b"hello");
+        let mut buffer = [0; 9];
+        let (len, whom) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"hello");
+        socket.send_to(b"answer", whom).unwrap();
+        let (ip, _, payload) = bench.next();
+        assert_eq!((ip.source, ip.destination, &payload[..]), (gateway, from.ip(), &b"answer"[..]));
+    }
+}
+
+#[test]
+fn what_the_host_cannot_reach_is_said_to_be_unreachable() {
+    // The discard prefix leads nowhere on hosts that have a route to it, and others have none.
+    let mut bench = Bench::new(network());
+    let remote: SocketAddr = "[100::1]:80".parse().unwrap();
+    let unroutable = UdpSocket::bind("[::]:0").unwrap().connect(remote).is_err();
+    if unroutable {
+        bench.tcp(("[fd6b:696c:6e00::15]:4000".parse().unwrap(), remote), (TcpFlags::SYN, Seq(9), Seq(0)), b"");
+        assert_eq!(bench.next().2[..1], [1]);
+        bench.datagram("[fd6b:696c:6e00::15]:4000", remote, b"hello");
+        assert_eq!(bench.next().2[..1], [1]);
+    }
+}
+
+#[test]
+fn clients_that_look_alike_are_told_apart() {
+    let mut bench = Bench::new(network());
+    let published = |host: &str, transport| Published { host: host.parse().unwrap(), guest_port: 80, transport };
+    let one = bench.stack.publish(published("127.0.0.1:0", Transport::Tcp)).unwrap();
+    let other = bench.stack.publish(published("[::1]:0", Transport::Tcp)).unwrap();
+    let _first = TcpStream::connect(one).unwrap();
+    let (first_ip, segment, _) = bench.next();
+    let Segment::Tcp(first) = segment else { panic!() };
+    // The same port of another address: the guest sees the gateway both times.
+    let taken = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), first.source_port);
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::STREAM, None).unwrap();
+    if rustix::net::bind(&socket, &taken).is_ok() {
+        rustix::net::connect(&socket, &other).unwrap();
+        let (second_ip, segment, _) = bench.next();
+        let Segment::Tcp(second) = segment else { panic!() };
+        assert_eq!((first_ip.source, first_ip.destination), (second_ip.source, second_ip.destination));
+        assert_ne!(second.source_port, first.source_port);
+    }
+}
+
+#[test]
+fn arp_is_answered_for_what_is_here() {
+    let mut bench = Bench::new(network());
+    for (last, is_ours) in [(2, true), (3, true), (15, false), (77, false)] {
+        let mut frame =
+            Ethernet { destination: Mac::BROADCAST, source: GUEST, ether_type: EtherType::ARP }.bytes().to_vec();
+        frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+        frame.extend(GUEST.0);
+        frame.extend([10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, last]);
+        bench.gives(frame);
+        let answers = bench.port.take_frames();
+        assert_eq!(answers.len(), usize::from(is_ours), "{last}");
+        for answer in answers {
+            let Body::Arp(Arp { sender_mac, .. }) = Frame::read(&answer, answer.len()).unwrap().body else { panic!() };
+            assert_eq!(sender_mac, bench.stack.network.gateway_mac);
+        }
+    }
+}
