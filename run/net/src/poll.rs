@@ -72,6 +72,8 @@ pub struct Ready {
     pub is_readable: bool,
     /// There is room, or an error.
     pub is_writable: bool,
+    /// There is an end, an error or urgent data: what was read last may be short though something is behind it.
+    pub has_ended: bool,
 }
 
 /// The sockets of one stack. Clones are the same.
@@ -99,7 +101,7 @@ impl Poll {
     /// # Errors
     /// The host's.
     pub fn add(&self, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&*self.epoll, socket, EventData::new_u64(token.to_bits()), flags)?)
     }
 
@@ -123,6 +125,7 @@ impl Poll {
                 token: Token::from_bits(data.u64())?,
                 is_readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP | broken),
                 is_writable: flags.intersects(EventFlags::OUT | broken),
+                has_ended: flags.intersects(EventFlags::RDHUP | EventFlags::PRI | broken),
             })
         });
         Ok(ready.collect())

@@ -269,7 +269,12 @@ mod tests {
     }
 
     fn ready(place: u32) -> Ready {
-        Ready { token: Token { owner: Owner::Publish, place, generation: 0 }, is_readable: true, is_writable: false }
+        Ready {
+            token: Token { owner: Owner::Publish, place, generation: 0 },
+            is_readable: true,
+            is_writable: false,
+            has_ended: false,
+        }
     }
 
     #[test]

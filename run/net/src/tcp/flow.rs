@@ -4,24 +4,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use super::Millis;
 use super::receive::{Budget, Receive};
 use super::send::{Acknowledged, Send};
 use super::socket::StreamSocket;
-use super::{Millis, WINDOW_SCALE};
-use crate::port::{GuestFrame, GuestPort, Reading};
-use crate::wire::{Headers, Ip, Macs, Protocol, Seq, Tcp, TcpFlags, TcpOptions, Timestamps};
-
-/// Data that one connection may send to the guest before others have their turn, in bytes.
-const TURN_BYTES: u32 = 256 << 10;
-
-/// How long a connection is remembered that ended on our side first, for a FIN that comes again.
-const TIME_WAIT_MS: Millis = 2_000;
-
-/// Longest packet, with its IP and TCP headers (RFC 791).
-const PACKET_LIMIT_BYTES: usize = 65_535;
+use crate::poll::Ready;
+use crate::port::{GuestFrame, GuestPort};
+use crate::wire::{Macs, Seq, Tcp, TcpFlags};
 
 /// Times that a SYN goes to the guest before nobody is there.
 const CALLS_LIMIT: u8 = 6;
+
+/// A timestamp that is so old says nothing about those that come now (RFC 7323 section 5.5): 24 days.
+const TIMESTAMP_LIMIT_MS: Millis = 24 * 24 * 3_600_000;
 
 /// Both ends, as the guest sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,8 +57,6 @@ pub enum Stage {
     Shaking,
     /// Data flows, at least one way.
     Open,
-    /// Both ends are done.
-    Waiting,
 }
 
 /// Why a connection is to be forgotten.
@@ -71,33 +64,48 @@ pub enum Stage {
 pub enum Ending {
     /// It is over, one way or the other, and both ends know.
     Over,
+    /// Both ends are done, but the guest may not know it yet.
+    Done(Remembered),
     /// The host cannot reach the other end: the guest may be told (ICMP).
     Unreachable(io::Error),
+}
+
+/// What is kept of a connection that ended on our side first, for a FIN that comes again (TIME-WAIT).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// Our next number.
+    pub next: Seq,
+    /// The guest's.
+    pub ack: Seq,
+    /// The guest's timestamp, if it uses them.
+    pub echo: Option<u32>,
 }
 
 /// A connection between the guest and a socket.
 #[derive(Debug)]
 pub struct Flow {
-    key: FlowKey,
-    socket: StreamSocket,
-    stage: Stage,
+    pub(super) key: FlowKey,
+    pub(super) socket: StreamSocket,
+    pub(super) stage: Stage,
     /// The guest called (true) or is called.
-    is_outbound: bool,
-    receive: Receive,
-    send: Send,
-    /// The guest's timestamp that is echoed, if it uses them.
-    echo: Option<u32>,
-    sack_permitted: bool,
-    is_readable: bool,
-    owes_ack: bool,
-    calls: u8,
-    /// When a connection that is over is forgotten.
-    until: Option<Millis>,
+    pub(super) is_outbound: bool,
+    pub(super) receive: Receive,
+    pub(super) send: Send,
+    /// The guest's timestamp that is echoed, if it uses them, and since when.
+    pub(super) echo: Option<(u32, Millis)>,
+    pub(super) sack_permitted: bool,
+    pub(super) is_readable: bool,
+    /// The socket's end was seen, or something else of which only reading on tells.
+    pub(super) has_ended: bool,
+    /// The guest ended first: it knows of our end as soon as it acknowledges it.
+    guest_ended_first: bool,
+    pub(super) owes_ack: bool,
+    pub(super) calls: u8,
 }
 
 impl Flow {
     /// The guest sent `syn`, and `socket` connects to where it wants to go. `first` is hard to guess (RFC 6528).
-    pub fn outbound(key: FlowKey, syn: &Tcp, socket: StreamSocket, first: Seq, link_mss: u16) -> Self {
+    pub fn outbound(key: FlowKey, syn: &Tcp, socket: StreamSocket, first: Seq, (link_mss, now): (u16, Millis)) -> Self {
         let mut send = Send::new(first);
         send.learn(syn, link_mss);
         Self {
@@ -107,12 +115,13 @@ impl Flow {
             is_outbound: true,
             receive: Receive::new(syn.seq + 1, syn.options.window_scale.is_some()),
             send,
-            echo: syn.options.timestamps.map(|stamps| stamps.value),
+            echo: syn.options.timestamps.map(|stamps| (stamps.value, now)),
             sack_permitted: syn.options.sack_permitted,
             is_readable: false,
+            has_ended: false,
+            guest_ended_first: false,
             owes_ack: false,
             calls: 0,
-            until: None,
         }
     }
 
@@ -128,9 +137,10 @@ impl Flow {
             echo: None,
             sack_permitted: false,
             is_readable: true,
+            has_ended: true,
+            guest_ended_first: false,
             owes_ack: false,
             calls: 0,
-            until: None,
         };
         flow.shake(cx);
         flow
@@ -158,10 +168,7 @@ impl Flow {
 
     /// When [`timer`](Self::timer) is to be called.
     pub fn deadline(&self) -> Option<Millis> {
-        match self.stage {
-            Stage::Waiting => self.until,
-            _ => self.send.deadline(),
-        }
+        self.send.deadline()
     }
 
     /// A segment came from the guest. [`flush`](Self::flush) is to be called soon.
@@ -200,7 +207,7 @@ impl Flow {
         }
         self.receive = Receive::new(tcp.seq + 1, tcp.options.window_scale.is_some());
         self.send.learn(tcp, cx.link_mss(self.key));
-        self.echo = tcp.options.timestamps.map(|stamps| stamps.value);
+        self.echo = tcp.options.timestamps.map(|stamps| (stamps.value, cx.now));
         self.sack_permitted = tcp.options.sack_permitted;
         self.send.acknowledge(tcp, false, cx.now);
         self.stage = Stage::Open;
@@ -234,22 +241,22 @@ impl Flow {
         let numbers = len + u32::from(tcp.flags.has(TcpFlags::FIN));
         if tcp.flags.has(TcpFlags::SYN) || !self.receive.accepts(tcp.seq, numbers) {
             // A SYN that comes again, a keep-alive, or somebody who guesses: all are told where we are (RFC 5961).
-            if self.stage == Stage::Shaking {
-                self.shake(cx);
+            match self.stage {
+                Stage::Shaking => self.shake(cx),
+                _ => self.owes_ack = true,
             }
-            self.owes_ack = true;
             return Ok(());
         }
         if !tcp.flags.has(TcpFlags::ACK) {
             return Ok(());
         }
-        if let Some(stamps) = tcp.options.timestamps
-            && !self.receive.next().is_before(tcp.seq)
-            && self.echo.is_some()
-        {
-            self.echo = Some(stamps.value);
+        if !self.is_of_now(tcp, cx.now) {
+            self.owes_ack = true;
+            return Ok(());
         }
-        self.acknowledged(tcp, len > 0, cx).map_err(|error| self.broken(&error, cx))?;
+        if !self.acknowledged(tcp, len > 0, cx).map_err(|error| self.broken(&error, cx))? {
+            return Ok(());
+        }
         let has_fin = tcp.flags.has(TcpFlags::FIN);
         if len > 0 || has_fin {
             let taken = self.receive.take((tcp.seq, has_fin), (frame, payload), &self.socket, cx.budget);
@@ -260,28 +267,47 @@ impl Flow {
                 self.send_ack(cx);
             }
         }
-        self.look_whether_over(cx.now)
+        self.look_whether_over()
     }
 
-    fn acknowledged(&mut self, tcp: &Tcp, has_payload: bool, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Looks at a segment's timestamp; false for one that was on its way for so long that its numbers were used again
+    /// since (PAWS, RFC 7323 section 5.3).
+    fn is_of_now(&mut self, tcp: &Tcp, now: Millis) -> bool {
+        let (Some((last, since)), Some(stamps)) = (self.echo, tcp.options.timestamps) else { return true };
+        let is_older = stamps.value.wrapping_sub(last).cast_signed() < 0;
+        if is_older && now.saturating_sub(since) < TIMESTAMP_LIMIT_MS {
+            return false;
+        }
+        if !self.receive.next().is_before(tcp.seq) {
+            self.echo = Some((stamps.value, now));
+        }
+        true
+    }
+
+    /// False if the segment says nothing more: it acknowledges what was never sent.
+    fn acknowledged(&mut self, tcp: &Tcp, has_payload: bool, cx: &mut Context<'_>) -> io::Result<bool> {
         match self.send.acknowledge(tcp, has_payload, cx.now) {
-            Acknowledged::Unsent => self.owes_ack = true,
+            Acknowledged::Unsent => {
+                self.owes_ack = true;
+                return Ok(false);
+            }
             Acknowledged::Lost => self.send_gap(tcp, cx)?,
             Acknowledged::Bytes(count) => {
-                if self.stage == Stage::Shaking && !self.send.is_idle_at_first() {
+                if self.stage == Stage::Shaking {
+                    if self.send.is_idle_at_first() {
+                        return Ok(false);
+                    }
                     self.stage = Stage::Open;
                 }
                 if count > 0 {
-                    self.socket.discard(count)?;
+                    self.socket.done(count, cx.budget)?;
                     if self.send.is_recovering() {
                         self.send_gap(tcp, cx)?;
-                    } else {
-                        self.socket.look_from(self.send.offset_bytes())?;
                     }
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// RFC 5961: only the very next number counts; others in the window are answered.
@@ -298,23 +324,20 @@ impl Flow {
     ///
     /// # Errors
     /// The connection is over.
-    pub fn ready(&mut self, is_readable: bool, is_writable: bool, cx: &mut Context<'_>) -> Result<(), Ending> {
+    pub fn ready(&mut self, ready: Ready, cx: &mut Context<'_>) -> Result<(), Ending> {
         if self.stage == Stage::Connecting {
-            return match self.socket.take_error() {
-                Ok(()) if is_writable => {
-                    self.stage = Stage::Shaking;
-                    self.is_readable = is_readable;
-                    self.shake(cx);
-                    Ok(())
-                }
-                Ok(()) => Ok(()),
-                Err(error) => Err(self.not_connected(error, cx)),
-            };
+            let made = if ready.has_ended { self.socket.take_error() } else { Ok(()) };
+            made.map_err(|error| self.not_connected(error, cx))?;
+            if ready.is_writable {
+                self.stage = Stage::Shaking;
+                self.shake(cx);
+            }
         }
-        self.is_readable |= is_readable;
-        if is_writable && self.receive.is_waiting() {
+        self.is_readable |= ready.is_readable;
+        self.has_ended |= ready.has_ended;
+        if ready.is_writable && self.receive.is_waiting() {
             self.receive.drain(&self.socket, cx.budget).map_err(|error| self.broken(&error, cx))?;
-            self.look_whether_over(cx.now)?;
+            self.look_whether_over()?;
         }
         Ok(())
     }
@@ -340,7 +363,6 @@ impl Flow {
             return Ok(());
         }
         match self.stage {
-            Stage::Waiting => Err(Ending::Over),
             Stage::Connecting => Ok(()),
             Stage::Shaking if self.calls >= CALLS_LIMIT => {
                 self.socket.reset_on_close();
@@ -351,227 +373,41 @@ impl Flow {
                 self.shake(cx);
                 Ok(())
             }
-            Stage::Open if self.send.is_closed() => {
-                self.send.time_out(cx.now);
-                // One number back: an answer tells the window (as keep-alives do, RFC 9293 section 3.8.4).
-                self.send_plain(TcpFlags::ACK, Seq(self.send.next().0.wrapping_sub(1)), cx);
-                Ok(())
-            }
             Stage::Open => {
                 self.send.time_out(cx.now);
-                self.socket.look_from(0).map_err(|error| self.broken(&error, cx))?;
                 self.is_readable = true;
+                if self.send.window_bytes() == 0 {
+                    // A peer that is gone is not seen otherwise while nothing is read.
+                    self.socket.take_error().map_err(|error| self.broken(&error, cx))?;
+                    // One number back: an answer tells the window (as keep-alives do, RFC 9293 section 3.8.4).
+                    self.send_plain(TcpFlags::ACK, Seq(self.send.next().0.wrapping_sub(1)), cx);
+                }
                 Ok(())
             }
         }
-    }
-
-    /// Sends what can be sent, and acknowledges what is owed. True if there is more for another turn, when others had
-    /// theirs or the guest has room.
-    ///
-    /// # Errors
-    /// The connection is over.
-    pub fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        let more = match self.stage {
-            Stage::Open => self.send_data(cx).map_err(|error| self.broken(&error, cx))?,
-            _ => false,
-        };
-        let has_news = self.stage == Stage::Open && self.receive.has_news(cx.budget, self.send.mss());
-        if (self.owes_ack || has_news) && self.stage != Stage::Connecting {
-            self.send_ack(cx);
-        }
-        self.look_whether_over(cx.now)?;
-        Ok(more)
     }
 
     /// Forgets it: gives back what it holds.
     pub fn close(mut self, cx: &mut Context<'_>) {
         self.receive.release(cx.budget);
+        self.socket.release(cx.budget);
     }
 
-    fn send_data(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let mut turn = TURN_BYTES;
-        loop {
-            if self.send.is_at_fin() {
-                if self.send.window_bytes() > 0 || self.send.is_idle() {
-                    self.send_fin(cx);
-                }
-                return Ok(false);
-            }
-            if !self.is_readable || self.send.has_fin() && self.send.offset_is_at_end() {
-                return Ok(false);
-            }
-            let window = self.send.window_bytes();
-            if window == 0 {
-                if self.send.is_closed() {
-                    self.send.wait_for_window(cx.now);
-                }
-                return Ok(false);
-            }
-            if turn == 0 {
-                return Ok(true);
-            }
-            match self.send_piece(self.send.next(), window.min(turn), cx) {
-                Ok(0) => self.send.end_here(),
-                Ok(count) => {
-                    self.send.sent(count, cx.now);
-                    turn = turn.saturating_sub(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let has_room = cx.port.room(self.header_bytes()) > 0;
-                    self.is_readable = !has_room;
-                    return Ok(!has_room);
-                }
-                Err(error) => return Err(error),
-            }
+    pub(super) fn look_whether_over(&mut self) -> Result<(), Ending> {
+        self.guest_ended_first |= self.receive.is_at_end() && !self.send.has_fin();
+        let is_over = self.send.is_done() && self.receive.is_at_end() && !self.receive.is_waiting() && !self.owes_ack;
+        if !is_over {
+            return Ok(());
         }
-    }
-
-    /// Sends at most `limit` bytes of what the socket shows next, under number `seq`.
-    fn send_piece(&mut self, seq: Seq, limit: u32, cx: &mut Context<'_>) -> io::Result<u32> {
-        let header_bytes = self.header_bytes();
-        let mss = usize::from(self.send.mss()).saturating_sub(self.option_bytes(header_bytes)).max(1);
-        let most = match cx.port.abilities().segmentation {
-            true => PACKET_LIMIT_BYTES - header_bytes,
-            false => mss,
-        };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(most).min(cx.port.room(header_bytes));
-        if limit == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let count = cx.port.receive(header_bytes, limit, self.socket.fd(), Reading::Peek)?;
-        if count == 0 {
-            return Ok(0);
-        }
-        let tcp = self.header(TcpFlags::ACK | TcpFlags::PSH, seq, cx);
-        let mut headers = Headers::tcp(cx.macs, &self.ip(), &tcp, count);
-        if count > mss {
-            headers.set_segment_bytes(u16::try_from(mss).unwrap_or(u16::MAX));
-        }
-        cx.port.send_received(headers);
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
-    }
-
-    /// Sends again what is missing before the first piece that the guest has.
-    fn send_gap(&mut self, tcp: &Tcp, cx: &mut Context<'_>) -> io::Result<()> {
-        let missing = self.send.gap_bytes(&tcp.options.sack);
-        self.socket.look_from(0)?;
-        match self.send_piece(self.send.unacknowledged(), missing, cx) {
-            // FIN alone is missing: its deadline sends it again.
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-        self.socket.look_from(self.send.offset_bytes())
-    }
-
-    fn send_fin(&mut self, cx: &mut Context<'_>) {
-        let tcp = self.header(TcpFlags::ACK | TcpFlags::FIN, self.send.next(), cx);
-        if cx.port.send(Headers::tcp(cx.macs, &self.ip(), &tcp, 0), &[]) {
-            self.owes_ack = false;
-        }
-        // Lost or not: if nothing comes back it is sent again.
-        self.send.sent(1, cx.now);
-    }
-
-    /// SYN, or the answer to the guest's.
-    fn shake(&mut self, cx: &mut Context<'_>) {
-        self.calls = self.calls.saturating_add(1);
-        let flags = if self.is_outbound { TcpFlags::SYN | TcpFlags::ACK } else { TcpFlags::SYN };
-        let mut tcp = self.header(flags, self.send.first(), cx);
-        let is_answer = self.is_outbound;
-        tcp.options = TcpOptions {
-            mss: Some(cx.link_mss(self.key)),
-            window_scale: (!is_answer || self.receive.is_scaled()).then_some(WINDOW_SCALE),
-            sack_permitted: !is_answer || self.sack_permitted,
-            timestamps: (!is_answer || self.echo.is_some()).then(|| self.timestamps(cx.now)),
-            ..TcpOptions::default()
-        };
-        // The window of a SYN is never shifted (RFC 7323 section 2.2).
-        tcp.window = u16::MAX;
-        cx.port.send(Headers::tcp(cx.macs, &self.ip(), &tcp, 0), &[]);
-        if self.send.next() == self.send.first() {
-            self.send.sent(1, cx.now);
-        }
-        self.owes_ack = false;
-    }
-
-    fn send_ack(&mut self, cx: &mut Context<'_>) {
-        self.send_plain(TcpFlags::ACK, self.send.next(), cx);
-    }
-
-    fn send_plain(&mut self, flags: TcpFlags, seq: Seq, cx: &mut Context<'_>) {
-        let tcp = self.header(flags, seq, cx);
-        if cx.port.send(Headers::tcp(cx.macs, &self.ip(), &tcp, 0), &[]) {
-            self.owes_ack = false;
-        }
-    }
-
-    /// The socket is broken: the guest is told by a reset.
-    fn broken(&mut self, _error: &io::Error, cx: &mut Context<'_>) -> Ending {
-        self.send_plain(TcpFlags::RST | TcpFlags::ACK, self.send.next(), cx);
-        Ending::Over
-    }
-
-    fn look_whether_over(&mut self, now: Millis) -> Result<(), Ending> {
-        let both = self.send.is_done() && self.receive.is_at_end() && !self.receive.is_waiting();
-        match self.stage {
-            Stage::Open if both => {
-                self.stage = Stage::Waiting;
-                self.until = Some(now + TIME_WAIT_MS);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn header(&mut self, flags: TcpFlags, seq: Seq, cx: &Context<'_>) -> Tcp {
-        let has_ack = flags.has(TcpFlags::ACK);
-        self.owes_ack &= !has_ack;
-        Tcp {
-            source_port: self.key.remote.port(),
-            destination_port: self.key.guest.port(),
-            seq,
-            ack: if has_ack { self.receive.next() } else { Seq(0) },
-            flags,
-            window: self.receive.offer(cx.budget),
-            options: self.options(cx.now),
-        }
-    }
-
-    fn options(&self, now: Millis) -> TcpOptions {
-        TcpOptions {
-            timestamps: self.echo.is_some().then(|| self.timestamps(now)),
-            sack: if self.sack_permitted { self.receive.sack() } else { Default::default() },
-            ..TcpOptions::default()
-        }
-    }
-
-    fn timestamps(&self, now: Millis) -> Timestamps {
-        // The clock may wrap around (RFC 7323 section 5.5).
-        let value = u32::try_from(now & u64::from(u32::MAX)).unwrap_or(0);
-        Timestamps { value, echo: self.echo.unwrap_or(0) }
-    }
-
-    fn header_bytes(&mut self) -> usize {
-        let tcp = Tcp {
-            source_port: 0,
-            destination_port: 0,
-            seq: Seq(0),
-            ack: Seq(0),
-            flags: TcpFlags::ACK,
-            window: 0,
-            options: self.options(0),
-        };
-        Headers::tcp_len_bytes(self.key.remote.ip(), &tcp)
-    }
-
-    /// How much of the segments' size the options take, which the guest's MSS does not tell (RFC 6691).
-    fn option_bytes(&self, header_bytes: usize) -> usize {
-        header_bytes.saturating_sub(if self.key.remote.is_ipv4() { 54 } else { 74 })
-    }
-
-    fn ip(&self) -> Ip {
-        Ip::new(self.key.remote.ip(), self.key.guest.ip(), Protocol::TCP)
+        // If this fails, the peer sees a reset behind the end.
+        let _ = self.socket.discard();
+        Err(match self.guest_ended_first {
+            true => Ending::Over,
+            false => Ending::Done(Remembered {
+                next: self.send.next(),
+                ack: self.receive.next(),
+                echo: self.echo.map(|(value, _)| value),
+            }),
+        })
     }
 }

@@ -1,19 +1,22 @@
 //! TCP between the guest and a socket of the host: a splice with just enough of the protocol (RFC 9293).
 //!
 //! Towards the guest there is no buffer: what a peer sent stays in the host's socket until the guest has acknowledged it,
-//! and is looked at again when it must be sent again. From the guest, what the socket does not take at once is kept and
+//! and is looked at again when it must be sent again (where the kernel cannot do that, it is kept here). From the guest, what the socket does not take at once is kept and
 //! the window closed by it: a byte that was accepted is never dropped.
 
 mod flow;
+mod kept;
+mod outgoing;
 mod reassembly;
 mod receive;
+mod remembered;
 mod send;
 mod socket;
 mod table;
 
-pub use flow::{Context, Ending, Flow, FlowKey, Stage};
+pub use flow::{Context, Ending, Flow, FlowKey, Remembered, Stage};
 pub use receive::Budget;
-pub use socket::StreamSocket;
+pub use socket::{Keeping, Looked, StreamSocket};
 pub use table::{Table, Unreachable};
 
 use crate::Millis;

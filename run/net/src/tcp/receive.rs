@@ -14,6 +14,10 @@ use crate::wire::{SackBlocks, Seq};
 const FIRST_LIMIT_BYTES: u32 = 256 << 10;
 /// Largest window. Above a gigabit at 30 ms nothing needs more.
 const LIMIT_BYTES: u32 = 4 << 20;
+/// What each connection may hold even when the budget is spent, so that all go on.
+const LEAST_BYTES: u32 = 4 << 10;
+/// What waits for the socket is kept in pieces of this size, however small the segments were that it came in.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// What all connections of one guest may hold together, in bytes.
 #[derive(Debug)]
@@ -32,7 +36,8 @@ impl Budget {
         self.left_bytes
     }
 
-    fn change(&mut self, from: usize, to: usize) {
+    /// Takes what is held more than before, or gives back.
+    pub(super) fn change(&mut self, from: usize, to: usize) {
         self.left_bytes = (self.left_bytes + from).saturating_sub(to);
     }
 }
@@ -100,6 +105,12 @@ impl Receive {
         self.waiting_bytes > 0
     }
 
+    /// What is held of the budget, or beyond it.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     pub(super) fn sack(&self) -> SackBlocks {
         self.gaps.sack()
     }
@@ -124,22 +135,40 @@ impl Receive {
         u16::try_from(window).unwrap_or(u16::MAX)
     }
 
+    /// The window for a header with SYN, which is never shifted (RFC 7323 section 2.2).
+    pub(super) fn offer_unscaled(&mut self, budget: &Budget) -> u16 {
+        let room = self.room(budget).min(u16::MAX.into());
+        self.edge = self.edge.max(self.next + room);
+        u16::try_from(room).unwrap_or(u16::MAX)
+    }
+
     /// Whether the guest should be told of a window that has become much larger than it knows (RFC 9293 section 3.8.6.2.2).
     pub(super) fn has_news(&self, budget: &Budget, mss: u16) -> bool {
         let known = self.edge - self.next;
-        let room = self.room(budget);
-        let step = (self.limit / 2).min(2 * u32::from(mss).max(1));
-        known < step && room >= known.saturating_add(step)
+        let news = self.room(budget).saturating_sub(known);
+        let segments = 2 * u32::from(mss).max(1);
+        news >= self.most() / 2 || known < segments && news >= segments.min(self.most() / 2)
+    }
+
+    fn most(&self) -> u32 {
+        match self.scale {
+            0 => u16::MAX.into(),
+            _ => self.limit,
+        }
     }
 
     fn room(&self, budget: &Budget) -> u32 {
-        let most = match self.scale {
-            0 => u32::from(u16::MAX),
-            _ => self.limit,
-        };
         let held = u32::try_from(self.waiting_bytes).unwrap_or(u32::MAX);
-        let left = u32::try_from(budget.left_bytes()).unwrap_or(u32::MAX);
-        most.saturating_sub(held).min(left)
+        self.most().saturating_sub(held).min(self.left(budget))
+    }
+
+    /// What may be kept besides what is. Windows of several connections promise the same budget: what comes when it is
+    /// spent is not accepted, and the guest sends it again.
+    fn left(&self, budget: &Budget) -> u32 {
+        let held = u32::try_from(self.waiting_bytes + self.gaps.len_bytes()).unwrap_or(u32::MAX);
+        let spent = held.saturating_sub(u32::try_from(self.held_bytes).unwrap_or(u32::MAX));
+        let left = u32::try_from(budget.left_bytes()).unwrap_or(u32::MAX).saturating_sub(spent);
+        left.max(LEAST_BYTES.saturating_sub(held))
     }
 
     /// Takes the payload of a segment that [is accepted](Self::accepts), and its FIN. True if it came in order.
@@ -164,14 +193,14 @@ impl Receive {
         let part = payload.start + index(old)..payload.start + index(fits.max(old));
         let is_next = start == self.next;
         if is_next {
-            self.accept(frame, part, socket)?;
+            self.accept(frame, part, socket, budget)?;
             while let Some(bytes) = self.gaps.take(self.next) {
                 self.accept_bytes(bytes, socket)?;
             }
-        } else {
-            let mut bytes = Vec::new();
+        } else if part.len() <= index(self.left(budget)) {
+            let mut bytes = Vec::with_capacity(part.len());
             frame.copy_to(part, &mut bytes);
-            self.gaps.insert(start, &bytes);
+            self.gaps.insert(start, bytes);
         }
         if self.fin == Some(self.next) {
             self.next += 1;
@@ -186,17 +215,7 @@ impl Receive {
     /// # Errors
     /// The socket is broken.
     pub(super) fn drain(&mut self, socket: &StreamSocket, budget: &mut Budget) -> io::Result<()> {
-        while let Some(first) = self.waiting.front() {
-            let rest = first.get(self.sent_of_first..).unwrap_or_default();
-            let taken = if rest.is_empty() { 0 } else { taken(socket.send(rest))? };
-            self.sent_of_first += taken;
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(taken);
-            if self.sent_of_first < first.len() {
-                break;
-            }
-            self.waiting.pop_front();
-            self.sent_of_first = 0;
-        }
+        self.send_waiting(socket)?;
         self.end_if_done(socket)?;
         self.account(budget);
         Ok(())
@@ -208,39 +227,59 @@ impl Receive {
         self.held_bytes = 0;
     }
 
-    fn accept(&mut self, frame: &dyn GuestFrame, part: Range<usize>, socket: &StreamSocket) -> io::Result<()> {
+    fn accept(
+        &mut self,
+        frame: &dyn GuestFrame,
+        part: Range<usize>,
+        socket: &StreamSocket,
+        budget: &Budget,
+    ) -> io::Result<()> {
         let len = part.len();
         let sent = match self.is_waiting() || len == 0 {
             true => 0,
             false => taken(frame.send_to(part.clone(), socket.fd()))?.min(len),
         };
-        if sent < len {
-            let mut rest = Vec::new();
-            frame.copy_to(part.start + sent..part.end, &mut rest);
-            self.waiting_bytes += rest.len();
-            self.waiting.push_back(rest);
+        let kept = (len - sent).min(index(self.left(budget)));
+        if kept > 0 {
+            let rest = part.start + sent..part.start + sent + kept;
+            let last = self.waiting.back_mut().filter(|last| last.len() + kept <= PIECE_BYTES);
+            match last {
+                Some(last) => frame.copy_to(rest, last),
+                None => {
+                    let mut piece = Vec::with_capacity(kept);
+                    frame.copy_to(rest, &mut piece);
+                    self.waiting.push_back(piece);
+                }
+            }
+            self.waiting_bytes += kept;
         }
-        self.advance(len);
+        self.advance(sent + kept);
         Ok(())
     }
 
     fn accept_bytes(&mut self, bytes: Vec<u8>, socket: &StreamSocket) -> io::Result<()> {
-        let len = bytes.len();
-        self.waiting_bytes += len;
+        let is_first = !self.is_waiting();
+        self.advance(bytes.len());
+        self.waiting_bytes += bytes.len();
         self.waiting.push_back(bytes);
-        self.advance(len);
-        while self.waiting.len() == 1 && self.is_waiting() {
-            let rest = self.waiting.front().and_then(|first| first.get(self.sent_of_first..)).unwrap_or_default();
-            let sent = taken(socket.send(rest))?;
-            if sent == 0 {
-                break;
-            }
+        if is_first { self.send_waiting(socket) } else { Ok(()) }
+    }
+
+    fn send_waiting(&mut self, socket: &StreamSocket) -> io::Result<()> {
+        while let Some(first) = self.waiting.front() {
+            let rest = first.get(self.sent_of_first..).unwrap_or_default();
+            let sent = if rest.is_empty() { 0 } else { taken(socket.send(rest))? };
             self.sent_of_first += sent;
             self.waiting_bytes = self.waiting_bytes.saturating_sub(sent);
-            if self.waiting_bytes == 0 {
-                self.waiting.clear();
-                self.sent_of_first = 0;
+            if self.sent_of_first < first.len() {
+                break;
             }
+            self.waiting.pop_front();
+            self.sent_of_first = 0;
+        }
+        if self.waiting.is_empty() {
+            // Those that were full once need not be so again.
+            (self.waiting, self.waiting_bytes) = (VecDeque::new(), 0);
         }
         Ok(())
     }

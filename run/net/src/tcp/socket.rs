@@ -1,31 +1,88 @@
 //! The host's end of a connection.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
+use super::Budget;
+use super::kept::Kept;
+use crate::port::{GuestPort, Reading};
+use crate::wire::Headers;
+
 /// Discarded at once; nothing is copied there.
-const DISCARD_BYTES: usize = 64 * 1024;
+const DISCARD_BYTES: usize = 64 << 10;
+/// What is done with is discarded when it is so much,
+const DONE_LIMIT_BYTES: u32 = 16 << 10;
+/// or when it came in so many parts: a part may hold much more of the kernel's memory than it has bytes.
+const DONE_LIMIT_PARTS: u32 = 16;
+
+/// Where data stays that a peer sent until the guest has acknowledged it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeping {
+    /// In the kernel's queue, which is looked at from an offset (`SO_PEEK_OFF`; Linux, for IPv4 since 6.9). Where the
+    /// kernel cannot do that, it is [`Here`](Self::Here).
+    #[default]
+    Kernel,
+    /// Here, in a buffer of each connection.
+    Here,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// Data, for [`StreamSocket::send_looked`].
+    Data {
+        /// How much.
+        len_bytes: usize,
+        /// Whether there was nothing behind it.
+        is_all: bool,
+    },
+    /// The peer sends no more.
+    End,
+    /// Nothing came yet.
+    Nothing,
+    /// There may be more, but not before the guest has acknowledged something.
+    Full,
+}
+
+/// Where received data is looked at.
+#[derive(Debug)]
+enum Source {
+    Kernel {
+        /// Where the kernel's next look begins.
+        offset_bytes: u32,
+        /// At the start of the queue: acknowledged, not discarded yet.
+        done_bytes: u32,
+        done_parts: u32,
+    },
+    Here(Kept),
+}
 
 /// A connected, or connecting, stream socket that is never waited for.
 #[derive(Debug)]
 pub struct StreamSocket {
     fd: OwnedFd,
+    source: Source,
 }
 
 impl StreamSocket {
     /// Takes a socket that does not block. What it receives is looked at from its start on.
     ///
     /// # Errors
-    /// The kernel cannot look at what was received from an offset on.
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+    /// The host's: it is no TCP socket.
+    pub fn new(fd: OwnedFd, keeping: Keeping) -> io::Result<Self> {
         set_tcp_nodelay(&fd, true)?;
-        let socket = Self { fd };
-        socket.look_from(0)?;
-        Ok(socket)
+        let source = match keeping {
+            Keeping::Kernel if peek::set_offset(fd.as_fd(), 0).is_ok() => {
+                Source::Kernel { offset_bytes: 0, done_bytes: 0, done_parts: 0 }
+            }
+            _ => Source::Here(Kept::default()),
+        };
+        Ok(Self { fd, source })
     }
 
     /// The socket.
@@ -38,33 +95,96 @@ impl StreamSocket {
         Ok(send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
     }
 
-    /// The next look begins `offset_bytes` behind the first byte that was not discarded.
+    /// Looks at most at `limit` bytes, `offset_bytes` behind the first byte that is not [done](Self::done), for a frame
+    /// with headers of `header_bytes`.
     ///
     /// # Errors
-    /// The kernel cannot do that: Linux can for IPv4 since 6.9.
-    #[expect(unsafe_code, reason = "no crate knows SO_PEEK_OFF")]
-    pub fn look_from(&self, offset_bytes: u32) -> io::Result<()> {
-        let offset = libc::c_int::try_from(offset_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let len = libc::socklen_t::try_from(size_of_val(&offset)).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let fd = self.fd.as_raw_fd();
-        // SAFETY: the option's value is an int that lives until the call returns, and `len` is its size.
-        let result =
-            unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const offset).cast(), len) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    /// The socket's.
+    pub fn look(
+        &mut self,
+        offset_bytes: u32,
+        (header_bytes, limit): (usize, usize),
+        port: &mut dyn GuestPort,
+        budget: &mut Budget,
+    ) -> io::Result<Looked> {
+        match &mut self.source {
+            Source::Kernel { offset_bytes: current, done_bytes, .. } => {
+                let wanted = done_bytes.saturating_add(offset_bytes);
+                if *current != wanted {
+                    peek::set_offset(self.fd.as_fd(), wanted)?;
+                    *current = wanted;
+                }
+                match port.receive(header_bytes, limit, self.fd.as_fd(), Reading::Peek) {
+                    Ok(0) => Ok(Looked::End),
+                    Ok(len_bytes) => {
+                        *current = wanted.saturating_add(u32::try_from(len_bytes).unwrap_or(u32::MAX));
+                        Ok(Looked::Data { len_bytes, is_all: len_bytes < limit })
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Looked::Nothing),
+                    Err(error) => Err(error),
+                }
+            }
+            Source::Here(kept) => kept.look(offset_bytes, limit, self.fd.as_fd(), budget),
+        }
     }
 
-    /// Throws `len_bytes` away that were received and looked at. The next look begins at the same byte as before.
-    pub fn discard(&self, len_bytes: u32) -> io::Result<()> {
-        let mut nothing = [0; DISCARD_BYTES];
-        let mut left = usize::try_from(len_bytes).unwrap_or(usize::MAX);
-        while left > 0 {
-            let part = nothing.get_mut(..left.min(DISCARD_BYTES)).unwrap_or_default();
-            match recv(&self.fd, part, RecvFlags::TRUNC | RecvFlags::DONTWAIT)?.1 {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                len => left -= len.min(left),
+    /// Sends the guest what [`look`](Self::look) found last. False if there was no room.
+    pub fn send_looked(&mut self, headers: Headers, port: &mut dyn GuestPort) -> bool {
+        match &self.source {
+            Source::Kernel { .. } => {
+                port.send_received(headers);
+                true
+            }
+            Source::Here(kept) => port.send(headers, kept.looked()),
+        }
+    }
+
+    /// The guest has the first `len_bytes` that were looked at.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn done(&mut self, len_bytes: u32, budget: &mut Budget) -> io::Result<()> {
+        match &mut self.source {
+            Source::Kernel { done_bytes, done_parts, .. } => {
+                *done_bytes = done_bytes.saturating_add(len_bytes);
+                *done_parts += 1;
+                if *done_bytes >= DONE_LIMIT_BYTES || *done_parts >= DONE_LIMIT_PARTS { self.discard() } else { Ok(()) }
+            }
+            Source::Here(kept) => {
+                kept.done(len_bytes, budget);
+                Ok(())
             }
         }
+    }
+
+    /// Throws away what is done with. The next look begins at the same byte as before. A socket that is closed with
+    /// something in its queue would be reset.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn discard(&mut self) -> io::Result<()> {
+        let Source::Kernel { offset_bytes, done_bytes, done_parts } = &mut self.source else { return Ok(()) };
+        let mut nothing = [const { MaybeUninit::<u8>::uninit() }; DISCARD_BYTES];
+        while *done_bytes > 0 {
+            let most = usize::try_from(*done_bytes).unwrap_or(DISCARD_BYTES).min(DISCARD_BYTES);
+            let part = nothing.get_mut(..most).unwrap_or_default();
+            let (_, len) = recv(&self.fd, part, RecvFlags::TRUNC | RecvFlags::DONTWAIT)?;
+            let len = u32::try_from(len).unwrap_or(u32::MAX).min(*done_bytes);
+            if len == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            *done_bytes -= len;
+            *offset_bytes = offset_bytes.saturating_sub(len);
+        }
+        *done_parts = 0;
         Ok(())
+    }
+
+    /// Gives back what is held of the budget, when the connection is gone.
+    pub fn release(&mut self, budget: &mut Budget) {
+        if let Source::Here(kept) = &mut self.source {
+            kept.release(budget);
+        }
     }
 
     /// No more data comes from the guest.
@@ -81,5 +201,33 @@ impl StreamSocket {
     /// What went wrong since somebody last asked.
     pub fn take_error(&self) -> io::Result<()> {
         socket_error(&self.fd)?.map_err(io::Error::from)
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod peek {
+    use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    /// The next look begins `offset_bytes` behind the first byte in the queue; each look moves it on, each read back.
+    #[expect(unsafe_code, reason = "no crate knows SO_PEEK_OFF")]
+    pub(super) fn set_offset(fd: BorrowedFd<'_>, offset_bytes: u32) -> io::Result<()> {
+        let offset = libc::c_int::try_from(offset_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let len = libc::socklen_t::try_from(size_of_val(&offset)).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the option's value is an int that lives until the call returns, and `len` is its size.
+        let result = unsafe {
+            libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const offset).cast(), len)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod peek {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    pub(super) fn set_offset(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -1,6 +1,6 @@
 //! All connections of a guest: found by their ends, by their socket's token and by their deadline.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
 
-use super::{Context, Ending, Flow, FlowKey, Millis, Stage, StreamSocket};
+use super::remembered::Past;
+use super::{Context, Ending, Flow, FlowKey, Keeping, Millis, Stage, StreamSocket};
 use crate::poll::{Owner, Poll, Ready, Token};
 use crate::port::GuestFrame;
 use crate::wire::{Headers, Ip, Protocol, Seq, Tcp, TcpFlags, TcpOptions};
@@ -40,7 +41,7 @@ struct Slot {
 }
 
 /// The connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -48,13 +49,38 @@ pub struct Table {
     timers: BTreeSet<(Millis, u32)>,
     /// Those that have something to send, once each.
     dirty: Vec<u32>,
-    /// Those that are not connected, the oldest first. Some of them may be gone.
-    half_open: std::collections::VecDeque<(u32, u32)>,
+    /// Those that are not connected, the oldest first. Some of them may be connected or gone.
+    pub(super) half_open: VecDeque<(u32, u32)>,
+    pub(super) half_open_limit: usize,
+    past: Past,
+    keeping: Keeping,
     /// Makes first numbers hard to guess.
     secret: RandomState,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self::new(Keeping::Kernel)
+    }
+}
+
 impl Table {
+    /// No connections yet. `keeping` says where what peers sent stays until the guest has it.
+    pub fn new(keeping: Keeping) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            timers: BTreeSet::new(),
+            dirty: Vec::new(),
+            half_open: VecDeque::new(),
+            half_open_limit: HALF_OPEN_LIMIT,
+            past: Past::default(),
+            keeping,
+            secret: RandomState::new(),
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_key.len()
@@ -89,30 +115,21 @@ impl Table {
         poll: &Poll,
         cx: &mut Context<'_>,
     ) -> Option<Unreachable> {
-        let place = match self.by_key.get(&key) {
-            Some(place) => *place,
-            None if tcp.flags.has(TcpFlags::RST) => return None,
-            None if Self::begins(tcp) => {
-                let Some(target) = target else {
-                    refuse(key, tcp, payload.len(), cx);
-                    return None;
-                };
-                return self.connect((key, tcp), target, poll, cx);
-            }
-            None => {
-                refuse(key, tcp, payload.len(), cx);
-                return None;
-            }
-        };
-        let flow = self.flow(place)?;
-        // A port that is used again at once (RFC 9293 section 3.10.7.4): the old connection is over.
-        if flow.stage() == Stage::Waiting && tcp.flags.has(TcpFlags::SYN) {
-            self.remove(place, cx);
-            let target = target?;
+        if let Some(place) = self.by_key.get(&key).copied() {
+            let result = self.flow(place)?.segment(tcp, (frame, payload), cx);
+            return self.after(place, result, cx);
+        }
+        if Self::begins(tcp)
+            && let Some(target) = target
+        {
+            // A port may be used again at once (RFC 9293 section 3.10.7.4): the old connection is over.
+            self.past.forget(key);
             return self.connect((key, tcp), target, poll, cx);
         }
-        let result = flow.segment(tcp, (frame, payload), cx);
-        self.after(place, result, cx)
+        if !self.past.answer(key, tcp, cx) && !tcp.flags.has(TcpFlags::RST) {
+            refuse(key, tcp, payload.len(), cx);
+        }
+        None
     }
 
     /// Whether there is a connection between these two.
@@ -128,7 +145,8 @@ impl Table {
         if self.len() >= FLOWS_LIMIT || self.by_key.contains_key(&key) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let socket = StreamSocket::new(socket)?;
+        self.past.forget(key);
+        let socket = StreamSocket::new(socket, self.keeping)?;
         let flow = Flow::inbound(key, socket, self.first_number(key, cx.now), cx);
         self.insert(flow, poll, cx)
     }
@@ -139,12 +157,13 @@ impl Table {
         if slot.generation != ready.token.generation {
             return None;
         }
-        let result = slot.flow.as_mut()?.ready(ready.is_readable, ready.is_writable, cx);
+        let result = slot.flow.as_mut()?.ready(ready, cx);
         self.after(ready.token.place, result, cx)
     }
 
     /// Does what is due.
     pub fn timers(&mut self, cx: &mut Context<'_>) {
+        self.past.sweep(cx.now);
         while let Some(&(deadline, place)) = self.timers.first()
             && deadline <= cx.now
         {
@@ -190,8 +209,9 @@ impl Table {
             refuse(key, syn, 0, cx);
             return None;
         }
-        let made = connecting(target).and_then(StreamSocket::new).and_then(|socket| {
-            let flow = Flow::outbound(key, syn, socket, self.first_number(key, cx.now), cx.link_mss(key));
+        let made = connecting(target).and_then(|socket| StreamSocket::new(socket, self.keeping)).and_then(|socket| {
+            let first = self.first_number(key, cx.now);
+            let flow = Flow::outbound(key, syn, socket, first, (cx.link_mss(key), cx.now));
             self.insert(flow, poll, cx)
         });
         match made {
@@ -233,14 +253,19 @@ impl Table {
     }
 
     fn bound_half_open(&mut self, cx: &mut Context<'_>) {
-        while self.half_open.len() > HALF_OPEN_LIMIT {
-            let Some((place, generation)) = self.half_open.pop_front() else { break };
-            let slot = self.slots.get(place as usize).filter(|slot| slot.generation == generation);
-            let is_connecting =
-                slot.and_then(|slot| slot.flow.as_ref()).is_some_and(|flow| flow.stage() == Stage::Connecting);
-            if is_connecting {
-                self.remove(place, cx);
-            }
+        if self.half_open.len() <= self.half_open_limit {
+            return;
+        }
+        let slots = &self.slots;
+        self.half_open.retain(|(place, generation)| {
+            let slot = slots.get(*place as usize).filter(|slot| slot.generation == *generation);
+            slot.and_then(|slot| slot.flow.as_ref()).is_some_and(|flow| flow.stage() == Stage::Connecting)
+        });
+        let excess = self.half_open.len().saturating_sub(self.half_open_limit);
+        // Some more than must go, so that this is not done for each that comes.
+        let most = if excess > 0 { excess + self.half_open_limit / 64 } else { 0 };
+        for (place, _) in self.half_open.drain(..most.min(self.half_open.len())).collect::<Vec<_>>() {
+            self.remove(place, cx);
         }
     }
 
@@ -257,6 +282,10 @@ impl Table {
                 self.remove(place, cx);
                 match ending {
                     Ending::Over => None,
+                    Ending::Done(remembered) => {
+                        self.past.add(key, remembered, cx.now);
+                        None
+                    }
                     Ending::Unreachable(error) => Some(Unreachable { key, first, error }),
                 }
             }
@@ -273,6 +302,12 @@ impl Table {
         self.by_key.remove(&flow.key());
         self.free.push(place);
         flow.close(cx);
+    }
+
+    /// What connections keep of what came from the guest.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.slots.iter().filter_map(|slot| slot.flow.as_ref()).map(|flow| flow.receive.held_bytes()).sum()
     }
 
     fn flow(&mut self, place: u32) -> Option<&mut Flow> {

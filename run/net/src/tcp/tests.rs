@@ -9,7 +9,10 @@ use std::os::fd::BorrowedFd;
 
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recvmsg, send};
 
+mod script;
+
 use super::*;
+use crate::poll::{Owner, Ready, Token};
 use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
 use crate::wire::{Body, Frame, Headers, Ip, Mac, Macs, Protocol, SackBlocks, Segment, Seq, Tcp, TcpFlags, TcpOptions};
 
@@ -232,13 +235,22 @@ impl Guest {
     }
 }
 
-fn pair() -> (StreamSocket, TcpStream) {
+fn happened(is_readable: bool, is_writable: bool) -> Ready {
+    Ready {
+        token: Token { owner: Owner::Tcp, place: 0, generation: 0 },
+        is_readable,
+        is_writable,
+        has_ended: is_readable,
+    }
+}
+
+fn pair(keeping: Keeping) -> (StreamSocket, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let theirs = listener.accept().unwrap().0;
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    (StreamSocket::new(ours.into()).unwrap(), theirs)
+    (StreamSocket::new(ours.into(), keeping).unwrap(), theirs)
 }
 
 fn key() -> FlowKey {
@@ -260,10 +272,14 @@ struct Bench {
 
 impl Bench {
     fn new(to_send: Vec<u8>, chance: u64, lost: u64) -> Self {
-        let (socket, peer) = pair();
+        Self::keeping(Keeping::Kernel, to_send, chance, lost)
+    }
+
+    fn keeping(keeping: Keeping, to_send: Vec<u8>, chance: u64, lost: u64) -> Self {
+        let (socket, peer) = pair(keeping);
         let guest = Guest::new(to_send, Seq(u32::MAX - 5_000));
         let syn = read(&guest.frame(&(TcpFlags::SYN, guest.first, 0..0), key()).0).0;
-        let flow = Flow::outbound(key(), &syn, socket, Seq(u32::MAX - 70_000), 1460);
+        let flow = Flow::outbound(key(), &syn, socket, Seq(u32::MAX - 70_000), (1460, 0));
         let mut bench = Self {
             flow: Some(flow),
             guest,
@@ -274,7 +290,7 @@ impl Bench {
             lost,
             chance: Chance(chance),
         };
-        bench.with(|flow, cx| flow.ready(false, true, cx));
+        bench.with(|flow, cx| flow.ready(happened(false, true), cx));
         bench
     }
 
@@ -294,7 +310,7 @@ impl Bench {
     /// Frames go both ways; some are lost, doubled or late.
     fn exchange(&mut self) {
         self.now += 20;
-        self.with(|flow, cx| flow.ready(true, true, cx));
+        self.with(|flow, cx| flow.ready(happened(true, true), cx));
         self.with(|flow, cx| flow.timer(cx));
         self.with(|flow, cx| flow.flush(cx).map(drop));
         let mut frames = std::mem::take(&mut self.port.frames);
@@ -344,9 +360,10 @@ fn read_some(peer: &mut TcpStream, to: &mut Vec<u8>) -> Option<()> {
 
 #[test]
 fn every_byte_arrives_both_ways_whatever_is_lost() {
-    for (seed, lost) in [(1, 0), (2, 1), (3, 10), (4, 30), (5, 30), (6, 50)] {
+    let losses = [(1, 0), (2, 1), (3, 10), (4, 30), (5, 30), (6, 50)];
+    for (keeping, (seed, lost)) in [Keeping::Kernel, Keeping::Here].iter().flat_map(|k| losses.map(|loss| (*k, loss))) {
         let (up, down) = (bytes(150_000, seed), bytes(120_000, seed + 100));
-        let mut bench = Bench::new(up.clone(), seed, lost);
+        let mut bench = Bench::keeping(keeping, up.clone(), seed, lost);
         let (mut arrived, mut written, mut at_end) = (Vec::new(), 0, false);
         for _ in 0..200_000 {
             if written < down.len() {
@@ -414,7 +431,7 @@ fn a_reset_goes_through_both_ways() {
         bench.exchange();
     }
     // Data that nobody read makes the close a reset.
-    drop(std::mem::replace(&mut bench.peer, pair().1));
+    drop(std::mem::replace(&mut bench.peer, pair(Keeping::Kernel).1));
     for _ in 0..5 {
         bench.exchange();
     }
