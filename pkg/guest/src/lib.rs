@@ -4,5 +4,6 @@ pub mod cmdline;
 pub mod device_mapper;
 pub mod mount;
 pub mod netlink;
+pub mod packet;
 pub mod power;
 pub mod signals;

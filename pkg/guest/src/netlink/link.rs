@@ -1,18 +1,12 @@
 //! Requests about network links (rtnetlink, `rtnetlink(7)`): up, make, move into a namespace.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use super::message::{CREATE, EXCLUSIVE, Message};
+use super::socket::RouteSocket;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_SETLINK: u16 = 19;
-const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
@@ -22,8 +16,6 @@ const VETH_INFO_PEER: u16 = 1;
 const IFF_UP: u32 = 1;
 /// The kernel's IFNAMSIZ with its NUL.
 const NAME_LIMIT_BYTES: usize = 15;
-const HEADER_BYTES: usize = 16;
-const REPLY_BYTES: usize = 4096;
 
 /// A link that could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +55,7 @@ pub struct NewLink<'a> {
 /// A route socket.
 #[derive(Debug)]
 pub struct Links {
-    socket: OwnedFd,
+    socket: RouteSocket,
 }
 
 impl Links {
@@ -72,12 +64,7 @@ impl Links {
     /// # Errors
     /// [`LinkError::Socket`].
     pub fn open() -> Result<Self, LinkError> {
-        let open = || -> rustix::io::Result<OwnedFd> {
-            let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-            rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-            Ok(socket)
-        };
-        Ok(Self { socket: open().map_err(|errno| LinkError::Socket(errno.into()))? })
+        Ok(Self { socket: RouteSocket::open(0).map_err(LinkError::Socket)? })
     }
 
     /// Sets a link up.
@@ -85,9 +72,9 @@ impl Links {
     /// # Errors
     /// [`LinkError`].
     pub fn up(&self, name: &str) -> Result<(), LinkError> {
-        let mut message = Message::new(RTM_SETLINK, 0, IFF_UP);
+        let mut message = link_message(RTM_SETLINK, 0, IFF_UP);
         message.attribute(IFLA_IFNAME, &terminated(name)?);
-        self.ask("set up", name, &message.finish())
+        self.ask("set up", name, message.finish())
     }
 
     /// Moves a link into the network namespace of a process.
@@ -95,10 +82,10 @@ impl Links {
     /// # Errors
     /// [`LinkError`].
     pub fn enter_namespace(&self, name: &str, pid: u32) -> Result<(), LinkError> {
-        let mut message = Message::new(RTM_SETLINK, 0, 0);
+        let mut message = link_message(RTM_SETLINK, 0, 0);
         message.attribute(IFLA_IFNAME, &terminated(name)?);
         message.attribute(IFLA_NET_NS_PID, &pid.to_ne_bytes());
-        self.ask("move", name, &message.finish())
+        self.ask("move", name, message.finish())
     }
 
     /// Makes a link.
@@ -106,7 +93,7 @@ impl Links {
     /// # Errors
     /// [`LinkError`].
     pub fn add(&self, link: &NewLink) -> Result<(), LinkError> {
-        let mut message = Message::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, 0);
+        let mut message = link_message(RTM_NEWLINK, CREATE | EXCLUSIVE, 0);
         message.attribute(IFLA_IFNAME, &terminated(link.name)?);
         if let Some(pid) = link.namespace_pid {
             message.attribute(IFLA_NET_NS_PID, &pid.to_ne_bytes());
@@ -116,25 +103,33 @@ impl Links {
         if let Some(peer) = link.peer {
             let data = message.open(IFLA_INFO_DATA);
             let end = message.open(VETH_INFO_PEER);
-            message.link_header(0);
+            message.body(&link_header(0));
             message.attribute(IFLA_IFNAME, &terminated(peer)?);
             message.close(end);
             message.close(data);
         }
         message.close(info);
-        self.ask("make", link.name, &message.finish())
+        self.ask("make", link.name, message.finish())
     }
 
-    fn ask(&self, action: &'static str, name: &str, message: &[u8]) -> Result<(), LinkError> {
-        let exchange = || -> io::Result<()> {
-            let kernel = SocketAddrNetlink::new(0, 0);
-            rustix::net::sendto(&self.socket, message, SendFlags::empty(), &kernel)?;
-            let mut reply = [0; REPLY_BYTES];
-            let (len, _) = rustix::net::recv(&self.socket, &mut reply[..], RecvFlags::empty())?;
-            acknowledged(reply.get(..len).unwrap_or_default())
-        };
-        exchange().map_err(|source| LinkError::Request { action, name: name.to_owned(), source })
+    fn ask(&self, action: &'static str, name: &str, message: Vec<u8>) -> Result<(), LinkError> {
+        let done = self.socket.ask(message);
+        done.map_err(|source| LinkError::Request { action, name: name.to_owned(), source })
     }
+}
+
+fn link_message(kind: u16, flags: u16, set: u32) -> Message {
+    let mut message = Message::new(kind, flags);
+    message.body(&link_header(set));
+    message
+}
+
+/// `ifinfomsg`: family, type and index unset, the flags in `set` to be set.
+fn link_header(set: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[8..12].copy_from_slice(&set.to_ne_bytes());
+    header[12..].copy_from_slice(&set.to_ne_bytes());
+    header
 }
 
 fn terminated(name: &str) -> Result<Vec<u8>, LinkError> {
@@ -143,72 +138,6 @@ fn terminated(name: &str) -> Result<Vec<u8>, LinkError> {
         return Err(LinkError::Name(name.to_owned()));
     }
     Ok([name.as_bytes(), &[0]].concat())
-}
-
-/// The kernel answers with an error message whose code is 0 for success and a negated errno otherwise.
-fn acknowledged(reply: &[u8]) -> io::Result<()> {
-    let word = |at: usize| Some(i32::from_ne_bytes(reply.get(at..at.checked_add(4)?)?.try_into().ok()?));
-    let kind = reply.get(4..6).and_then(|bytes| Some(u16::from_ne_bytes(bytes.try_into().ok()?)));
-    match (kind, word(HEADER_BYTES)) {
-        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
-        (Some(NLMSG_ERROR), Some(code)) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-/// A request under construction: header, `ifinfomsg`, attributes.
-struct Message {
-    bytes: Vec<u8>,
-}
-
-impl Message {
-    fn new(kind: u16, flags: u16, set: u32) -> Self {
-        let mut message = Self { bytes: Vec::with_capacity(128) };
-        message.bytes.extend(0_u32.to_ne_bytes());
-        message.bytes.extend(kind.to_ne_bytes());
-        message.bytes.extend((flags | NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-        message.bytes.extend([0; 8]);
-        message.link_header(set);
-        message
-    }
-
-    /// `ifinfomsg`: family, type and index unset, the flags in `set` to be set.
-    fn link_header(&mut self, set: u32) {
-        self.bytes.extend([0; 8]);
-        self.bytes.extend(set.to_ne_bytes());
-        self.bytes.extend(set.to_ne_bytes());
-    }
-
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let at = self.open(kind);
-        self.bytes.extend(value);
-        self.close(at);
-    }
-
-    fn open(&mut self, kind: u16) -> usize {
-        let at = self.bytes.len();
-        self.bytes.extend([0; 2]);
-        self.bytes.extend(kind.to_ne_bytes());
-        at
-    }
-
-    fn close(&mut self, at: usize) {
-        let len = u16::try_from(self.bytes.len().saturating_sub(at)).unwrap_or(u16::MAX);
-        if let Some(field) = self.bytes.get_mut(at..at.saturating_add(2)) {
-            field.copy_from_slice(&len.to_ne_bytes());
-        }
-        while !self.bytes.len().is_multiple_of(4) {
-            self.bytes.push(0);
-        }
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
-        if let Some(field) = self.bytes.get_mut(..4) {
-            field.copy_from_slice(&len.to_ne_bytes());
-        }
-        self.bytes
-    }
 }
 
 #[cfg(test)]
@@ -223,14 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_cut_short_is_an_error() {
-        assert!(acknowledged(&[]).is_err());
-        assert!(acknowledged(&[0; 18]).is_err());
-    }
-
-    #[test]
     fn lengths_cover_what_is_nested_and_padding_does_not_count() {
-        let mut message = Message::new(RTM_NEWLINK, 0, 0);
+        let mut message = link_message(RTM_NEWLINK, 0, 0);
         let outer = message.open(IFLA_LINKINFO);
         message.attribute(IFLA_INFO_KIND, b"veth1");
         message.close(outer);
