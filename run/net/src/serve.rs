@@ -19,7 +19,8 @@ pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming
     let mut has_more = false;
     loop {
         wait(link, port, (has_more, clock()))?;
-        match incoming.fill(port.fd()) {
+        let filled = if link.is_full() { Err(io::ErrorKind::WouldBlock.into()) } else { incoming.fill(port.fd()) };
+        match filled {
             Ok(true) => incoming.frames(|frame| link.from_guest(frame, port, clock()))?,
             Ok(false) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -31,7 +32,7 @@ pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming
 }
 
 fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<()> {
-    let mut wanted = PollFlags::IN;
+    let mut wanted = if link.is_full() { PollFlags::empty() } else { PollFlags::IN };
     if port.is_waiting() {
         wanted |= PollFlags::OUT;
     }

@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recv, recvmsg, send};
 
 use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
-use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Offload, VIRTIO_HEADER_BYTES};
+use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Malformed, Offload, VIRTIO_HEADER_BYTES};
 
-const LENGTH_BYTES: usize = 4;
+/// The length in front of each frame.
+pub const LENGTH_BYTES: usize = 4;
 /// Longest frame: a segment of 64 KiB with its headers.
 const FRAME_LIMIT_BYTES: usize = 65_536 + HEADERS_LIMIT_BYTES;
 /// What may wait for the other side before no frame is made any more.
@@ -29,6 +30,16 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// Takes apart what came as one: the frame, and what is not done about it.
+    ///
+    /// # Errors
+    /// The header in front of it cannot be one.
+    pub fn split(self, whole: &[u8]) -> Result<(&[u8], Offload), Malformed> {
+        let Self::Virtio = self else { return Ok((whole, Offload::default())) };
+        let (header, frame) = whole.split_first_chunk().ok_or(Malformed::Short)?;
+        Ok((frame, Offload::read(header, frame.len())?))
+    }
+
     fn header_bytes(self) -> usize {
         match self {
             Self::Plain => 0,
@@ -98,24 +109,35 @@ impl Incoming {
     /// # Errors
     /// What comes is no frame, so nothing behind it can be either.
     pub fn frames(&mut self, mut take: impl FnMut(&dyn GuestFrame)) -> io::Result<()> {
-        let skipped = self.framing.header_bytes();
-        loop {
-            let rest = self.buffer.get(self.read.clone()).unwrap_or_default();
-            let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(()) };
-            let len = u32::from_be_bytes(*length) as usize;
-            if len > FRAME_LIMIT_BYTES || len < skipped {
-                let text = format!("a frame of {len} bytes: the other side speaks something else");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-            let Some((header, bytes)) = rest.get(..len).and_then(|frame| frame.split_at_checked(skipped)) else {
-                return Ok(());
-            };
+        while let Some(whole) = self.first()? {
             // A header that cannot be makes its frame none.
-            if let Ok(offload) = header.first_chunk().map_or(Ok(Offload::default()), |h| Offload::read(h, bytes.len()))
-            {
+            if let Ok((bytes, offload)) = self.framing.split(whole) {
                 take(&StreamFrame { bytes, offload });
             }
-            self.read.start += LENGTH_BYTES + len;
+            self.skip();
+        }
+        Ok(())
+    }
+
+    /// The first frame that came, behind its virtio header if it has one. It stays the first until it is skipped.
+    ///
+    /// # Errors
+    /// What comes is no frame, so nothing behind it can be either.
+    pub fn first(&self) -> io::Result<Option<&[u8]>> {
+        let rest = self.buffer.get(self.read.clone()).unwrap_or_default();
+        let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let len = u32::from_be_bytes(*length) as usize;
+        if len > FRAME_LIMIT_BYTES || len < self.framing.header_bytes() {
+            let text = format!("a frame of {len} bytes: the other side speaks something else");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(rest.get(..len))
+    }
+
+    /// Forgets the first frame, if it is whole.
+    pub fn skip(&mut self) {
+        if let Ok(Some(frame)) = self.first() {
+            self.read.start += LENGTH_BYTES + frame.len();
         }
     }
 }

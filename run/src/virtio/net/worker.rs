@@ -64,12 +64,15 @@ impl Worker {
         let mut taken = 0;
         loop {
             self.transmit.disable_doorbell(&self.memory)?;
-            while taken < FRAMES_PER_TURN && self.transmit.pop(&self.memory, &mut self.chain)? {
+            while taken < FRAMES_PER_TURN && !self.link.is_full() && self.transmit.pop(&self.memory, &mut self.chain)? {
                 taken += 1;
                 if let Some(frame) = ChainFrame::new(&self.memory, self.chain.readable()) {
                     self.link.from_guest(&frame, &mut self.port, now);
                 }
                 self.transmit.push(&self.memory, self.chain.head(), 0)?;
+            }
+            if self.link.is_full() {
+                return Ok(false);
             }
             if taken == FRAMES_PER_TURN {
                 return Ok(true);
@@ -88,6 +91,7 @@ impl Worker {
             _ => {}
         }
         let has_frames = self.transmit()?;
+        let was_full = self.link.is_full();
         let now = self.now();
         // A host that cannot say what happened to its sockets has lost them: the guest's connections time out.
         let has_more = self.link.turn(&mut self.port, now).unwrap_or(false);
@@ -96,7 +100,8 @@ impl Worker {
             self.signal.queue_used(self.transmit.number());
         }
         // What lacks room in the guest goes on when the receive queue's doorbell rings.
-        if has_frames || has_more && kiln_net::port::GuestPort::room(&mut self.port, 0) > 0 {
+        let has_room = was_full && !self.link.is_full();
+        if has_frames || has_room || has_more && kiln_net::port::GuestPort::room(&mut self.port, 0) > 0 {
             self.transmit.ring_again();
         }
         self.arm(now);

@@ -1,10 +1,34 @@
 //! What is at the other end of a card's cable: the user-mode stack, a socket of another program, a device of the host.
 
+mod address;
+mod bridge;
+mod error;
+mod gram;
+mod inherited;
+mod outgoing;
+mod packets;
+mod retry;
+mod stream;
+mod tap;
+mod watch;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::Millis;
 use crate::port::{Abilities, GuestFrame, GuestPort};
+
+pub use bridge::bridge;
+pub use error::LinkError;
+pub use gram::{Greeting, UnixGram};
+pub use inherited::inherited;
+pub use stream::UnixStream;
+pub use tap::Tap;
 
 /// The other end of a card's cable. It starts no thread and reads no clock: whoever owns it turns it. Nothing here waits.
 pub trait Link: Send {
@@ -27,4 +51,20 @@ pub trait Link: Send {
 
     /// When [`turn`](Self::turn) is to be called even if nothing happens.
     fn deadline(&self) -> Option<Millis>;
+
+    /// Whether no frame is to be taken from the guest now: whoever is behind the link is slow. [`turn`](Self::turn) says
+    /// when that is over.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Whether somebody is at the other end.
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    /// Frames that were lost, in either direction, because somebody was slow or not there.
+    fn lost(&self) -> u64 {
+        0
+    }
 }

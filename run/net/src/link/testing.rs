@@ -1,0 +1,90 @@
+//! A guest in memory.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use super::Link;
+use crate::Millis;
+use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
+use crate::wire::{Headers, Offload};
+
+/// A frame of the guest's.
+pub(super) struct Bytes(pub(super) Vec<u8>);
+
+impl GuestFrame for Bytes {
+    fn head(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn send_to(&self, _: Range<usize>, _: BorrowedFd<'_>) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.0[range]);
+    }
+}
+
+/// Keeps what the guest got.
+pub(super) struct Got {
+    pub(super) abilities: Abilities,
+    pub(super) frames: Vec<(Vec<u8>, Offload)>,
+    /// Bytes that the next frame may have.
+    pub(super) room: usize,
+}
+
+impl Got {
+    pub(super) fn new() -> Self {
+        Self { abilities: Abilities::default(), frames: Vec::new(), room: 65_549 }
+    }
+
+    pub(super) fn bytes(&self) -> Vec<&[u8]> {
+        self.frames.iter().map(|(frame, _)| frame.as_slice()).collect()
+    }
+}
+
+impl GuestPort for Got {
+    fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
+    fn room(&mut self, header_bytes: usize) -> usize {
+        self.room.saturating_sub(header_bytes)
+    }
+
+    fn send(&mut self, headers: Headers, payload: &[u8]) -> bool {
+        let frame = [headers.bytes(), payload].concat();
+        if frame.len() > self.room {
+            return false;
+        }
+        self.frames.push((frame, headers.offload()));
+        true
+    }
+
+    fn receive(&mut self, _: usize, _: usize, _: BorrowedFd<'_>, _: Reading) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn send_received(&mut self, _: Headers) {}
+}
+
+/// Turns a link until `is_done`, with a clock that runs as fast as it is looked at; what should happen happens before 10
+/// minutes of it.
+pub(super) fn turn_until(
+    link: &mut dyn Link,
+    got: &mut Got,
+    now: &mut Millis,
+    is_done: impl Fn(&dyn Link, &Got) -> bool,
+) {
+    let end = *now + 600_000;
+    while !is_done(link, got) {
+        assert!(*now < end, "it does not happen: {} frames", got.frames.len());
+        *now = link.deadline().unwrap_or(*now + 10).clamp(*now + 1, *now + 1_000);
+        link.turn(got, *now).unwrap();
+    }
+}
