@@ -5,6 +5,7 @@ pub mod dhcp;
 pub mod dhcpv6;
 pub mod dns;
 pub mod echo;
+pub mod fragments;
 pub mod link;
 pub mod memory;
 pub mod ndp;

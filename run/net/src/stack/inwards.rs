@@ -10,6 +10,7 @@ use crate::poll::{Owner, Ready};
 use crate::port::GuestPort;
 use crate::publish::{self, Caller, Datagram};
 use crate::tcp::{FlowKey, Unreachable};
+use crate::udp::Undelivered;
 use crate::wire::{ETHERNET_HEADER_BYTES, Headers, Ip, Protocol};
 
 /// Ethernet, IPv6 and UDP headers.
@@ -79,6 +80,9 @@ impl Stack {
         Unreachable { key, first, error }: &Unreachable,
         port: &mut dyn GuestPort,
     ) {
+        if !self.may_tell() {
+            return;
+        }
         let ip = Ip::new(key.guest.ip(), key.remote.ip(), Protocol::TCP);
         let headers = Headers::ip(self.macs(), &ip, 8);
         let mut original = headers.bytes().get(ETHERNET_HEADER_BYTES..).unwrap_or_default().to_vec();
@@ -87,5 +91,29 @@ impl Stack {
         original.extend(first.0.to_be_bytes());
         let code = echo::unreachable_code(error, ip.source);
         echo::send_unreachable(code, (&ip, &original), &mut self.guest(port));
+    }
+
+    fn may_tell(&mut self) -> bool {
+        let left = self.errors_left;
+        self.errors_left = left.saturating_sub(1);
+        left > 0
+    }
+
+    /// Tells the guest what became of a datagram, with its start as the guest sent it.
+    pub(super) fn tell_undelivered(&mut self, lost: &Undelivered, port: &mut dyn GuestPort) {
+        if !self.may_tell() {
+            return;
+        }
+        let Undelivered { guest: from, target, payload, error, mtu } = lost;
+        let seen = self.network.seen(*target);
+        let ip = Ip::new(from.ip(), seen.ip(), Protocol::UDP);
+        let headers = Headers::udp(self.macs(), &ip, from.port(), seen.port(), payload.len());
+        let start = headers.bytes().get(ETHERNET_HEADER_BYTES..).unwrap_or_default();
+        let quoted = [start, payload].concat();
+        let mut guest = self.guest(port);
+        match mtu {
+            Some(mtu) => echo::send_too_big(*mtu, (&ip, &quoted), &mut guest),
+            None => echo::send_unreachable(echo::unreachable_code(error, ip.source), (&ip, &quoted), &mut guest),
+        }
     }
 }

@@ -7,6 +7,7 @@ mod v6;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
@@ -15,13 +16,16 @@ pub use network::{Network, NetworkV6, Outwards};
 use crate::Millis;
 use crate::dns::{Forwarder, Servers};
 use crate::echo::{Echoes, Request};
+use crate::fragments::Fragments;
 use crate::link::Link;
 use crate::poll::{Poll, Ready};
 use crate::port::{Abilities, GuestFrame, GuestPort};
 use crate::publish::{OpenPort, Publications, Published};
 use crate::tcp::{Budget, Context, Table};
 use crate::udp::Nat;
-use crate::wire::{ArpOperation, Body, Frame, Headers, Ip, Mac, Macs, Segment};
+use crate::wire::{
+    ArpOperation, Body, Frame, Headers, Ip, Mac, Macs, Protocol, Segment, SegmentKind, UDP_HEADER_BYTES, Udp,
+};
 use outwards::DHCP_SERVER_PORT;
 use v6::Advertising;
 
@@ -30,6 +34,8 @@ const BUDGET_BYTES: usize = 64 << 20;
 /// How often what is silent is forgotten.
 const SWEEP_MS: Millis = 1_000;
 
+/// Messages about what cannot be reached (RFC 4443 section 2.4 (f) wants a limit; Linux has 1,000).
+const ERRORS_A_SECOND: u32 = 200;
 /// RFC 8200 section 5.
 const LEAST_MTU_V6: u16 = 1_280;
 
@@ -65,6 +71,11 @@ pub struct Stack {
     /// Numbers of packets that go in fragments.
     ids: u32,
     advertising: Advertising,
+    fragments: Fragments,
+    /// Messages about what cannot be reached that may still be sent before the next sweep.
+    errors_left: u32,
+    /// Memory for datagrams, so that it is used again.
+    scratch: Vec<u8>,
 }
 
 impl Stack {
@@ -98,6 +109,9 @@ impl Stack {
             unfinished: Vec::new(),
             ids: 0,
             advertising: Advertising::default(),
+            fragments: Fragments::default(),
+            errors_left: ERRORS_A_SECOND,
+            scratch: Vec::new(),
         })
     }
 
@@ -145,16 +159,50 @@ impl Stack {
         match segment {
             Segment::Tcp(tcp) => self.tcp_segment((&ip, &tcp), (frame, payload), port, now),
             Segment::Udp(udp) => {
-                let mut bytes = Vec::new();
+                let segments = frame.offload().segments.filter(|segments| segments.kind == SegmentKind::Udp);
+                let segment_bytes = segments.and_then(|segments| NonZeroU16::new(segments.payload_bytes));
+                let mut bytes = std::mem::take(&mut self.scratch);
                 frame.copy_to(payload, &mut bytes);
-                self.datagram((&ip, udp), &bytes, port, now);
+                self.datagram((&ip, udp), (&bytes, segment_bytes), port, now);
+                bytes.clear();
+                self.scratch = bytes;
             }
             Segment::Icmp => {
                 let mut message = Vec::new();
                 frame.copy_to(payload, &mut message);
                 self.icmp(Request { ip: &ip, message: &message }, port, now);
             }
+            Segment::Opaque if ip.fragment.is_some() => {
+                let mut part = Vec::new();
+                frame.copy_to(payload, &mut part);
+                if let Some(content) = self.fragments.add(&ip, part, now) {
+                    self.whole(Ip { fragment: None, ..ip }, &content, port, now);
+                }
+            }
             Segment::Opaque => self.drops.unserved += 1,
+        }
+    }
+
+    /// A packet that came in parts. TCP never does: its segments are as long as the link allows.
+    fn whole(&mut self, ip: Ip, content: &[u8], port: &mut dyn GuestPort, now: Millis) {
+        match ip.protocol {
+            Protocol::UDP => match Udp::read(content, content.len()) {
+                Ok(udp) => {
+                    let bytes = content.get(UDP_HEADER_BYTES..udp.len_bytes.into()).unwrap_or_default();
+                    self.datagram((&ip, udp), (bytes, None), port, now);
+                }
+                Err(_) => self.drops.malformed += 1,
+            },
+            // Nothing about the link comes in parts (RFC 6980).
+            Protocol::ICMP | Protocol::ICMPV6 => {
+                let request = Request { ip: &ip, message: content };
+                if request.is_echo() {
+                    self.icmp(request, port, now);
+                } else {
+                    self.drops.unserved += 1;
+                }
+            }
+            _ => self.drops.unserved += 1,
         }
     }
 
@@ -225,13 +273,18 @@ impl Link for Stack {
                 self.unfinished.push(ready);
             }
         }
+        for lost in self.udp.flush() {
+            self.tell_undelivered(&lost, port);
+        }
         self.advertise_when_due(port, now);
         let (table, _, mut cx) = self.tcp(port, now);
         table.timers(&mut cx);
         let has_more = table.flush(&mut cx);
         if now.saturating_sub(self.swept) >= SWEEP_MS {
             self.swept = now;
+            self.errors_left = ERRORS_A_SECOND;
             self.udp.sweep(now);
+            self.fragments.sweep(now);
             self.echoes.sweep(now);
             for answer in self.dns.sweep(&self.poll, now) {
                 self.guest(port).datagram((answer.from, answer.to), &answer.bytes);
@@ -241,7 +294,8 @@ impl Link for Stack {
     }
 
     fn deadline(&self) -> Option<Millis> {
-        let is_sweeping = self.dns.is_waiting() || !self.udp.is_empty() || !self.echoes.is_empty();
+        let is_sweeping =
+            self.dns.is_waiting() || !self.udp.is_empty() || !self.echoes.is_empty() || !self.fragments.is_empty();
         let sweep = is_sweeping.then_some(self.swept + SWEEP_MS);
         [self.tcp.deadline(), sweep, self.advertising.due()].into_iter().flatten().min()
     }

@@ -1,15 +1,18 @@
 //! From the guest to the host's sockets and to the services of the network.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::Range;
 
 use super::Stack;
 use crate::Millis;
-use crate::echo::{self, Request};
+use crate::echo::Request;
 use crate::ndp;
 use crate::port::{GuestFrame, GuestPort};
 use crate::tcp::{FlowKey, Table};
-use crate::wire::{Headers, Ip, Tcp, Udp};
+use crate::udp::Undelivered;
+use crate::wire::{Ip, Tcp, Udp};
 
 const DNS_PORT: u16 = 53;
 pub(super) const DHCP_SERVER_PORT: u16 = 67;
@@ -53,7 +56,13 @@ impl Stack {
         }
     }
 
-    pub(super) fn datagram(&mut self, (ip, udp): (&Ip, Udp), bytes: &[u8], port: &mut dyn GuestPort, now: Millis) {
+    pub(super) fn datagram(
+        &mut self,
+        (ip, udp): (&Ip, Udp),
+        (bytes, segment_bytes): (&[u8], Option<NonZeroU16>),
+        port: &mut dyn GuestPort,
+        now: Millis,
+    ) {
         let from = SocketAddr::new(ip.source, udp.source_port);
         let to = SocketAddr::new(ip.destination, udp.destination_port);
         if udp.destination_port == DHCP_SERVER_PORT && udp.source_port == DHCP_CLIENT_PORT && from.is_ipv4() {
@@ -67,21 +76,31 @@ impl Stack {
         } else if self.publications.send(from, to, bytes) {
             // It answers one that came to a published port.
         } else if let Some(target) = self.target(to, now) {
-            if let Err(error) = self.udp.send(from, target, bytes, &self.poll, now) {
-                let code = echo::unreachable_code(&error, ip.source);
-                let quoted = self.quoted(ip, udp, bytes);
-                echo::send_unreachable(code, (ip, &quoted), &mut self.guest(port));
+            if let Err(error) = self.send_outwards((from, target), bytes, segment_bytes, now) {
+                self.tell_undelivered(
+                    &Undelivered { guest: from, target: to, payload: bytes.to_vec(), error, mtu: None },
+                    port,
+                );
             }
         } else {
             self.drops.refused += 1;
         }
     }
 
-    /// The start of a datagram as the guest sent it, for the message that it reached nobody.
-    fn quoted(&self, ip: &Ip, udp: Udp, bytes: &[u8]) -> Vec<u8> {
-        let headers = Headers::udp(self.macs(), ip, udp.source_port, udp.destination_port, bytes.len());
-        let start = headers.bytes().get(crate::wire::ETHERNET_HEADER_BYTES..).unwrap_or_default();
-        [start, bytes].concat()
+    /// What the guest's card would cut into datagrams is cut here, and goes on in one piece if the host can do that.
+    fn send_outwards(
+        &mut self,
+        (from, target): (SocketAddr, SocketAddr),
+        bytes: &[u8],
+        segment_bytes: Option<NonZeroU16>,
+        now: Millis,
+    ) -> io::Result<()> {
+        let Some(segment_bytes) = segment_bytes.filter(|_| !bytes.is_empty()) else {
+            return self.udp.send(from, target, bytes, &self.poll, now);
+        };
+        bytes
+            .chunks(usize::from(segment_bytes.get()))
+            .try_for_each(|piece| self.udp.send(from, target, piece, &self.poll, now))
     }
 
     fn dhcp(&mut self, bytes: &[u8], port: &mut dyn GuestPort) {

@@ -222,6 +222,7 @@ fn connections_and_datagrams_go_out_over_both_families() {
         let socket = UdpSocket::bind(local).unwrap();
         let remote = SocketAddr::new(gateway, socket.local_addr().unwrap().port());
         bench.datagram(guest, remote, b"hello");
+        bench.turn();
         let mut buffer = [0; 9];
         let (len, whom) = socket.recv_from(&mut buffer).unwrap();
         assert_eq!(&buffer[..len], b"hello");
@@ -242,6 +243,57 @@ fn what_the_host_cannot_reach_is_said_to_be_unreachable() {
         assert_eq!(bench.next().2[..1], [1]);
         bench.datagram("[fd6b:696c:6e00::15]:4000", remote, b"hello");
         assert_eq!(bench.next().2[..1], [1]);
+    }
+}
+
+#[test]
+fn long_datagrams_go_through_both_ways_in_parts() {
+    for (local, gateway, guest) in [
+        ("127.0.0.1:0", IpAddr::from([10, 0, 2, 2]), "10.0.2.15:4000"),
+        ("[::1]:0", v6(2), "[fd6b:696c:6e00::15]:4000"),
+    ] {
+        let socket = UdpSocket::bind(local).unwrap();
+        let remote = SocketAddr::new(gateway, socket.local_addr().unwrap().port());
+        let mut bench = Bench::new(network());
+        let question: Vec<u8> = (0..60_000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        bench.datagram(guest, remote, &question);
+        bench.turn();
+        let mut buffer = vec![0; 65_536];
+        let (len, whom) = socket.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..len] == question);
+        socket.send_to(&question, whom).unwrap();
+        let mut parts = Vec::new();
+        while parts.iter().map(Vec::len).sum::<usize>() < question.len() + 8 {
+            parts.extend(bench.turn().into_iter().map(|(_, _, content)| content));
+        }
+        assert!(parts.concat()[8..] == question);
+        assert!(bench.stack.fragments.is_empty());
+    }
+}
+
+#[test]
+fn a_guest_hears_that_nobody_listens() {
+    for (local, gateway, guest, unreachable) in [
+        ("127.0.0.1:0", IpAddr::from([10, 0, 2, 2]), "10.0.2.15:4000", [3, 3]),
+        ("[::1]:0", v6(2), "[fd6b:696c:6e00::15]:4000", [1, 4]),
+    ] {
+        let closed = UdpSocket::bind(local).unwrap().local_addr().unwrap();
+        let mut bench = Bench::new(network());
+        bench.datagram(guest, SocketAddr::new(gateway, closed.port()), b"hello");
+        let (ip, _, message) = bench.next();
+        assert_eq!((ip.source, &message[..2]), (gateway, &unreachable[..]));
+        // The guest's own packet: its kernel finds the socket by it.
+        let quoted = Frame::read(
+            &[&[0; 12][..], if ip.source.is_ipv4() { &[8, 0] } else { &[0x86, 0xdd] }, &message[8..]].concat(),
+            message.len() + 6,
+        );
+        let Body::Ip { ip: quoted, segment: Segment::Udp(udp), .. } = quoted.unwrap().body else { panic!() };
+        assert_eq!((quoted.destination, udp.source_port, udp.destination_port), (gateway, 4000, closed.port()));
+        for _ in 0..3 * ERRORS_A_SECOND {
+            bench.datagram(guest, SocketAddr::new(gateway, closed.port()), b"hello");
+            bench.turn();
+        }
+        assert_eq!(bench.stack.errors_left, 0, "but not too often");
     }
 }
 

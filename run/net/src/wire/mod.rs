@@ -21,7 +21,7 @@ pub use ip::{Fragment, Ip, Protocol};
 pub use offload::{Offload, SegmentKind, Segments, VIRTIO_HEADER_BYTES};
 pub use seq::Seq;
 pub use tcp::{SackBlocks, Tcp, TcpFlags, TcpOptions, Timestamps};
-pub use udp::Udp;
+pub use udp::{UDP_HEADER_BYTES, Udp};
 
 use std::ops::Range;
 
@@ -111,7 +111,7 @@ fn read_ip(ether_type: EtherType, bytes: &[u8], len_bytes: usize) -> Result<Body
     let (segment, header_bytes) = match ip.protocol {
         _ if ip.fragment.is_some() => (Segment::Opaque, 0),
         Protocol::TCP => Tcp::read(inner).map(|(tcp, len)| (Segment::Tcp(tcp), len))?,
-        Protocol::UDP => (Segment::Udp(Udp::read(inner, range.len())?), udp::UDP_HEADER_BYTES),
+        Protocol::UDP => (Segment::Udp(Udp::read(inner, range.len())?), UDP_HEADER_BYTES),
         Protocol::ICMP | Protocol::ICMPV6 => (Segment::Icmp, 0),
         _ => (Segment::Opaque, 0),
     };

@@ -1,15 +1,19 @@
 //! UDP outwards: every port of the guest has one socket of the host, whomever it talks to (RFC 4787: the mapping does
 //! not depend on the other end, who may answer does).
 
+mod socket;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, sendto, socket_with};
+use rustix::net::sockopt::set_ipv6_v6only;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use crate::Millis;
 use crate::poll::{Owner, Poll, Ready, Token};
+use socket::{BATCH, Failure, Inbox, Outbox};
 
 /// Ports of the guest that are mapped at once; when one more comes, the one that is silent longest goes.
 const MAPPINGS_LIMIT: usize = 1_024;
@@ -19,8 +23,13 @@ const PEERS_LIMIT: usize = 256;
 const SILENCE_MS: Millis = 300_000;
 /// And before anybody did.
 const UNANSWERED_MS: Millis = 60_000;
-/// Datagrams that one socket gives in one turn.
-const DATAGRAMS_A_TURN: usize = 64;
+/// And when it asked for nothing but names: one question, one answer.
+const NAMES_MS: Millis = 10_000;
+const DNS_PORT: u16 = 53;
+/// Times that one socket is read in one turn.
+const BATCHES_A_TURN: usize = 2;
+/// Datagrams that did not arrive and are told to the guest in one turn.
+const UNDELIVERED_LIMIT: usize = 32;
 /// Longest datagram.
 pub const DATAGRAM_LIMIT_BYTES: usize = 65_507;
 
@@ -30,7 +39,23 @@ struct Mapping {
     guest: SocketAddr,
     peers: HashSet<IpAddr>,
     is_answered: bool,
+    is_for_names: bool,
     last_word: Millis,
+}
+
+/// A datagram that did not arrive, for the guest to know.
+#[derive(Debug)]
+pub struct Undelivered {
+    /// Who sent it.
+    pub guest: SocketAddr,
+    /// Whom it was for.
+    pub target: SocketAddr,
+    /// What it said, or the start of it.
+    pub payload: Vec<u8>,
+    /// Why.
+    pub error: io::Error,
+    /// What the link on the way carries, if it was too large for it.
+    pub mtu: Option<u32>,
 }
 
 /// The mappings of one guest.
@@ -39,6 +64,11 @@ pub struct Nat {
     by_guest: HashMap<SocketAddr, u32>,
     by_place: HashMap<u32, Mapping>,
     next: u32,
+    inbox: Inbox,
+    /// What waits for [`flush`](Self::flush), of one mapping.
+    outbox: Outbox,
+    sender: u32,
+    undelivered: Vec<Undelivered>,
 }
 
 impl Nat {
@@ -52,10 +82,11 @@ impl Nat {
         self.by_place.is_empty()
     }
 
-    /// Sends a datagram of the guest's.
+    /// Sends a datagram of the guest's, with others, at the latest at the next [`flush`](Self::flush). A socket that is
+    /// full drops it.
     ///
     /// # Errors
-    /// The host's, if it knows at once that nobody can be reached. A socket that is full drops the datagram.
+    /// The host's: no more descriptors.
     pub fn send(
         &mut self,
         guest: SocketAddr,
@@ -68,16 +99,33 @@ impl Nat {
             Some(place) => *place,
             None => self.map(guest, poll, now)?,
         };
+        if self.sender != place || self.outbox.is_full_for(payload.len()) {
+            self.send_waiting();
+            self.sender = place;
+        }
         let Some(mapping) = self.by_place.get_mut(&place) else { return Ok(()) };
         mapping.last_word = now;
+        mapping.is_for_names &= target.port() == DNS_PORT;
         if mapping.peers.len() <= PEERS_LIMIT {
             mapping.peers.insert(target.ip());
         }
-        match sendto(&mapping.socket, payload, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &target) {
-            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS) => Ok(()),
-            // Of an earlier datagram.
-            Err(rustix::io::Errno::CONNREFUSED) => Ok(()),
-            Err(error) => Err(error.into()),
+        self.outbox.push(target, payload);
+        Ok(())
+    }
+
+    /// Sends what waits; gives what did not arrive since the last time.
+    pub fn flush(&mut self) -> Vec<Undelivered> {
+        self.send_waiting();
+        std::mem::take(&mut self.undelivered)
+    }
+
+    fn send_waiting(&mut self) {
+        let Some(mapping) = self.by_place.get(&self.sender).filter(|_| !self.outbox.is_empty()) else { return };
+        for Failure { target, payload, error } in self.outbox.send(mapping.socket.as_fd()) {
+            if self.undelivered.len() < UNDELIVERED_LIMIT {
+                let guest = mapping.guest;
+                self.undelivered.push(Undelivered { guest, target, payload, error, mtu: None });
+            }
         }
     }
 
@@ -91,11 +139,16 @@ impl Nat {
             SocketAddr::V6(_) => (AddressFamily::INET6, (Ipv6Addr::UNSPECIFIED, 0).into()),
         };
         let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+        if guest.is_ipv6() {
+            set_ipv6_v6only(&socket, true)?;
+        }
         bind(&socket, &any)?;
+        socket::keep_errors(socket.as_fd(), guest.is_ipv4())?;
         let place = self.next;
         self.next = self.next.wrapping_add(1);
         poll.add(socket.as_fd(), Token { owner: Owner::Udp, place, generation: 0 })?;
-        let mapping = Mapping { socket, guest, peers: HashSet::new(), is_answered: false, last_word: now };
+        let mapping =
+            Mapping { socket, guest, peers: HashSet::new(), is_answered: false, is_for_names: true, last_word: now };
         self.by_guest.insert(guest, place);
         self.by_place.insert(place, mapping);
         Ok(place)
@@ -110,21 +163,33 @@ impl Nat {
     /// Gives `take` what came for the guest's port: whom it is for, who sent it, and what. True if there may be more.
     pub fn ready(&mut self, ready: Ready, now: Millis, mut take: impl FnMut(SocketAddr, SocketAddr, &[u8])) -> bool {
         let Some(mapping) = self.by_place.get_mut(&ready.token.place) else { return false };
-        let mut buffer = vec![0; DATAGRAM_LIMIT_BYTES];
-        for _ in 0..DATAGRAMS_A_TURN {
-            let (len, from) = match recvfrom(&mapping.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((len, _, from)) => (len, from),
-                // Somebody's port is closed; the next call tells of datagrams again.
-                Err(rustix::io::Errno::CONNREFUSED) => continue,
-                Err(_) => return false,
-            };
-            let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
-            if mapping.peers.len() <= PEERS_LIMIT && !mapping.peers.contains(&from.ip()) {
-                continue;
+        let socket = mapping.socket.as_fd();
+        // While errors wait, reading fails.
+        for _ in 0..BATCH {
+            let Ok(socket::Returned { target, payload, error, mtu }) = socket::returned(socket) else { break };
+            if self.undelivered.len() < UNDELIVERED_LIMIT {
+                self.undelivered.push(Undelivered { guest: mapping.guest, target, payload, error, mtu });
             }
-            mapping.last_word = now;
-            mapping.is_answered = true;
-            take(mapping.guest, from, buffer.get(..len).unwrap_or_default());
+        }
+        for _ in 0..BATCHES_A_TURN {
+            let count = match self.inbox.fill(socket) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // Of a datagram that did not arrive; the next call tells of others again.
+                Err(_) => return true,
+            };
+            for (from, bytes) in self.inbox.datagrams() {
+                if mapping.peers.len() <= PEERS_LIMIT && !mapping.peers.contains(&from.ip()) {
+                    continue;
+                }
+                mapping.last_word = now;
+                mapping.is_answered = true;
+                take(mapping.guest, from, bytes);
+            }
+            if count < BATCH {
+                // Empty: the poll tells of the next one.
+                return false;
+            }
         }
         true
     }
@@ -132,7 +197,11 @@ impl Nat {
     /// Forgets those that are silent.
     pub fn sweep(&mut self, now: Millis) {
         let is_over = |mapping: &Mapping| {
-            let limit_ms = if mapping.is_answered { SILENCE_MS } else { UNANSWERED_MS };
+            let limit_ms = match () {
+                () if mapping.is_for_names => NAMES_MS,
+                () if mapping.is_answered => SILENCE_MS,
+                () => UNANSWERED_MS,
+            };
             now.saturating_sub(mapping.last_word) > limit_ms
         };
         let over: Vec<u32> =
@@ -166,6 +235,7 @@ mod tests {
         for peer in [&one, &two] {
             nat.send(guest(5), peer.local_addr().unwrap(), b"hello", &poll, 0).unwrap();
         }
+        assert!(nat.flush().is_empty());
         let mut buffer = [0; 9];
         let (len, from) = one.recv_from(&mut buffer).unwrap();
         assert_eq!(&buffer[..len], b"hello");
@@ -175,6 +245,31 @@ mod tests {
         one.send_to(b"answer", inside).unwrap();
         let got = received(&mut nat, &poll);
         assert_eq!(got, [(guest(5), one.local_addr().unwrap(), b"answer".to_vec())]);
+    }
+
+    #[test]
+    fn what_nobody_takes_is_told() {
+        let (mut nat, poll) = (Nat::default(), Poll::new().unwrap());
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        nat.send(guest(5), closed, b"hello", &poll, 0).unwrap();
+        let mut told = nat.flush();
+        while told.is_empty() {
+            received(&mut nat, &poll);
+            told = nat.flush();
+        }
+        let [Undelivered { guest: whose, target, payload, error, .. }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((*whose, *target, &payload[..]), (guest(5), closed, &b"hello"[..]));
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_port_that_asked_for_names_goes_soon() {
+        let (mut nat, poll) = (Nat::default(), Poll::new().unwrap());
+        nat.send(guest(5), "127.0.0.1:53".parse().unwrap(), b"", &poll, 0).unwrap();
+        nat.sweep(NAMES_MS);
+        assert_eq!(nat.len(), 1);
+        nat.sweep(NAMES_MS + 1);
+        assert!(nat.is_empty());
     }
 
     #[test]
