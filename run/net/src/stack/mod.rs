@@ -18,6 +18,7 @@ use crate::dns::{Forwarder, Servers};
 use crate::echo::{Echoes, Request};
 use crate::fragments::Fragments;
 use crate::link::Link;
+use crate::policy::OwnAddresses;
 use crate::poll::{Poll, Ready};
 use crate::port::{Abilities, GuestFrame, GuestPort};
 use crate::publish::{OpenPort, Publications, Published};
@@ -72,6 +73,7 @@ pub struct Stack {
     ids: u32,
     advertising: Advertising,
     fragments: Fragments,
+    own: OwnAddresses,
     /// Messages about what cannot be reached that may still be sent before the next sweep.
     errors_left: u32,
     /// Memory for datagrams, so that it is used again.
@@ -110,6 +112,7 @@ impl Stack {
             ids: 0,
             advertising: Advertising::default(),
             fragments: Fragments::default(),
+            own: OwnAddresses::default(),
             errors_left: ERRORS_A_SECOND,
             scratch: Vec::new(),
         })

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::ops::Range;
 
-use super::Stack;
+use super::{Network, Stack};
 use crate::Millis;
 use crate::echo::Request;
 use crate::ndp;
@@ -31,7 +31,11 @@ impl Stack {
                 Some((Ipv6Addr::LOCALHOST, port).into())
             }
             _ if self.network.is_inside(address) => None,
-            _ => self.network.policy.check(destination).is_ok().then_some(destination),
+            _ => {
+                let Network { policy, host_loopback, .. } = &self.network;
+                let is_own = |address| !host_loopback && self.own.has(address, now);
+                policy.check(destination, is_own).is_ok().then_some(destination)
+            }
         }
     }
 
