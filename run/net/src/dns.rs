@@ -109,6 +109,14 @@ impl Forwarder {
         Self { names, servers, pending: HashMap::new(), next: 0 }
     }
 
+    /// From now on `name` means `address`, or is asked for elsewhere.
+    pub fn set_name(&mut self, name: &str, address: Option<IpAddr>) {
+        match address {
+            Some(address) => self.names.insert(name.into(), address),
+            None => self.names.remove(name),
+        };
+    }
+
     /// Where a guest's connection to the name server leads.
     pub fn server(&mut self, now: Millis) -> Option<SocketAddr> {
         self.servers.list(now).first().copied()

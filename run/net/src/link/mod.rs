@@ -9,6 +9,7 @@ mod outgoing;
 mod packets;
 mod retry;
 mod stream;
+mod switch;
 mod tap;
 mod watch;
 
@@ -28,6 +29,7 @@ pub use error::LinkError;
 pub use gram::{Greeting, UnixGram};
 pub use inherited::inherited;
 pub use stream::UnixStream;
+pub use switch::{JoinError, Member};
 pub use tap::Tap;
 
 /// The other end of a card's cable. It starts no thread and reads no clock: whoever owns it turns it. Nothing here waits.

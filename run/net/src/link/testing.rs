@@ -30,6 +30,31 @@ impl GuestFrame for Bytes {
     }
 }
 
+/// A frame that lacks something.
+pub(super) struct Lacking(pub(super) Vec<u8>, pub(super) Offload);
+
+impl GuestFrame for Lacking {
+    fn head(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    fn send_to(&self, _: Range<usize>, _: BorrowedFd<'_>) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.0[range]);
+    }
+
+    fn offload(&self) -> Offload {
+        self.1
+    }
+}
+
 /// Keeps what the guest got.
 pub(super) struct Got {
     pub(super) abilities: Abilities,

@@ -40,6 +40,11 @@ impl Watch {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
+    /// Tells as long as `fd` is readable.
+    pub(super) fn add_level(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?)
+    }
+
     /// What happened, without waiting.
     pub(super) fn happened(&self) -> io::Result<Vec<Happened>> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -139,6 +139,11 @@ impl Stack {
         Ok(host)
     }
 
+    /// From now on `name`, in lower case, means `address`, or nothing of our own.
+    pub fn set_name(&mut self, name: &str, address: Option<IpAddr>) {
+        self.dns.set_name(name, address);
+    }
+
     /// The ports of the host that lead to the guest's, for whoever changes them while the guest runs.
     pub fn publications(&self) -> Publications {
         self.publications.clone()
