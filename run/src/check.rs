@@ -1,5 +1,7 @@
 //! Checks a machine's description as a whole, before anything is made or opened for use. Every fault is found in one go.
 
+mod card;
+
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+pub use self::card::CardFault;
 use crate::boot::{self, inspect, unpacked_bytes};
 use crate::config::{Boot, Disk, MachineConfig};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
@@ -18,8 +21,12 @@ pub const MAX_CPUS: u32 = 254;
 pub const MIN_MEMORY_MIB: u64 = 16;
 /// Most memory, in MiB: processors with the fewest address lines (39) must still reach the PCI window above it.
 pub const MAX_MEMORY_MIB: u64 = 480 * 1024;
-/// Most disks: the places that are left on the PCI bus.
-pub const MAX_DISKS: usize = 28;
+/// Most disks and network cards together: the places that are left on the PCI bus.
+pub const MAX_PLACES: usize = 28;
+/// Most network cards: each has a thread.
+pub const MAX_CARDS: usize = 8;
+/// Most ports of the host that lead to one card: each has a descriptor or two.
+pub const MAX_PUBLISHED: usize = 1024;
 /// Sizes of disks are multiples of this, in bytes.
 const SECTOR_BYTES: u64 = 512;
 /// What a kernel needs beside itself and its packed RAM disk before it runs the first program, in MiB.
@@ -188,11 +195,16 @@ pub enum Fault {
         bytes: u64,
     },
     /// More disks than places for them.
-    #[error("a machine has at most {MAX_DISKS} disks, not {disks}")]
+    #[error("a machine has at most {most} disks beside its network cards, not {disks}")]
     Disks {
         /// Asked for.
         disks: usize,
+        /// Places that the network cards leave.
+        most: usize,
     },
+    /// A network card.
+    #[error(transparent)]
+    Card(#[from] CardFault),
     /// Two disks are the same file.
     #[error("disk `{}` is given twice", path.display())]
     DiskTwice {
@@ -225,7 +237,9 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
             check_root_room(config, kernel_end, initrd_bytes, &mut faults, &mut doubts);
         }
     }
-    check_disks(&config.disks, &config.state_dir, &mut faults);
+    let most_disks = MAX_PLACES - config.cards.len().min(MAX_CARDS);
+    check_disks(&config.disks, most_disks, &config.state_dir, &mut faults);
+    card::check(&config.cards, &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
 }
@@ -308,9 +322,9 @@ fn attributes(role: &'static str, path: &Path, wanted: Access, faults: &mut Vec<
     attributes.map_err(|source| faults.push(Fault::File { role, path: path.into(), source })).ok()
 }
 
-fn check_disks(disks: &[Disk], state_dir: &Path, faults: &mut Vec<Fault>) {
-    if disks.len() > MAX_DISKS {
-        faults.push(Fault::Disks { disks: disks.len() });
+fn check_disks(disks: &[Disk], most: usize, state_dir: &Path, faults: &mut Vec<Fault>) {
+    if disks.len() > most {
+        faults.push(Fault::Disks { disks: disks.len(), most });
     }
     let mut seen = BTreeSet::new();
     for disk in disks {
@@ -401,6 +415,7 @@ mod tests {
             memory_mib: 64,
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
+            cards: vec![],
             on_reset: OnReset::Stop,
             state_dir: folder.path().join("state"),
         }

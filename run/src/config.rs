@@ -1,6 +1,11 @@
 //! The description of a machine that every front of kiln is parsed into. Plain data: nothing is opened here.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+
+use kiln_net::policy::Policy;
+use kiln_net::publish::Transport;
+use kiln_net::wire::Mac;
 
 /// One machine, as its user asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +18,8 @@ pub struct MachineConfig {
     pub boot: Boot,
     /// Disks in the order that the guest sees them: `/dev/vda`, `/dev/vdb`, …
     pub disks: Vec<Disk>,
+    /// Network cards in the order that the guest sees them: `eth0`, `eth1`, …
+    pub cards: Vec<Card>,
     /// What a reset asked for by the guest does.
     pub on_reset: OnReset,
     /// Folder for what the machine keeps between runs; made only when all checks have passed.
@@ -51,6 +58,101 @@ pub struct Disk {
 pub enum DiskFormat {
     /// The disk's bytes as they are.
     Raw,
+}
+
+/// One network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// Its address; without one it gets an address that stays the same as long as the state folder does.
+    pub mac: Option<Mac>,
+    /// Largest packet in bytes, from [`MIN_MTU`] to [`MAX_MTU`].
+    pub mtu: u16,
+    /// What its cable ends in.
+    pub end: CableEnd,
+}
+
+/// Smallest MTU: what every IPv4 link must carry (RFC 791 section 3.2).
+pub const MIN_MTU: u16 = 68;
+/// Largest MTU: a multiple of 16 just below the largest packet there is, 65,535 bytes.
+pub const MAX_MTU: u16 = 65_520;
+/// Ethernet's own.
+pub const DEFAULT_MTU: u16 = 1500;
+
+/// What a card's cable ends in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CableEnd {
+    /// The user-mode network in this process.
+    User(Box<UserNetwork>),
+}
+
+/// A user-mode network, as asked for. What is not said is QEMU's: 10.0.2.0/24, gateway .2, name server .3, guest .15.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserNetwork {
+    /// Its addresses.
+    pub subnet: Option<Subnet>,
+    /// The guest's address.
+    pub address: Option<Ipv4Addr>,
+    /// The guest's name, told by DHCP.
+    pub host_name: Option<String>,
+    /// Whether the gateway's address leads to the host's own loopback.
+    pub host_loopback: bool,
+    /// Where the guest may go.
+    pub policy: Policy,
+    /// Ports of the host that lead to the guest.
+    pub publish: Vec<Publish>,
+}
+
+impl UserNetwork {
+    /// The addresses of a network of which nothing was said.
+    pub const DEFAULT_SUBNET: Subnet = Subnet { address: Ipv4Addr::new(10, 0, 2, 0), prefix_bits: 24 };
+}
+
+/// A block of IPv4 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    /// Any address of it.
+    pub address: Ipv4Addr,
+    /// How many leading bits all have in common.
+    pub prefix_bits: u8,
+}
+
+impl Subnet {
+    /// Address number `number` of it.
+    #[must_use]
+    pub fn host(self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.address.to_bits() & self.mask() | number & !self.mask())
+    }
+
+    /// Whether an address is of it, and neither its first nor its last, which mean all.
+    #[must_use]
+    pub fn has_host(self, address: Ipv4Addr) -> bool {
+        let own = address.to_bits() & !self.mask();
+        (address.to_bits() ^ self.address.to_bits()) & self.mask() == 0 && own != 0 && own != !self.mask()
+    }
+
+    fn mask(self) -> u32 {
+        u32::MAX.checked_shl(32_u32.saturating_sub(self.prefix_bits.into())).unwrap_or(0)
+    }
+}
+
+/// A port of the host that leads to one of the guest's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// Where the host listens.
+    pub host: HostPort,
+    /// The guest's port.
+    pub guest_port: u16,
+    /// What it carries.
+    pub transport: Transport,
+}
+
+/// Where the host listens. Port 0 is one that the host chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPort {
+    /// On the loopback, of IPv4 and of IPv6 if there is one.
+    Loopback(u16),
+    /// On this address alone.
+    At(SocketAddr),
 }
 
 /// What a reset asked for by the guest does.

@@ -7,6 +7,8 @@ pub mod block;
 #[cfg(target_arch = "x86_64")]
 pub mod boot;
 pub mod bus;
+pub mod cable;
+pub mod cards;
 #[cfg(target_arch = "x86_64")]
 pub mod check;
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +23,7 @@ pub mod hv;
 pub mod layout;
 #[cfg(target_arch = "x86_64")]
 pub mod machine;
+mod macs;
 pub mod mem;
 pub mod pci;
 pub mod qemu;

@@ -7,6 +7,7 @@ mod erofs;
 mod format;
 mod inspect;
 mod linuxkit;
+mod networking;
 mod pkg;
 mod push;
 mod root;
@@ -31,6 +32,7 @@ pub use disk::DiskSpec;
 pub use erofs::Erofs;
 pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
+pub use networking::{Attachment, Networking};
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use push::Push;
 pub use root::RootFlags;
@@ -216,6 +218,9 @@ pub struct Run {
     /// disk comes before them
     #[arg(long, value_name = "[file=]PATH[,size=1G][,format=raw][,readonly]")]
     pub disk: Vec<DiskSpec>,
+    /// About the network.
+    #[command(flatten)]
+    pub networking: Networking,
     /// Ask the registry for oci://NAME even when it is in the store
     #[arg(long)]
     pub pull: bool,

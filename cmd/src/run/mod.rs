@@ -1,6 +1,7 @@
 //! `kiln run`: a name and flags to a machine, its run, and what its end means.
 
 pub mod artifacts;
+mod networking;
 mod pulled;
 pub mod roots;
 mod signals;
@@ -10,6 +11,7 @@ mod state;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use kiln_run::cards;
 use kiln_run::check::{self, CheckedMachine};
 use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
 use kiln_run::exit::ExitReason;
@@ -56,13 +58,14 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
     if let Some(trouble) = &choice.fell_back {
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
+    let cards = cards::open_all(&machine.config().cards, &machine.config().state_dir)?;
     let surface = Surface { patience: asked.stop_timeout, printer };
     let end = match (choice.backend, facts.qemu) {
         (Backend::Qemu, Some(found)) => {
             printer.detail(&format!("QEMU {} at {}", found.version, found.path.display()));
-            start::under_qemu(&machine, found.path, &surface)?
+            start::under_qemu(&machine, cards, found.path, &surface)?
         }
-        _ => start::under_kvm(&machine, &surface)?,
+        _ => start::under_kvm(&machine, cards, &surface)?,
     };
     meaning(end, asked)
 }
@@ -127,6 +130,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
         memory_mib: asked.mem,
         boot,
         disks,
+        cards: networking::cards(&asked.networking),
         on_reset: if asked.no_reboot { OnReset::Stop } else { OnReset::Reboot },
         state_dir,
     })
@@ -168,6 +172,7 @@ mod tests {
             cpus: 1,
             mem: 1024,
             disk: vec![],
+            networking: args::Networking::default(),
             pull: false,
             kernel: None,
             initrd: None,

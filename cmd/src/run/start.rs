@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_run::boot::KernelCache;
+use kiln_run::cards::OpenCard;
 use kiln_run::check::CheckedMachine;
 use kiln_run::console::{AbandonOutput, Console};
 use kiln_run::event::{EventThread, Events};
@@ -70,14 +71,19 @@ impl signals::Machine for Reach<Control> {
 }
 
 /// Runs the machine under QEMU.
-pub fn under_qemu(machine: &CheckedMachine, qemu: PathBuf, surface: &Surface<'_>) -> Result<End, Failure> {
+pub fn under_qemu(
+    machine: &CheckedMachine,
+    cards: Vec<OpenCard>,
+    qemu: PathBuf,
+    surface: &Surface<'_>,
+) -> Result<End, Failure> {
     let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
-    let machine = qemu::Machine::new(machine.config().clone(), programs);
+    let machine = qemu::Machine::new(machine.config().clone(), cards, programs);
     with_console(machine.remote(), surface, |console, _| Ok(machine.run(&console.sink(), &console.input())?))
 }
 
 /// Runs the machine in this process, over KVM.
-pub fn under_kvm(machine: &CheckedMachine, surface: &Surface<'_>) -> Result<End, Failure> {
+pub fn under_kvm(machine: &CheckedMachine, cards: Vec<OpenCard>, surface: &Surface<'_>) -> Result<End, Failure> {
     let kvm = hv::kvm::probe()?;
     let control = Control::new();
     let kernels = surroundings::kept("kernels", &variable).map(KernelCache::new);
@@ -88,6 +94,7 @@ pub fn under_kvm(machine: &CheckedMachine, surface: &Surface<'_>) -> Result<End,
             size: console.size(),
             events: events.clone(),
             kernels,
+            cards,
         };
         Ok(machine::run(&kvm, machine, &host, &control)?)
     })

@@ -1,6 +1,7 @@
 //! What this host can run machines with. [`Facts`] are read once; everything concluded from them is a pure function.
 
 mod facts;
+pub mod holder;
 mod path;
 mod verdict;
 

@@ -13,6 +13,7 @@ pub use self::control::Control;
 use crate::acpi;
 use crate::boot::{self, KernelCache};
 use crate::bus::Overlap;
+use crate::cards::OpenCard;
 use crate::check::CheckedMachine;
 use crate::chipset::Wish;
 use crate::config::OnReset;
@@ -38,6 +39,8 @@ pub struct HostSide {
     pub events: Events,
     /// Where unpacked kernels are kept.
     pub kernels: Option<KernelCache>,
+    /// The network cards that the description asks for, opened.
+    pub cards: Vec<OpenCard>,
 }
 
 /// Why a machine could not run or had to be stopped.

@@ -1,4 +1,4 @@
-//! The PCI bus of a machine: bridges, entropy, console, disks.
+//! The PCI bus of a machine: bridges, entropy, console, network cards, disks.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use super::{Error, HostSide};
 use crate::block::RawDisk;
 use crate::bus::Bus;
-use crate::check::MAX_DISKS;
+use crate::cards::OpenCard;
+use crate::check::MAX_PLACES;
 use crate::disks::OpenDisk;
 use crate::layout::{ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT};
 use crate::mem::Split;
@@ -14,6 +15,7 @@ use crate::pci::{HostBridge, LpcBridge, PciAddress, PciBus, Windows, memory_rang
 use crate::virtio::VirtioDevice;
 use crate::virtio::block::VirtioBlock;
 use crate::virtio::console::VirtioConsole;
+use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::VirtioRng;
 use crate::virtio::transport::{Resources, VirtioPci};
 
@@ -21,11 +23,11 @@ use crate::virtio::transport::{Resources, VirtioPci};
 const RNG_SLOT: u8 = 1;
 /// Device number of the console.
 const CONSOLE_SLOT: u8 = 2;
-/// Device number of the first disk; the others follow.
-const FIRST_DISK_SLOT: u8 = 3;
+/// Device number of the first network card; the others follow, then the disks.
+const FIRST_SLOT: u8 = 3;
 /// The LPC bridge has the last one.
 const END_SLOT: u8 = 31;
-const _: () = assert!(FIRST_DISK_SLOT as usize + MAX_DISKS == END_SLOT as usize);
+const _: () = assert!(FIRST_SLOT as usize + MAX_PLACES == END_SLOT as usize);
 
 /// Which consoles a kernel's command line asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl Consoles {
 pub(super) struct Parts<'a> {
     pub(super) host: &'a HostSide,
     pub(super) disks: &'a [OpenDisk],
+    pub(super) cards: &'a [OpenCard],
     /// Whether there is a virtio console, and who is typed to.
     pub(super) consoles: Consoles,
     pub(super) resources: Resources,
@@ -65,7 +68,7 @@ pub(super) struct Parts<'a> {
 
 /// Makes the bus with all its devices and puts it on `memory`.
 pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
-    let Parts { host, disks, consoles, resources, split } = parts;
+    let Parts { host, disks, cards, consoles, resources, split } = parts;
     let start64 = split.pci_window64_start();
     let windows = Windows { low: PCI_WINDOW32_START..PCI_WINDOW32_END, high: start64..start64 + PCI_WINDOW64_LEN };
     let (low, high) = (windows.low.clone(), windows.high.clone());
@@ -83,7 +86,11 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
         let console = VirtioConsole::new(host.output.clone(), input, host.size.clone(), host.events.clone());
         add(CONSOLE_SLOT, Box::new(console))?;
     }
-    for (index, (slot, disk)) in (FIRST_DISK_SLOT..END_SLOT).zip(disks).enumerate() {
+    let mut slots = FIRST_SLOT..END_SLOT;
+    for (slot, card) in slots.by_ref().take(cards.len()).zip(cards) {
+        add(slot, Box::new(VirtioNet::new(card.cable.clone(), card.mac, card.mtu)))?;
+    }
+    for (index, (slot, disk)) in slots.zip(disks).enumerate() {
         let file = disk.file.try_clone().map_err(Error::Device)?;
         let backend = RawDisk::new(file, disk.read_only).map_err(Error::Device)?;
         let name = format!("disk{index}");

@@ -35,12 +35,14 @@ impl Rig {
             size: None,
             events: events.events(),
             kernels: None,
+            cards: vec![],
         };
         let config = MachineConfig {
             cpus,
             memory_mib: 32,
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
+            cards: vec![],
             on_reset: OnReset::Stop,
             state_dir: folder.path().join("state"),
         };

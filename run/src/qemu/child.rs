@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::command::{self, Descriptors};
 use super::machine::{Programs, QemuError};
 use super::tied::TIED_COMMAND;
+use crate::cards::OpenCard;
 use crate::config::MachineConfig;
 
 /// Held while descriptors exist that any child inherits, so that no other machine's QEMU gets them: it would keep them
@@ -28,22 +29,26 @@ pub(super) struct Running {
     pub qmp: UnixStream,
     pub serial: UnixStream,
     pub virtio_console: UnixStream,
+    /// Our ends of the network cards' cables, in the order of the cards.
+    pub cables: Vec<UnixStream>,
     /// Reading end of the pipe for processor resets.
     pub log: OwnedFd,
 }
 
 /// Starts QEMU for this machine. It is killed when the calling thread ends, if the programs say how.
-pub(super) fn start(config: &MachineConfig, programs: &Programs) -> Result<Running, QemuError> {
+pub(super) fn start(config: &MachineConfig, cards: &[OpenCard], programs: &Programs) -> Result<Running, QemuError> {
     let _alone = INHERITABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let (qmp, their_qmp) = pair().map_err(QemuError::Sockets)?;
     let (serial, their_serial) = pair().map_err(QemuError::Sockets)?;
     let (virtio_console, their_virtio_console) = pair().map_err(QemuError::Sockets)?;
+    let cables = cards.iter().map(|_| pair()).collect::<Result<Vec<_>, _>>().map_err(QemuError::Sockets)?;
     let (log, their_log) = log_pipe().map_err(QemuError::Sockets)?;
     let descriptors = Descriptors {
         qmp: their_qmp.as_raw_fd(),
         serial: their_serial.as_raw_fd(),
         virtio_console: their_virtio_console.as_raw_fd(),
         log: their_log.as_raw_fd(),
+        cables: cables.iter().map(|(_, theirs)| theirs.as_raw_fd()).collect(),
     };
     let mut start = match &programs.tied_by {
         Some(own) => {
@@ -53,11 +58,12 @@ pub(super) fn start(config: &MachineConfig, programs: &Programs) -> Result<Runni
         }
         None => Command::new(&programs.qemu),
     };
-    start.args(command::arguments(config, descriptors)?);
+    start.args(command::arguments(config, cards, &descriptors)?);
     // A group of its own: the terminal's Ctrl-C is for this process, which then presses the power button.
     start.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let process = start.spawn().map_err(|source| QemuError::Start { program: start.get_program().into(), source })?;
-    Ok(Running { process, qmp, serial, virtio_console, log })
+    let cables = cables.into_iter().map(|(ours, _)| ours).collect();
+    Ok(Running { process, qmp, serial, virtio_console, cables, log })
 }
 
 /// Our end closes on exec, theirs does not.

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::cards::OpenCard;
 use crate::config::{Boot, Disk, MachineConfig};
 
 /// Inherited file descriptors, by their numbers in QEMU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Descriptors {
     /// Socket of the control protocol.
     pub qmp: RawFd,
@@ -19,6 +20,8 @@ pub(super) struct Descriptors {
     pub virtio_console: RawFd,
     /// Pipe that QEMU logs processor resets to.
     pub log: RawFd,
+    /// Sockets of the network cards' cables, in the order of the cards.
+    pub cables: Vec<RawFd>,
 }
 
 /// A path that cannot be written into QEMU's JSON.
@@ -27,7 +30,11 @@ pub(super) struct Descriptors {
 pub struct NotUtf8(pub std::path::PathBuf);
 
 /// The arguments of `qemu-system-*` for this machine.
-pub(super) fn arguments(config: &MachineConfig, fds: Descriptors) -> Result<Vec<OsString>, NotUtf8> {
+pub(super) fn arguments(
+    config: &MachineConfig,
+    cards: &[OpenCard],
+    fds: &Descriptors,
+) -> Result<Vec<OsString>, NotUtf8> {
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |line: &[&str]| words.extend(line.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,accel=tcg", "-cpu", "max"]);
@@ -41,6 +48,13 @@ pub(super) fn arguments(config: &MachineConfig, fds: Descriptors) -> Result<Vec<
     add(&["-device", "virtio-serial-pci,disable-legacy=on", "-device", "virtconsole,chardev=hvc"]);
     add(&["-device", "virtio-rng-pci,disable-legacy=on", "-device", "pvpanic"]);
     add(&["-d", "cpu_reset", "-D", &format!("/dev/fd/{}", fds.log)]);
+    for (at, (card, fd)) in cards.iter().zip(&fds.cables).enumerate() {
+        let (name, OpenCard { mac, mtu, .. }) = (format!("net{at}"), card);
+        add(&["-netdev", &format!("stream,id={name},server=off,addr.type=fd,addr.str={fd}")]);
+        // No ROM: nothing is booted from the network.
+        let card = format!("virtio-net-pci,netdev={name},mac={mac},host_mtu={mtu},romfile=,disable-legacy=on");
+        add(&["-device", &card]);
+    }
     for (at, disk) in config.disks.iter().enumerate() {
         let name = format!("disk{at}");
         add(&["-blockdev", &blockdev(&name, disk)?]);
@@ -76,9 +90,14 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::{DiskFormat, OnReset};
+    use kiln_net::wire::Mac;
 
-    const FDS: Descriptors = Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13 };
+    use crate::cards::open_all;
+    use crate::config::{CableEnd, Card, DiskFormat, OnReset};
+
+    fn fds() -> Descriptors {
+        Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13, cables: vec![14] }
+    }
 
     fn machine(disks: Vec<Disk>) -> MachineConfig {
         MachineConfig {
@@ -86,6 +105,7 @@ mod tests {
             memory_mib: 5120,
             boot: Boot::Linux { kernel: "k,x".into(), initrd: Some("i".into()), cmdline: "console=ttyS0 a,b".into() },
             disks,
+            cards: vec![],
             on_reset: OnReset::Reboot,
             state_dir: "s".into(),
         }
@@ -98,13 +118,15 @@ mod tests {
     #[test]
     fn a_disk_whose_name_is_no_text_is_refused_by_name() {
         let config = machine(vec![disk(OsStr::from_bytes(b"a\xff").into())]);
-        assert!(arguments(&config, FDS).is_err());
+        assert!(arguments(&config, &[], &fds()).is_err());
     }
 
     #[test]
     fn what_the_machine_has_is_what_qemu_is_told() {
         let config = machine(vec![disk("odd,name\".img".into())]);
-        let words = arguments(&config, FDS).unwrap();
+        let card = Card { mac: Some(Mac([0x52, 0x54, 0, 0, 0, 1])), mtu: 9000, end: CableEnd::User(Box::default()) };
+        let cards = open_all(&[card], Path::new(".")).unwrap();
+        let words = arguments(&config, &cards, &fds()).unwrap();
         let after = |flag: &str| -> Vec<&str> {
             words.windows(2).filter(|pair| pair[0] == flag).filter_map(|pair| pair[1].to_str()).collect()
         };
@@ -116,6 +138,9 @@ mod tests {
         let node: serde_json::Value = serde_json::from_str(after("-blockdev")[0]).unwrap();
         assert_eq!(node["file"]["filename"], "odd,name\".img");
         assert_eq!(node["read-only"], true);
+        assert_eq!(after("-netdev"), ["stream,id=net0,server=off,addr.type=fd,addr.str=14"]);
+        let card = "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,host_mtu=9000,romfile=,disable-legacy=on";
+        assert!(after("-device").contains(&card));
         assert!(after("-device").iter().any(|device| device.starts_with("virtio-blk-pci,drive=disk0,")));
     }
 }

@@ -13,6 +13,7 @@ use super::child::{self, Running};
 use super::command::NotUtf8;
 use super::pump;
 use super::qmp::{self, Cause, Request};
+use crate::cards::OpenCard;
 use crate::config::{Boot, MachineConfig, OnReset};
 use crate::console::{ConsoleInput, ConsoleSink};
 use crate::disks::{self, DiskError};
@@ -74,6 +75,7 @@ fn said_after_colon(said: &str) -> String {
 pub struct Machine {
     config: MachineConfig,
     programs: Programs,
+    cards: Vec<OpenCard>,
     events: Receiver<Event>,
     sender: Sender<Event>,
 }
@@ -104,10 +106,11 @@ impl Remote {
 }
 
 impl Machine {
-    /// A machine of this description, which has been checked. Disks that are missing are made when it runs.
-    pub fn new(config: MachineConfig, programs: Programs) -> Self {
+    /// A machine of this description, which has been checked, with its network cards, opened. Disks that are missing are
+    /// made when it runs.
+    pub fn new(config: MachineConfig, cards: Vec<OpenCard>, programs: Programs) -> Self {
         let (sender, events) = mpsc::channel();
-        Self { config, programs, events, sender }
+        Self { config, programs, cards, events, sender }
     }
 
     /// What other threads reach the machine with.
@@ -130,7 +133,8 @@ impl Machine {
     /// From start to the first end, which a reset is too.
     fn run_once(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
         let stop_typing = Flag::new().map_err(QemuError::Sockets)?;
-        let Running { mut process, qmp, serial, virtio_console, log } = child::start(&self.config, &self.programs)?;
+        let running = child::start(&self.config, &self.cards, &self.programs)?;
+        let Running { mut process, qmp, serial, virtio_console, cables, log } = running;
         let stderr = process.stderr.take();
         let listener = qmp.try_clone();
         let typed_into =
@@ -141,6 +145,11 @@ impl Machine {
         };
         let sender = self.sender.clone();
         thread::scope(|scope| {
+            for (card, cable) in self.cards.iter().zip(cables) {
+                let serving = thread::Builder::new().name("kiln-net".into());
+                // Without a thread the guest has no network, as without a cable.
+                let _no_thread = serving.spawn_scoped(scope, move || pump::carry_frames(&card.cable, cable));
+            }
             scope.spawn(|| pump::print(serial, output));
             scope.spawn(|| pump::print(virtio_console, output));
             scope.spawn(|| pump::type_in(input, &typed_into, &stop_typing));
@@ -267,6 +276,7 @@ mod tests {
             memory_mib: 64,
             boot: Boot::Linux { kernel: "/nonexistent".into(), initrd: None, cmdline: String::new() },
             disks: vec![],
+            cards: vec![],
             on_reset: OnReset::Stop,
             state_dir: "s".into(),
         };
@@ -274,7 +284,7 @@ mod tests {
         let input = ConsoleInput::new().unwrap();
         let run = |qemu: &str| {
             let programs = Programs { qemu: qemu.into(), tied_by: None };
-            Machine::new(config.clone(), programs).run(&sink, &input).unwrap_err()
+            Machine::new(config.clone(), vec![], programs).run(&sink, &input).unwrap_err()
         };
         assert!(matches!(run("/nonexistent/qemu"), QemuError::Start { .. }));
         let QemuError::Died { status, said } = run("/bin/ls") else { panic!("no death") };

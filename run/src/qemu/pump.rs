@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use kiln_net::serve::serve;
+use kiln_net::stream::{Framing, Incoming, StreamPort};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::cable::Cable;
 use crate::console::{ConsoleInput, ConsoleSink};
 use crate::event::Flag;
 
@@ -42,6 +45,15 @@ pub(super) fn type_in(input: &ConsoleInput, mut socket: &UnixStream, stop: &Flag
             Err(_) => return,
         }
     }
+}
+
+/// Carries frames between QEMU's network card and the end of its cable.
+pub(super) fn carry_frames(cable: &Cable, socket: UnixStream) {
+    // The cable is free: its last holder was the thread of a QEMU that has ended.
+    let Some(mut link) = cable.take() else { return };
+    let mut port = StreamPort::new(socket.into(), Framing::Plain);
+    // Whatever ends it, QEMU or the host's sockets: the guest sees a network on which nobody answers.
+    let _ended = serve(&mut *link, &mut port, &mut Incoming::new(Framing::Plain), cable.start());
 }
 
 /// Reads `from` to its end and returns the last of it.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use super::{Malformed, at, u16_at};
 
@@ -40,6 +41,26 @@ impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A text that is no hardware address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no hardware address; one is like 52:54:00:12:34:56")]
+pub struct NoMac(String);
+
+impl FromStr for Mac {
+    type Err = NoMac;
+
+    fn from_str(text: &str) -> Result<Self, NoMac> {
+        let refuse = || NoMac(text.into());
+        let mut bytes = [0; 6];
+        let mut words = text.split([':', '-']);
+        for byte in &mut bytes {
+            let word = words.next().filter(|word| word.len() == 2 && !word.starts_with('+')).ok_or_else(refuse)?;
+            *byte = u8::from_str_radix(word, 16).map_err(|_| refuse())?;
+        }
+        if words.next().is_some() { Err(refuse()) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -85,5 +106,20 @@ impl Ethernet {
         bytes[6..12].copy_from_slice(&self.source.0);
         bytes[12..].copy_from_slice(&self.ether_type.0.to_be_bytes());
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_it_is_written_and_nothing_else_is() {
+        let mac = Mac([0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
+        assert_eq!(mac.to_string().parse(), Ok(mac));
+        assert_eq!("52-54-00-AB-CD-EF".parse(), Ok(mac));
+        for text in ["", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "52:54:0:ab:cd:ef", "52:54:00:ab:cd:+f", "5254.00ab.cdef"] {
+            assert!(text.parse::<Mac>().unwrap_err().to_string().contains(text), "{text}");
+        }
     }
 }

@@ -2,55 +2,23 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
     thread::{Builder, JoinHandle},
-    time::Instant,
 };
 
-use kiln_net::{link::Link, port::Abilities, wire::Mac};
+use kiln_net::wire::Mac;
 
 use super::{
     spec::{config, feature},
     worker::Worker,
 };
 use crate::{
+    cable::Cable,
     event::{Flag, serve},
     virtio::{Activation, VirtioDevice, spec::DeviceType},
 };
 
 /// Frames that may wait each way, in descriptors.
 const QUEUE_SIZE: u16 = 1024;
-
-/// The other end of a card's cable. It outlasts the card: a machine that starts again finds it as it was.
-#[derive(Clone)]
-pub struct Cable {
-    link: Arc<Mutex<Option<Box<dyn Link>>>>,
-    /// The link's clock, whatever the driver does.
-    start: Instant,
-    takes: Abilities,
-}
-
-impl std::fmt::Debug for Cable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cable").field("takes", &self.takes).finish_non_exhaustive()
-    }
-}
-
-impl Cable {
-    /// A cable with `link` at its end.
-    pub fn new(link: Box<dyn Link>) -> Self {
-        Self { takes: link.takes(), link: Arc::new(Mutex::new(Some(link))), start: Instant::now() }
-    }
-
-    /// The end of the cable, for one who gives it back. `None` while somebody has it.
-    fn take(&self) -> Option<Box<dyn Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn give_back(&self, link: Box<dyn Link>) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
-    }
-}
 
 /// A network card, served on a thread of its own while it is active.
 pub struct VirtioNet {
@@ -62,7 +30,7 @@ pub struct VirtioNet {
 }
 
 struct Serving {
-    thread: JoinHandle<Worker>,
+    thread: JoinHandle<()>,
     stop: Flag,
 }
 
@@ -90,10 +58,10 @@ impl VirtioDevice for VirtioNet {
 
     fn features(&self) -> u64 {
         let mut features = feature::MAC | feature::MTU | feature::STATUS | feature::MRG_RXBUF;
-        if self.cable.takes.checksum {
+        if self.cable.takes().checksum {
             features |= feature::CSUM | feature::GUEST_CSUM;
         }
-        if self.cable.takes.segmentation {
+        if self.cable.takes().segmentation {
             features |= feature::HOST_TSO4 | feature::HOST_TSO6 | feature::GUEST_TSO4 | feature::GUEST_TSO6;
         }
         features
@@ -118,12 +86,11 @@ impl VirtioDevice for VirtioNet {
         let stopped = stop.try_clone()?;
         let link = self.cable.take().ok_or(io::ErrorKind::ResourceBusy)?;
         let guest = (activation.memory, activation.signal);
-        let mut worker = Worker::new(link, self.cable.start, guest, (receive, transmit), activation.features)?;
+        let mut worker = Worker::new(link, self.cable.start(), guest, (receive, transmit), activation.features)?;
         let thread = Builder::new().name("kiln-net".into()).spawn(move || {
             if serve(&mut worker, &stopped).is_err() {
                 worker.signal_loss();
             }
-            worker
         })?;
         self.serving = Some(Serving { thread, stop });
         Ok(())
@@ -132,10 +99,8 @@ impl VirtioDevice for VirtioNet {
     fn reset(&mut self) {
         if let Some(Serving { thread, stop }) = self.serving.take() {
             stop.raise();
-            // The link of a thread that panicked went with it.
-            if let Ok(worker) = thread.join() {
-                self.cable.give_back(worker.link);
-            }
+            // The link goes back when the thread ends; that of one that panicked went with it.
+            let _panicked = thread.join();
         }
     }
 }

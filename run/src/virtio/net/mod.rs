@@ -7,4 +7,4 @@ mod port;
 mod spec;
 mod worker;
 
-pub use device::{Cable, VirtioNet};
+pub use device::VirtioNet;

@@ -80,7 +80,7 @@ impl QueuePort {
     /// Takes chains from the ring until there is room for `wanted_bytes`, or there are no more.
     fn gather(&mut self, wanted_bytes: u64) {
         let is_single = !self.has(feature::MRG_RXBUF);
-        while self.misuse.is_none() && self.ready_bytes < wanted_bytes && !(is_single && !self.ready.is_empty()) {
+        while self.misuse.is_none() && self.ready_bytes < wanted_bytes && (!is_single || self.ready.is_empty()) {
             let mut chain = self.empty.pop().unwrap_or_default();
             match self.pop(&mut chain) {
                 Ok(true) => {

@@ -2,13 +2,14 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use kiln_net::{Millis, link::Link};
+use kiln_net::Millis;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
 use super::{frame::ChainFrame, port::QueuePort};
 use crate::{
+    cable::Taken,
     event::{EventHandler, Interest},
     mem::GuestMemory,
     virtio::{Chain, Misuse, Ring, Signal},
@@ -24,7 +25,7 @@ const FRAMES_PER_TURN: u32 = 256;
 
 /// An active card.
 pub(super) struct Worker {
-    pub link: Box<dyn Link>,
+    link: Taken,
     memory: GuestMemory,
     signal: Arc<dyn Signal>,
     port: QueuePort,
@@ -38,7 +39,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        link: Box<dyn Link>,
+        link: Taken,
         start: Instant,
         (memory, signal): (GuestMemory, Arc<dyn Signal>),
         (receive, transmit): (Ring, Ring),

@@ -1,0 +1,255 @@
+//! Opens the network cards of a machine: their addresses, what their cables end in, and the host's ports that lead to
+//! them. All of it before the guest starts, so that what cannot be is told at once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use kiln_net::publish::{OpenPort, Publications, Published, Transport};
+use kiln_net::stack::{Network, Stack};
+use kiln_net::wire::Mac;
+
+use crate::cable::Cable;
+use crate::config::{CableEnd, Card, HostPort, Publish, UserNetwork};
+use crate::host::holder::{self, Holder};
+use crate::macs::{self, MacError};
+
+/// How often another port is tried when the host chose one that is taken under its other address.
+const CHOICES: u32 = 16;
+
+/// A card whose cable is plugged in. It stays so over resets.
+#[derive(Debug, Clone)]
+pub struct OpenCard {
+    /// Its address.
+    pub mac: Mac,
+    /// Largest packet in bytes.
+    pub mtu: u16,
+    /// Its cable.
+    pub cable: Cable,
+    /// The host's ports that lead to it, if its network has such.
+    pub ports: Option<Publications>,
+}
+
+/// A card that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CardError {
+    /// Its address.
+    #[error(transparent)]
+    Mac(#[from] MacError),
+    /// Its network.
+    #[error("cannot make the user-mode network")]
+    Stack(#[source] io::Error),
+    /// A port that leads to it.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// A port of the host that cannot be published.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot publish {} port {} of {}{}", transport_name(*transport), host.port(), host.ip(), by_whom(holder.as_ref()))]
+pub struct PublishError {
+    /// The address.
+    pub host: SocketAddr,
+    /// What it carries.
+    pub transport: Transport,
+    /// Who has it, where that can be known.
+    pub holder: Option<Holder>,
+    #[source]
+    source: io::Error,
+}
+
+/// `TCP` or `UDP`.
+pub fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "TCP",
+        Transport::Udp => "UDP",
+    }
+}
+
+fn by_whom(holder: Option<&Holder>) -> String {
+    holder.map(|holder| format!(": `{}`, process {}, has it", holder.name, holder.pid)).unwrap_or_default()
+}
+
+/// Opens all cards, in order. `state_dir` exists, and keeps the addresses of those that have none given.
+///
+/// # Errors
+/// The first card that cannot be had.
+pub fn open_all(cards: &[Card], state_dir: &Path) -> Result<Vec<OpenCard>, CardError> {
+    let kept =
+        if cards.iter().any(|card| card.mac.is_none()) { macs::kept(state_dir, cards.len())? } else { Vec::new() };
+    let open = |(at, card): (usize, &Card)| {
+        let mac = card.mac.or_else(|| kept.get(at).copied()).unwrap_or(Mac([0x52, 0x54, 0, 0, 0, 0]));
+        open(card, mac)
+    };
+    cards.iter().enumerate().map(open).collect()
+}
+
+fn open(card: &Card, mac: Mac) -> Result<OpenCard, CardError> {
+    match &card.end {
+        CableEnd::User(user) => {
+            let stack = Stack::new(network(user, card.mtu, mac)).map_err(CardError::Stack)?;
+            let ports = stack.publications();
+            for publish in &user.publish {
+                open_port(publish, &ports)?;
+            }
+            Ok(OpenCard { mac, mtu: card.mtu, cable: Cable::new(Box::new(stack)), ports: Some(ports) })
+        }
+    }
+}
+
+/// The network of a card with this address.
+fn network(user: &UserNetwork, mtu: u16, mac: Mac) -> Network {
+    let mut network = Network::default();
+    if let Some(subnet) = user.subnet {
+        network.lease.prefix_bits = subnet.prefix_bits;
+        network.lease.gateway = subnet.host(2);
+        network.lease.dns = subnet.host(3);
+        network.lease.address = subnet.host(15);
+    }
+    if let Some(address) = user.address {
+        network.lease.address = address;
+    }
+    network.lease.mtu = mtu;
+    network.lease.host_name.clone_from(&user.host_name);
+    network.guest_mac = Some(mac);
+    network.host_loopback = user.host_loopback;
+    network.policy = user.policy.clone();
+    network
+}
+
+/// Opens a port of the host that leads to the guest; gives the numbers that it has among `ports`.
+///
+/// # Errors
+/// It is taken, or not for everybody.
+pub fn open_port(publish: &Publish, ports: &Publications) -> Result<Vec<u32>, PublishError> {
+    let opened = match publish.host {
+        HostPort::At(host) => vec![bind(publish, host)?],
+        HostPort::Loopback(port) => on_loopback(publish, port)?,
+    };
+    opened
+        .into_iter()
+        .map(|port| {
+            let host = port.published().host;
+            ports.add(port).map_err(|source| PublishError { host, transport: publish.transport, holder: None, source })
+        })
+        .collect()
+}
+
+/// The same port on both loopbacks; on the one of IPv4 alone where there is no other.
+fn on_loopback(publish: &Publish, port: u16) -> Result<Vec<OpenPort>, PublishError> {
+    let mut tries = 0;
+    loop {
+        let v4 = bind(publish, (Ipv4Addr::LOCALHOST, port).into())?;
+        let chosen = v4.published().host.port();
+        tries += 1;
+        return match bind(publish, (Ipv6Addr::LOCALHOST, chosen).into()) {
+            Ok(v6) => Ok(vec![v4, v6]),
+            Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => {
+                if port == 0 && tries < CHOICES {
+                    continue;
+                }
+                Err(error)
+            }
+            Err(_no_ipv6_here) => Ok(vec![v4]),
+        };
+    }
+}
+
+fn bind(publish: &Publish, host: SocketAddr) -> Result<OpenPort, PublishError> {
+    let Publish { guest_port, transport, .. } = *publish;
+    OpenPort::open(Published { host, guest_port, transport }).map_err(|source| {
+        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| holder::of(host, transport)).flatten();
+        PublishError { host, transport, holder, source }
+    })
+}
+
+/// Whether two hosts' addresses cannot both have the same port.
+pub(crate) fn collide(one: &HostPort, other: &HostPort) -> bool {
+    let addresses = |host: &HostPort| match *host {
+        HostPort::Loopback(port) => {
+            vec![(IpAddr::from(Ipv4Addr::LOCALHOST), port), (IpAddr::from(Ipv6Addr::LOCALHOST), port)]
+        }
+        HostPort::At(host) => vec![(host.ip(), host.port())],
+    };
+    let others = addresses(other);
+    addresses(one).iter().any(|(ip, port)| {
+        *port != 0
+            && others.iter().any(|(other_ip, other_port)| {
+                let is_any = ip.is_unspecified() || other_ip.is_unspecified();
+                port == other_port && ip.is_ipv4() == other_ip.is_ipv4() && (ip == other_ip || is_any)
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::DEFAULT_MTU;
+
+    fn card(publish: Vec<Publish>) -> Card {
+        let user = UserNetwork { publish, ..UserNetwork::default() };
+        Card { mac: None, mtu: DEFAULT_MTU, end: CableEnd::User(Box::new(user)) }
+    }
+
+    fn publish(host: HostPort) -> Publish {
+        Publish { host, guest_port: 80, transport: Transport::Tcp }
+    }
+
+    #[test]
+    fn a_busy_port_is_named_with_its_address_and_who_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = busy.local_addr().unwrap().port();
+        for host in [HostPort::Loopback(port), HostPort::At(busy.local_addr().unwrap())] {
+            let error = open_all(&[card(vec![publish(host)])], folder.path()).unwrap_err();
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("cannot publish TCP port {port} of 127.0.0.1: `")), "{text}");
+            assert!(text.ends_with(&format!("process {}, has it", std::process::id())), "{text}");
+        }
+        let busy = TcpListener::bind("[::1]:0").unwrap();
+        let port = busy.local_addr().unwrap().port();
+        let error = open_all(&[card(vec![publish(HostPort::Loopback(port))])], folder.path()).unwrap_err();
+        assert!(error.to_string().contains("of ::1: `"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_the_host_chooses_is_the_same_on_both_loopbacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let cards = open_all(&[card(vec![publish(HostPort::Loopback(0))])], folder.path()).unwrap();
+        let ports = cards[0].ports.as_ref().unwrap().list();
+        let [(_, v4), (_, v6)] = &ports[..] else { panic!("{ports:?}") };
+        assert_eq!(v4.host, (Ipv4Addr::LOCALHOST, v6.host.port()).into());
+        assert_eq!(v6.host.ip(), IpAddr::from(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn cards_of_one_folder_keep_their_addresses_and_those_of_another_have_others() {
+        let [one, two] = [1, 2].map(|_| tempfile::tempdir().unwrap());
+        let macs = |folder: &Path| -> Vec<Mac> {
+            open_all(&[card(vec![]), card(vec![])], folder).unwrap().iter().map(|card| card.mac).collect()
+        };
+        let first = macs(one.path());
+        assert_ne!(first[0], first[1]);
+        assert_eq!(macs(one.path()), first);
+        assert_ne!(macs(two.path())[0], first[0]);
+    }
+
+    #[test]
+    fn addresses_collide_when_one_is_the_other_or_all_of_its_kind() {
+        let at = |text: &str| HostPort::At(text.parse().unwrap());
+        for (one, other, expected) in [
+            (HostPort::Loopback(80), HostPort::Loopback(80), true),
+            (HostPort::Loopback(0), HostPort::Loopback(0), false),
+            (HostPort::Loopback(80), HostPort::Loopback(81), false),
+            (HostPort::Loopback(80), at("127.0.0.1:80"), true),
+            (HostPort::Loopback(80), at("[::1]:80"), true),
+            (HostPort::Loopback(80), at("127.0.0.2:80"), false),
+            (HostPort::Loopback(80), at("0.0.0.0:80"), true),
+            (at("0.0.0.0:80"), at("[::1]:80"), false),
+        ] {
+            assert_eq!(collide(&one, &other), expected, "{one:?} {other:?}");
+        }
+    }
+}
