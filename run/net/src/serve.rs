@@ -18,20 +18,23 @@ pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let mut has_more = false;
     loop {
-        wait(link, port, (has_more, clock()))?;
-        let filled = if link.is_full() { Err(io::ErrorKind::WouldBlock.into()) } else { incoming.fill(port.fd()) };
-        match filled {
-            Ok(true) => incoming.frames(|frame| link.from_guest(frame, port, clock()))?,
-            Ok(false) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        let has_frames = wait(link, port, (has_more, clock()))?;
+        let now = clock();
+        if has_frames && !link.is_full() {
+            match incoming.fill(port.fd()) {
+                Ok(true) => incoming.frames(|frame| link.from_guest(frame, port, now))?,
+                Ok(false) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
-        has_more = link.turn(port, clock())?;
+        has_more = link.turn(port, now)?;
         port.flush()?;
     }
 }
 
-fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<()> {
+/// Waits for something to do. True if frames came, or the end of them.
+fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<bool> {
     let mut wanted = if link.is_full() { PollFlags::empty() } else { PollFlags::IN };
     if port.is_waiting() {
         wanted |= PollFlags::OUT;
@@ -49,7 +52,10 @@ fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> 
         tv_nsec: i64::try_from(rest_ms % 1000 * 1_000_000).unwrap_or(0),
     });
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(false),
+        Err(error) => return Err(error.into()),
     }
+    let [_, port] = fds;
+    Ok(port.revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR))
 }
