@@ -1,0 +1,121 @@
+//! Medians of rows, the spread, and how many times as good kiln is.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::stacks::STACKS;
+
+/// A line of the table: what it is called, test, value, and whether more is better.
+const LINES: [(&str, &str, &str, bool); 25] = [
+    ("TCP up, 1 stream, Gb/s", "up1", "gbps", true),
+    ("TCP down, 1 stream, Gb/s", "down1", "gbps", true),
+    ("TCP up, 8 streams, Gb/s", "up8", "gbps", true),
+    ("TCP down, 8 streams, Gb/s", "down8", "gbps", true),
+    ("CPU up, s/GB", "up1", "cpu_s_gb", false),
+    ("CPU down, s/GB", "down1", "cpu_s_gb", false),
+    ("CPU up, 8 streams, s/GB", "up8", "cpu_s_gb", false),
+    ("CPU down, 8 streams, s/GB", "down8", "cpu_s_gb", false),
+    ("segments the guest sent again, up", "up1", "resent", false),
+    ("segments the guest sent again, up, 8 streams", "up8", "resent", false),
+    ("request/response, /s", "rr1", "rate", true),
+    ("request/response, p50, µs", "rr1", "p50_us", false),
+    ("request/response, CPU, µs", "rr1", "cpu_us_each", false),
+    ("request/response, 64 connections, /s", "rr64", "rate", true),
+    ("new connections, one at a time, /s", "crr1", "rate", true),
+    ("new connections, 16 at a time, /s", "crr16", "rate", true),
+    ("new connections, 16 at a time, CPU, µs", "crr16", "cpu_us_each", false),
+    ("opening 1,000 connections, s", "hold", "open_s", false),
+    ("memory for each of 1,000 connections, KiB", "hold", "kib_each", false),
+    ("memory after all, ÷ before", "memory", "growth", false),
+    ("memory after all, MiB", "memory", "last_mib", false),
+    ("UDP echo, /s", "udprr", "rate", true),
+    ("UDP echo, p50, µs", "udprr", "p50_us", false),
+    ("UDP 64 bytes, arrived/s", "udp64", "rate", true),
+    ("others' load, cores", "noise", "cores", false),
+];
+
+type Row = BTreeMap<String, f64>;
+type Rows = BTreeMap<(String, String), Vec<Row>>;
+
+fn read(file: &str) -> Rows {
+    let mut rows = Rows::new();
+    for line in fs::read_to_string(file).expect("the file of rows is readable").lines() {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("row") {
+            continue;
+        }
+        let (Some(name), Some(test)) = (words.next(), words.next()) else { continue };
+        let pairs = words.filter_map(|word| word.split_once('='));
+        let mut row: Row = pairs.filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?))).collect();
+        derive(&mut row);
+        rows.entry((name.to_owned(), test.to_owned())).or_default().push(row);
+    }
+    rows
+}
+
+/// What follows from what was measured.
+fn derive(row: &mut Row) {
+    let value = |key: &str| row.get(key).copied();
+    let mut more = Vec::new();
+    if let (Some(cpu_s), Some(bytes)) = (value("cpu_s"), value("bytes"))
+        && bytes > 1e8
+    {
+        more.push(("cpu_s_gb", cpu_s * 1e9 / bytes));
+    }
+    // Both tests take a second and a half.
+    if let (Some(cpu_s), Some(rate)) = (value("cpu_s"), value("rate")) {
+        more.push(("cpu_us_each", cpu_s * 1e6 / (rate * 1.5)));
+    }
+    if let (Some(open), Some(before), Some(during)) = (value("open"), value("rss_before_kib"), value("rss_kib")) {
+        more.push(("kib_each", (during - before) / open));
+    }
+    if let (Some(first), Some(last)) = (value("first_kib"), value("last_kib")) {
+        more.extend([("growth", last / first), ("last_mib", last / 1024.0)]);
+    }
+    row.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
+}
+
+/// Median, smallest and largest.
+fn spread(rows: &Rows, name: &str, test: &str, key: &str) -> Option<(f64, f64, f64)> {
+    let rows = rows.get(&(name.to_owned(), test.to_owned()))?;
+    let mut values: Vec<f64> = rows.iter().filter_map(|row| row.get(key).copied()).collect();
+    values.sort_by(f64::total_cmp);
+    Some((*values.get(values.len() / 2)?, *values.first()?, *values.last()?))
+}
+
+fn short(value: f64) -> String {
+    match value {
+        value if value >= 1000.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+pub fn print(file: &str) {
+    let rows = read(file);
+    for mtu in [65_520, 1_500] {
+        let stacks: Vec<_> = STACKS.iter().filter(|stack| stack.mtu == mtu).collect();
+        let names = stacks.iter().map(|stack| stack.name).filter(|name| rows.keys().any(|(known, _)| known == name));
+        let names: Vec<&str> = names.collect();
+        if names.is_empty() {
+            continue;
+        }
+        println!("| MTU {mtu} | {} |\n| --- |{}", names.join(" | "), " --- |".repeat(names.len()));
+        for (label, test, key, more_is_better) in LINES {
+            let ours = spread(&rows, names[0], test, key);
+            let cells = names.iter().enumerate().map(|(place, name)| {
+                let Some((median, least, most)) = spread(&rows, name, test, key) else { return "-".to_owned() };
+                let ratio = match ours {
+                    Some((ours, ..)) if place > 0 && ours > 0.0 && median > 0.0 => {
+                        let times = if more_is_better { ours / median } else { median / ours };
+                        format!(" **{}×**", short(times))
+                    }
+                    _ => String::new(),
+                };
+                format!("{}{ratio} ({}–{})", short(median), short(least), short(most))
+            });
+            println!("| {label} | {} |", cells.collect::<Vec<_>>().join(" | "));
+        }
+        println!();
+    }
+}
