@@ -47,7 +47,7 @@ impl Stack {
                 false
             }
             Owner::Dns => {
-                if let Some(answer) = self.dns.ready(ready) {
+                if let Some(answer) = self.dns.ready(ready, &self.poll, now) {
                     self.guest(port).datagram((answer.from, answer.to), &answer.bytes);
                 }
                 false

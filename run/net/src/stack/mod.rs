@@ -14,7 +14,7 @@ use std::os::fd::BorrowedFd;
 pub use network::{Network, NetworkV6, Outwards};
 
 use crate::Millis;
-use crate::dns::{Forwarder, Servers};
+use crate::dns::{DOMAIN, Forwarder, Servers};
 use crate::echo::{Echoes, Request};
 use crate::fragments::Fragments;
 use crate::link::Link;
@@ -88,17 +88,13 @@ impl Stack {
     pub fn new(mut network: Network) -> io::Result<Self> {
         network.v6 = network.v6.filter(|_| network.lease.mtu >= LEAST_MTU_V6);
         let poll = Poll::new()?;
-        let gateway = IpAddr::from(network.lease.gateway);
-        let mut names = network.names.clone();
-        names.insert("gateway.kiln.internal".into(), gateway);
-        if network.host_loopback {
-            for name in ["host.kiln.internal", "host.docker.internal", "host.containers.internal"] {
-                names.insert(name.into(), gateway);
-            }
+        let servers = Servers::of_file(&network.resolvers);
+        if network.lease.search.iter().all(|domain| domain == DOMAIN) {
+            network.lease.search.extend(servers.search());
         }
         Ok(Self {
             guest_mac: network.guest_mac,
-            dns: Forwarder::new(names, Servers::of_file(&network.resolvers)),
+            dns: Forwarder::new(network.all_names(), servers),
             network,
             publications: Publications::new(&poll),
             poll,

@@ -1,10 +1,10 @@
 //! What a guest's network is like, told before it begins.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::dhcp::Lease;
+use crate::dns::Names;
 use crate::ndp;
 use crate::policy::Policy;
 use crate::wire::Mac;
@@ -26,8 +26,10 @@ pub struct Network {
     pub policy: Policy,
     /// The list of name servers, in the form of `resolv.conf`.
     pub resolvers: PathBuf,
-    /// Further names, and what they mean.
-    pub names: HashMap<String, IpAddr>,
+    /// Further names, and what they mean. A name may have several addresses.
+    pub names: Vec<(String, IpAddr)>,
+    /// Where the guest's lease is written down, as dnsmasq writes it.
+    pub lease_file: Option<PathBuf>,
 }
 
 /// IPv6 of a guest's network. The guest makes addresses itself or asks for one; MTU, domains and hardware addresses are
@@ -98,12 +100,25 @@ impl Default for Network {
             host_loopback: false,
             policy: Policy::default(),
             resolvers: "/etc/resolv.conf".into(),
-            names: HashMap::new(),
+            names: Vec::new(),
+            lease_file: None,
         }
     }
 }
 
 impl Network {
+    /// The names that mean something here, the user's first.
+    pub(super) fn all_names(&self) -> Names {
+        let gateways = [Some(self.lease.gateway.into()), self.v6.map(|v6| v6.gateway.into())];
+        let hosts: &[&str] = match self.host_loopback {
+            true => &["host.kiln.internal", "host.docker.internal", "host.containers.internal"],
+            false => &[],
+        };
+        let own = std::iter::once("gateway.kiln.internal").chain(hosts.iter().copied());
+        let own = own.flat_map(|name| gateways.into_iter().flatten().map(|address: IpAddr| (name.to_owned(), address)));
+        Names::new(self.names.iter().cloned().chain(own))
+    }
+
     /// Whether an address is one of the network's.
     pub(super) fn is_inside(&self, address: IpAddr) -> bool {
         match address {

@@ -118,7 +118,9 @@ mod tests {
         let mac = Mac([0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
         assert_eq!(mac.to_string().parse(), Ok(mac));
         assert_eq!("52-54-00-AB-CD-EF".parse(), Ok(mac));
-        for text in ["", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "52:54:0:ab:cd:ef", "52:54:00:ab:cd:+f", "5254.00ab.cdef"] {
+        for text in
+            ["", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "52:54:0:ab:cd:ef", "52:54:00:ab:cd:+f", "5254.00ab.cdef"]
+        {
             assert!(text.parse::<Mac>().unwrap_err().to_string().contains(text), "{text}");
         }
     }
