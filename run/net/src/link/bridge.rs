@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
 };
@@ -24,12 +25,16 @@ const TAP_NAME: &str = "kiln%d";
 /// # Errors
 /// There is no such bridge, or nobody may put a tap there.
 pub fn bridge(name: &str) -> Result<Box<dyn Link>, LinkError> {
-    if !is_device(name) || !Path::new("/sys/class/net").join(name).join("bridge").exists() {
+    if !is_device(name)? {
         return Err(LinkError::NoBridge { name: name.into() });
     }
     let refused = |source| LinkError::Bridge { name: name.into(), source };
     match own(name) {
         Ok(tap) => Ok(Box::new(tap)),
+        // A device, but no bridge.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => {
+            Err(LinkError::NoBridge { name: name.into() })
+        }
         Err(error) => match helped(name) {
             Ok(Some(fd)) => Ok(Box::new(Tap::of_device(fd)?)),
             Ok(None) => Err(refused(error)),

@@ -14,6 +14,8 @@ mod tap;
 mod watch;
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

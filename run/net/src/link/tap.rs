@@ -3,10 +3,10 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 use super::outgoing::Gone;
 use super::packets::{Kind, Packets, Turned};
@@ -40,7 +40,7 @@ impl Tap {
     /// # Errors
     /// It is not there, somebody else's, or in use.
     pub fn open(name: &str) -> Result<Self, LinkError> {
-        if !is_device(name) {
+        if !is_device(name)? {
             return Err(LinkError::NoTap { name: name.into() });
         }
         Self::attach(name).map(|(tap, _)| tap)
@@ -109,8 +109,7 @@ pub(super) fn is_tap(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Adds the device `member` to the bridge `bridge`, and switches it on.
 pub(super) fn add_to_bridge(bridge: &str, member: &str) -> io::Result<()> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket = control_socket()?;
     let index = netdevice::name_to_index(&socket, member)?;
     let mut adding = request(bridge)?;
     adding.ifr_ifru.ifru_ifindex = libc::c_int::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -123,9 +122,21 @@ pub(super) fn add_to_bridge(bridge: &str, member: &str) -> io::Result<()> {
 }
 
 /// Whether a device of that name is there.
-pub(super) fn is_device(name: &str) -> bool {
-    let is_name = !name.is_empty() && name.len() <= NAME_LIMIT_BYTES && !name.contains('/') && !name.starts_with('.');
-    is_name && Path::new("/sys/class/net").join(name).exists()
+pub(super) fn is_device(name: &str) -> io::Result<bool> {
+    if name.is_empty() || name.len() > NAME_LIMIT_BYTES || name.contains(['/', '%', '\0', ' ']) {
+        return Ok(false);
+    }
+    let socket = control_socket()?;
+    match netdevice::name_to_index(&socket, name) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODEV) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Any socket: devices are asked for through it.
+fn control_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
 }
 
 fn request(name: &str) -> io::Result<libc::ifreq> {
