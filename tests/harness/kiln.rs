@@ -1,14 +1,34 @@
 //! Runs the program under test, away from the user's own files.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The program under test.
 pub const KILN: &str = env!("CARGO_BIN_EXE_kiln");
+
+/// The folder of this run of the tests. What tests share lives in statics, which nobody drops: a process that outlives
+/// this one by a moment, however it ends, removes the whole.
+fn run_folder() -> &'static Path {
+    static RUN: OnceLock<(PathBuf, ChildStdin)> = OnceLock::new();
+    let (path, _held) = RUN.get_or_init(|| {
+        let path = tempfile::Builder::new().prefix("kiln-test-").tempdir().expect("a temp folder can be made").keep();
+        let mut remover = Command::new("sh")
+            .args(["-c", "cat; rm -rf \"$1\"", "remover"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("sh starts");
+        (path, remover.stdin.take().expect("its input was asked for"))
+    });
+    path
+}
 
 /// A folder of its own and a `kiln` that sees nothing but it.
 pub struct Sandbox {
@@ -17,7 +37,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("kiln-test-").tempdir().expect("a temp folder can be made") }
+        Self { dir: tempfile::tempdir_in(run_folder()).expect("a temp folder can be made") }
     }
 
     /// The working folder of every `kiln` of this sandbox.
