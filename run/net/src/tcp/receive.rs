@@ -253,6 +253,10 @@ impl Receive {
             }
             self.waiting_bytes += kept;
         }
+        if sent < len {
+            // More than the socket takes is only copied once more.
+            (self.limit, self.since_growth) = ((self.limit / 2).max(FIRST_LIMIT_BYTES), 0);
+        }
         self.advance(sent + kept);
         Ok(())
     }
@@ -284,7 +288,8 @@ impl Receive {
         Ok(())
     }
 
-    /// A connection that fills its window again and again gets a larger one, as long as its socket keeps up.
+    /// A connection that fills its window again and again gets a larger one, as long as its socket keeps up; one whose
+    /// socket is full gets a smaller one.
     fn advance(&mut self, len: usize) {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.next += len;

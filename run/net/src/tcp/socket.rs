@@ -15,10 +15,12 @@ use crate::wire::Headers;
 
 /// Discarded at once; nothing is copied there.
 const DISCARD_BYTES: usize = 64 << 10;
-/// What is done with is discarded when it is so much,
-const DONE_LIMIT_BYTES: u32 = 16 << 10;
-/// or when it came in so many parts: a part may hold much more of the kernel's memory than it has bytes.
-const DONE_LIMIT_PARTS: u32 = 16;
+/// While the guest has not acknowledged all, what it has is discarded in parts of this size.
+const DONE_LIMIT_BYTES: u32 = 32 << 10;
+/// When it has, only a little that came in few pieces stays. More would hold much of the queue's room, because a piece
+/// goes as a whole, and a peer that has no room to send would never wake us.
+const LITTLE_BYTES: u32 = 2 << 10;
+const LITTLE_PARTS: u32 = 8;
 
 /// Where data stays that a peer sent until the guest has acknowledged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +60,8 @@ enum Source {
         /// At the start of the queue: acknowledged, not discarded yet.
         done_bytes: u32,
         done_parts: u32,
+        /// Nothing that was looked at stood in front of it when it began.
+        is_whole: bool,
     },
     Here(Kept),
 }
@@ -78,7 +82,7 @@ impl StreamSocket {
         set_tcp_nodelay(&fd, true)?;
         let source = match keeping {
             Keeping::Kernel if peek::set_offset(fd.as_fd(), 0).is_ok() => {
-                Source::Kernel { offset_bytes: 0, done_bytes: 0, done_parts: 0 }
+                Source::Kernel { offset_bytes: 0, done_bytes: 0, done_parts: 0, is_whole: true }
             }
             _ => Source::Here(Kept::default()),
         };
@@ -145,10 +149,12 @@ impl StreamSocket {
     /// The socket's.
     pub fn done(&mut self, len_bytes: u32, budget: &mut Budget) -> io::Result<()> {
         match &mut self.source {
-            Source::Kernel { done_bytes, done_parts, .. } => {
+            Source::Kernel { offset_bytes, done_bytes, done_parts, is_whole } => {
                 *done_bytes = done_bytes.saturating_add(len_bytes);
                 *done_parts += 1;
-                if *done_bytes >= DONE_LIMIT_BYTES || *done_parts >= DONE_LIMIT_PARTS { self.discard() } else { Ok(()) }
+                let is_little = *is_whole && *done_bytes <= LITTLE_BYTES && *done_parts <= LITTLE_PARTS;
+                let is_on_its_way = *offset_bytes > *done_bytes && *done_bytes < DONE_LIMIT_BYTES;
+                if is_little || is_on_its_way { Ok(()) } else { self.discard() }
             }
             Source::Here(kept) => {
                 kept.done(len_bytes, budget);
@@ -163,7 +169,7 @@ impl StreamSocket {
     /// # Errors
     /// The socket's.
     pub fn discard(&mut self) -> io::Result<()> {
-        let Source::Kernel { offset_bytes, done_bytes, done_parts } = &mut self.source else { return Ok(()) };
+        let Source::Kernel { offset_bytes, done_bytes, done_parts, is_whole } = &mut self.source else { return Ok(()) };
         let mut nothing = [const { MaybeUninit::<u8>::uninit() }; DISCARD_BYTES];
         while *done_bytes > 0 {
             let most = usize::try_from(*done_bytes).unwrap_or(DISCARD_BYTES).min(DISCARD_BYTES);
@@ -176,7 +182,7 @@ impl StreamSocket {
             *done_bytes -= len;
             *offset_bytes = offset_bytes.saturating_sub(len);
         }
-        *done_parts = 0;
+        (*done_parts, *is_whole) = (0, *offset_bytes == 0);
         Ok(())
     }
 
@@ -229,5 +235,48 @@ mod peek {
 
     pub(super) fn set_offset(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::tests::MemoryPort;
+    use super::*;
+
+    #[test]
+    fn what_the_guest_has_does_not_stay_in_the_way_of_what_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut peer = listener.accept().unwrap().0;
+        let mut socket = StreamSocket::new(ours.into(), Keeping::Kernel).unwrap();
+        let (mut port, mut budget) = (MemoryPort::with_room(64), Budget::new(0));
+        let mut look_at = |socket: &mut StreamSocket, count: usize| {
+            let mut looked = 0;
+            while looked < count {
+                let offset = u32::try_from(looked).unwrap();
+                match socket.look(offset, (54, count - looked), &mut port, &mut Budget::new(0)).unwrap() {
+                    Looked::Data { len_bytes, .. } => looked += len_bytes,
+                    _ => std::thread::yield_now(),
+                }
+            }
+        };
+        let queued = |socket: &StreamSocket| rustix::io::ioctl_fionread(socket.fd()).unwrap();
+        for _ in 0..3 {
+            peer.write_all(&[1; 60_000]).unwrap();
+            look_at(&mut socket, 60_000);
+            for part in [100, 30_000, 1_900, 25_000, 2_000, 1_000] {
+                socket.done(part, &mut budget).unwrap();
+            }
+            assert_eq!(queued(&socket), 0, "nothing is on its way any more");
+        }
+        for _ in 0..100 {
+            peer.write_all(&[1; 300]).unwrap();
+            look_at(&mut socket, 300);
+            socket.done(300, &mut budget).unwrap();
+            assert!(queued(&socket) <= u64::from(LITTLE_BYTES));
+        }
     }
 }

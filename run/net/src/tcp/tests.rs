@@ -50,12 +50,18 @@ impl GuestFrame for MemoryFrame {
 
 /// Keeps the frames to the guest.
 #[derive(Default)]
-struct MemoryPort {
+pub(super) struct MemoryPort {
     abilities: Abilities,
     frames: Vec<Vec<u8>>,
     received: Vec<u8>,
     /// Frames that fit.
     room: usize,
+}
+
+impl MemoryPort {
+    pub(super) fn with_room(room: usize) -> Self {
+        Self { room, ..Self::default() }
+    }
 }
 
 impl GuestPort for MemoryPort {
