@@ -3,7 +3,7 @@
 # turn, each round with fresh processes; medians, spread, and how many times as good kiln's first column is.
 #
 #   bench/net.sh [STACK…]        all, or the ones named (bench/net/stacks.rs)
-#   ROUNDS=5 ROWS=FILE           rounds, and where the measured rows go
+#   ROUNDS=5 ROWS=FILE TESTS='…' rounds, where the measured rows go, and which tests (bench/net/lab.rs)
 #
 # Needs root (for namespaces and a tap), ip, passt, qemu-system-x86_64, slirp4netns; nothing is installed, and nothing
 # leaves the namespaces, which are gone at the end.

@@ -230,6 +230,8 @@ pub fn run(rounds: u32, serve: &str, names: &[&str]) {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).expect("a folder of our own");
     // A connection is a descriptor of the stack, and one of the load.
     let wanted: Vec<&Stack> = STACKS.iter().filter(|stack| names.is_empty() || names.contains(&stack.name)).collect();
+    let wanted_tests = std::env::var("TESTS").unwrap_or_default();
+    let wanted_tests: Vec<&str> = wanted_tests.split_whitespace().collect();
     for round in 0..rounds {
         for stack in &wanted {
             let (start, busy, own) = (Instant::now(), busy_s(), own_s());
@@ -240,7 +242,7 @@ pub fn run(rounds: u32, serve: &str, names: &[&str]) {
             };
             let print = |test: &str, row: &str| println!("row {} {test} round={round} {row}", stack.name);
             print("hold", &lab.hold());
-            for (test, numbers) in TESTS {
+            for (test, numbers) in TESTS.iter().filter(|(test, _)| wanted_tests.is_empty() || wanted_tests.contains(test)) {
                 let count = numbers.split(' ').next().filter(|_| numbers.contains(' ')).unwrap_or_default();
                 print(&format!("{test}{count}"), &lab.test(test, numbers));
             }
