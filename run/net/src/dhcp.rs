@@ -1,6 +1,9 @@
 //! DHCP for IPv4 (RFC 2131, options RFC 2132): one guest, one lease.
 
+use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::wire::Mac;
 
@@ -19,14 +22,19 @@ mod option {
     pub const HOST_NAME: u8 = 12;
     pub const DOMAIN: u8 = 15;
     pub const MTU: u8 = 26;
+    pub const TIME_SERVERS: u8 = 42;
     pub const REQUESTED: u8 = 50;
     pub const LEASE: u8 = 51;
     pub const TYPE: u8 = 53;
     pub const SERVER: u8 = 54;
     pub const RENEWAL: u8 = 58;
     pub const REBINDING: u8 = 59;
+    pub const CLIENT: u8 = 61;
+    pub const BOOT_SERVER: u8 = 66;
+    pub const BOOT_FILE: u8 = 67;
     pub const RAPID_COMMIT: u8 = 80;
     pub const SEARCH: u8 = 119;
+    pub const ROUTES: u8 = 121;
     pub const END: u8 = 255;
 }
 
@@ -64,6 +72,32 @@ pub struct Lease {
     pub host_name: Option<String>,
     /// Domains that short names are looked for in; the first is the guest's own.
     pub search: Vec<String>,
+    /// What few guests want.
+    pub extras: Extras,
+}
+
+/// What a guest is told only when somebody said so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Time servers (NTP).
+    pub time_servers: Vec<Ipv4Addr>,
+    /// Networks that are reached by others than the gateway.
+    pub routes: Vec<Route>,
+    /// The server to boot from (TFTP).
+    pub boot_server: Option<String>,
+    /// What to boot from there.
+    pub boot_file: Option<String>,
+}
+
+/// A network that somebody leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Its first address.
+    pub network: Ipv4Addr,
+    /// Its leading bits, at most 32.
+    pub prefix_bits: u8,
+    /// Who leads there; unspecified: it is on the link.
+    pub by: Ipv4Addr,
 }
 
 /// A message from the guest, as far as it is used.
@@ -75,6 +109,8 @@ struct Message<'a> {
     own_address: Ipv4Addr,
     requested: Option<Ipv4Addr>,
     server: Option<Ipv4Addr>,
+    client: Option<&'a [u8]>,
+    name: Option<&'a [u8]>,
     is_rapid: bool,
     is_broadcast: bool,
 }
@@ -93,6 +129,8 @@ impl<'a> Message<'a> {
             own_address: address(12)?,
             requested: None,
             server: None,
+            client: None,
+            name: None,
             is_rapid: false,
             is_broadcast: *bytes.get(10)? & 0x80 != 0,
         };
@@ -113,6 +151,8 @@ impl<'a> Message<'a> {
                 option::REQUESTED => message.requested = address,
                 option::SERVER => message.server = address,
                 option::RAPID_COMMIT => message.is_rapid = true,
+                option::CLIENT => message.client = Some(content),
+                option::HOST_NAME => message.name = Some(content),
                 _ => {}
             }
             rest = after.get(1 + usize::from(*len)..)?;
@@ -128,8 +168,71 @@ pub struct Answer {
     pub bytes: Vec<u8>,
     /// The guest's address, or everybody's while it has none.
     pub destination: Ipv4Addr,
-    /// Whether the guest has the address from now on.
-    pub is_lease: bool,
+    /// Who has the address from now on, if somebody does.
+    pub holder: Option<Holder>,
+}
+
+/// Who has a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// What it calls itself, if that is a name.
+    pub name: Option<String>,
+    /// What it wants to be known by, if it said.
+    pub id: Option<Vec<u8>>,
+}
+
+impl Holder {
+    fn of(message: &Message<'_>) -> Self {
+        let is_name = |name: &&str| {
+            (1..64).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+        };
+        let name = message.name.and_then(|name| std::str::from_utf8(name).ok()).filter(is_name);
+        Self { mac: message.mac, name: name.map(str::to_owned), id: message.client.map(<[u8]>::to_vec) }
+    }
+}
+
+/// Where the lease is written down, for people and programs that know dnsmasq's file: end (0: none), hardware address,
+/// address, name, identifier.
+#[derive(Debug)]
+pub struct LeaseFile {
+    path: PathBuf,
+    written: Option<Holder>,
+}
+
+impl LeaseFile {
+    /// Nothing is written yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), written: None }
+    }
+
+    /// Writes it down, if it is not what was written last.
+    ///
+    /// # Errors
+    /// The host's. The lease counts without it.
+    pub fn record(&mut self, holder: &Holder, address: Ipv4Addr) -> io::Result<()> {
+        if self.written.as_ref() == Some(holder) {
+            return Ok(());
+        }
+        let Holder { mac, name, id } = holder;
+        let mut line = format!("0 {mac} {address} {} ", name.as_deref().unwrap_or("*"));
+        for (number, byte) in id.iter().flatten().enumerate() {
+            // To a string nothing can fail.
+            let _ = write!(line, "{}{byte:02x}", if number > 0 { ":" } else { "" });
+        }
+        if id.as_ref().is_none_or(Vec::is_empty) {
+            line.push('*');
+        }
+        line.push('\n');
+        let mut new = self.path.clone().into_os_string();
+        new.push(".new");
+        fs::write(&new, line)?;
+        fs::rename(&new, &self.path)?;
+        self.written = Some(holder.clone());
+        Ok(())
+    }
 }
 
 impl Lease {
@@ -155,7 +258,8 @@ impl Lease {
             false if message.is_broadcast || kind == Kind::Refuse => Ipv4Addr::BROADCAST,
             false => self.address,
         };
-        Some(Answer { bytes: self.bytes(&message, kind), destination, is_lease: kind == Kind::Acknowledge })
+        let holder = (kind == Kind::Acknowledge).then(|| Holder::of(&message));
+        Some(Answer { bytes: self.bytes(&message, kind), destination, holder })
     }
 
     fn bytes(&self, message: &Message<'_>, kind: Kind) -> Vec<u8> {
@@ -185,6 +289,10 @@ impl Lease {
         };
         put(option::TYPE, &[told as u8]);
         put(option::SERVER, &self.gateway.octets());
+        if let Some(id) = message.client {
+            // As it came (RFC 6842).
+            put(option::CLIENT, id);
+        }
         if kind != Kind::Refuse {
             self.put_network(&mut put);
         }
@@ -215,6 +323,29 @@ impl Lease {
             let names: Vec<u8> = self.search.iter().filter_map(|name| crate::dns::name_bytes(name)).flatten().collect();
             put(option::SEARCH, &names);
         }
+        let Extras { time_servers, routes, boot_server, boot_file } = &self.extras;
+        if !time_servers.is_empty() {
+            put(option::TIME_SERVERS, &time_servers.iter().flat_map(Ipv4Addr::octets).collect::<Vec<_>>());
+        }
+        if !routes.is_empty() {
+            // Whoever reads this option forgets the gateway's own (RFC 3442).
+            let default = Route { network: Ipv4Addr::UNSPECIFIED, prefix_bits: 0, by: self.gateway };
+            put(option::ROUTES, &routes.iter().chain([&default]).flat_map(Route::bytes).collect::<Vec<_>>());
+        }
+        for (code, word) in [(option::BOOT_SERVER, boot_server), (option::BOOT_FILE, boot_file)] {
+            if let Some(word) = word {
+                put(code, word.as_bytes());
+            }
+        }
+    }
+}
+
+impl Route {
+    /// RFC 3442: bits, then as many bytes of the network as they touch, then who leads there.
+    fn bytes(&self) -> Vec<u8> {
+        let touched = usize::from(self.prefix_bits.min(32)).div_ceil(8);
+        let network = self.network.octets();
+        [&[self.prefix_bits.min(32)], network.get(..touched).unwrap_or_default(), &self.by.octets()].concat()
     }
 }
 
@@ -231,6 +362,7 @@ mod tests {
             mtu: 1500,
             host_name: Some("guest".into()),
             search: vec!["example.test".into()],
+            extras: Extras::default(),
         }
     }
 
@@ -284,10 +416,10 @@ mod tests {
     fn a_guest_gets_its_address_and_all_that_goes_with_it() {
         let offer = lease().answer(&message(Kind::Discover, &[])).unwrap();
         assert_eq!(told(&offer, option::TYPE), Some(&[2][..]));
-        assert_eq!((offer.destination, offer.is_lease), (lease().address, false));
+        assert_eq!((offer.destination, &offer.holder), (lease().address, &None));
         let request = message(Kind::Request, &[option::REQUESTED, 4, 10, 0, 2, 15, option::SERVER, 4, 10, 0, 2, 2]);
         let answer = lease().answer(&request).unwrap();
-        assert!(answer.is_lease && answer.bytes.len() >= LEAST_BYTES);
+        assert!(answer.holder.is_some() && answer.bytes.len() >= LEAST_BYTES);
         assert_eq!(answer.bytes[4..8], [9, 8, 7, 6]);
         assert_eq!(answer.bytes[16..20], [10, 0, 2, 15]);
         for (code, content) in [
@@ -309,7 +441,7 @@ mod tests {
     fn an_address_that_is_another_ones_is_refused() {
         let answer = lease().answer(&message(Kind::Request, &[option::REQUESTED, 4, 10, 0, 2, 16])).unwrap();
         assert_eq!(told(&answer, option::TYPE), Some(&[6][..]));
-        assert_eq!((answer.destination, answer.is_lease), (Ipv4Addr::BROADCAST, false));
+        assert_eq!((answer.destination, &answer.holder), (Ipv4Addr::BROADCAST, &None));
         assert_eq!(told(&answer, option::LEASE), None);
     }
 
@@ -318,6 +450,57 @@ mod tests {
         let answer = lease().answer(&message(Kind::Discover, &[option::RAPID_COMMIT, 0])).unwrap();
         assert_eq!(told(&answer, option::TYPE), Some(&[5][..]));
         assert_eq!(told(&answer, option::RAPID_COMMIT), Some(&[][..]));
-        assert!(answer.is_lease);
+        assert!(answer.holder.is_some());
+    }
+
+    #[test]
+    fn what_somebody_said_is_told_and_who_asks_is_called_as_it_wants() {
+        let mut lease = lease();
+        lease.extras = Extras {
+            time_servers: vec![Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)],
+            routes: vec![Route {
+                network: Ipv4Addr::new(10, 9, 0, 0),
+                prefix_bits: 12,
+                by: Ipv4Addr::new(10, 0, 2, 9),
+            }],
+            boot_server: Some("boot".into()),
+            boot_file: Some("a.efi".into()),
+        };
+        let answer = lease.answer(&message(Kind::Inform, &[option::CLIENT, 2, 7, 7])).unwrap();
+        for (code, content) in [
+            (option::TYPE, &[5][..]),
+            (option::CLIENT, &[7, 7]),
+            (option::TIME_SERVERS, &[192, 0, 2, 1, 192, 0, 2, 2]),
+            (option::ROUTES, &[12, 10, 9, 10, 0, 2, 9, 0, 10, 0, 2, 2]),
+            (option::BOOT_SERVER, b"boot"),
+            (option::BOOT_FILE, b"a.efi"),
+        ] {
+            assert_eq!(told(&answer, code), Some(content), "{code}");
+        }
+        assert_eq!((told(&answer, option::LEASE), &answer.holder), (None, &None), "who has an address keeps it");
+    }
+
+    #[test]
+    fn a_lease_is_written_down_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lease");
+        let mut file = LeaseFile::new(&path);
+        for (options, line) in [
+            (&[][..], "0 02:00:00:00:00:02 10.0.2.15 * *\n"),
+            (
+                &[option::HOST_NAME, 2, b'd', b'b', option::CLIENT, 2, 1, 0xab],
+                "0 02:00:00:00:00:02 10.0.2.15 db 01:ab\n",
+            ),
+            (&[option::HOST_NAME, 3, b'a', b'\n', b'b'], "0 02:00:00:00:00:02 10.0.2.15 * *\n"),
+        ] {
+            let options = [&[option::REQUESTED, 4, 10, 0, 2, 15][..], options].concat();
+            let holder = lease().answer(&message(Kind::Request, &options)).unwrap().holder.unwrap();
+            file.record(&holder, lease().address).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), line);
+            fs::remove_file(&path).unwrap();
+            file.record(&holder, lease().address).unwrap();
+            assert!(!path.exists(), "the same is not written again");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
     }
 }

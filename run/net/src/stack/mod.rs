@@ -14,6 +14,7 @@ use std::os::fd::BorrowedFd;
 pub use network::{Network, NetworkV6, Outwards};
 
 use crate::Millis;
+use crate::dhcp::LeaseFile;
 use crate::dns::{DOMAIN, Forwarder, Servers};
 use crate::echo::{Echoes, Request};
 use crate::fragments::Fragments;
@@ -72,6 +73,7 @@ pub struct Stack {
     /// Numbers of packets that go in fragments.
     ids: u32,
     advertising: Advertising,
+    lease_file: Option<LeaseFile>,
     fragments: Fragments,
     own: OwnAddresses,
     /// Messages about what cannot be reached that may still be sent before the next sweep.
@@ -94,6 +96,7 @@ impl Stack {
         }
         Ok(Self {
             guest_mac: network.guest_mac,
+            lease_file: network.lease_file.as_deref().map(LeaseFile::new),
             dns: Forwarder::new(network.all_names(), servers),
             network,
             publications: Publications::new(&poll),

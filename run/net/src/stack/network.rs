@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::dhcp::Lease;
+use crate::dhcp::{Extras, Lease};
 use crate::dns::Names;
 use crate::ndp;
 use crate::policy::Policy;
@@ -93,6 +93,7 @@ impl Default for Network {
                 mtu: 1500,
                 host_name: None,
                 search: Vec::new(),
+                extras: Extras::default(),
             },
             v6: Some(NetworkV6::default()),
             gateway_mac: Mac([0x52, 0x55, 10, 0, 2, 2]),

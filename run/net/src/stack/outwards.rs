@@ -109,6 +109,10 @@ impl Stack {
 
     fn dhcp(&mut self, bytes: &[u8], port: &mut dyn GuestPort) {
         let Some(answer) = self.network.lease.answer(bytes) else { return };
+        if let (Some(file), Some(holder)) = (&mut self.lease_file, &answer.holder) {
+            // The lease counts without it.
+            let _ = file.record(holder, self.network.lease.address);
+        }
         let from = SocketAddr::new(self.network.lease.gateway.into(), DHCP_SERVER_PORT);
         let to = SocketAddr::new(answer.destination.into(), DHCP_CLIENT_PORT);
         self.guest(port).datagram((from, to), &answer.bytes);
