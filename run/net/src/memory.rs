@@ -1,10 +1,10 @@
 //! A port in memory, for tests and fuzzing: frames are lists of bytes.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{SendFlags, send};
 
 use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
 use crate::wire::{HEADERS_LIMIT_BYTES, Headers};
@@ -82,19 +82,8 @@ impl GuestPort for MemoryPort {
         socket: BorrowedFd<'_>,
         reading: Reading,
     ) -> io::Result<usize> {
-        let flags = match reading {
-            Reading::Take => RecvFlags::DONTWAIT,
-            Reading::Peek => RecvFlags::DONTWAIT | RecvFlags::PEEK,
-        };
-        let room = self.room(header_bytes);
-        if room == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.received.resize(limit.min(room), 0);
-        let mut ancillary = RecvAncillaryBuffer::new(&mut []);
-        let read = recvmsg(socket, &mut [IoSliceMut::new(&mut self.received)], &mut ancillary, flags)?.bytes;
-        self.received.truncate(read);
-        Ok(read)
+        let room = self.room(header_bytes).min(limit);
+        reading.into_memory(room, socket, &mut self.received)
     }
 
     fn send_received(&mut self, headers: Headers) {

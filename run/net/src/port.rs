@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::net::{SendFlags, send};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recvmsg, send};
 
 use crate::wire::{Headers, Offload};
 
@@ -86,6 +86,30 @@ pub enum Reading {
     Take,
     /// It stays, and the next look begins behind it (`SO_PEEK_OFF`).
     Peek,
+}
+
+impl Reading {
+    /// Reads at most `room` bytes of a socket into `to`, which then has them alone: for ports whose frames go through
+    /// memory.
+    ///
+    /// # Errors
+    /// The socket's; [`io::ErrorKind::WouldBlock`] also when there is no room.
+    pub fn into_memory(self, room: usize, socket: BorrowedFd<'_>, to: &mut Vec<u8>) -> io::Result<usize> {
+        if room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let flags = match self {
+            Self::Take => RecvFlags::DONTWAIT,
+            Self::Peek => RecvFlags::DONTWAIT | RecvFlags::PEEK,
+        };
+        to.resize(room, 0);
+        let mut ancillary = RecvAncillaryBuffer::new(&mut []);
+        let read = recvmsg(socket, &mut [io::IoSliceMut::new(to)], &mut ancillary, flags);
+        let count = read.as_ref().map_or(0, |read| read.bytes);
+        to.truncate(count);
+        read?;
+        Ok(count)
+    }
 }
 
 /// The way to the guest. Nothing here waits.

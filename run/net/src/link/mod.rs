@@ -72,3 +72,37 @@ pub trait Link: Send {
         0
     }
 }
+
+impl Link for Box<dyn Link> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        (**self).fd()
+    }
+
+    fn takes(&self) -> Abilities {
+        (**self).takes()
+    }
+
+    fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis) {
+        (**self).from_guest(frame, port, now);
+    }
+
+    fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        (**self).turn(port, now)
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        (**self).deadline()
+    }
+
+    fn is_full(&self) -> bool {
+        (**self).is_full()
+    }
+
+    fn is_up(&self) -> bool {
+        (**self).is_up()
+    }
+
+    fn lost(&self) -> u64 {
+        (**self).lost()
+    }
+}

@@ -1,0 +1,221 @@
+//! A link that loses frames, doubles them and lets them come late, for tests: the same ones on each run.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use rustix::net::{SendFlags, send};
+
+use crate::Millis;
+use crate::link::Link;
+use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
+use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Offload};
+
+/// Frames that are late at once, in one direction; what is more is lost.
+const LATE_LIMIT: usize = 1_024;
+
+/// What happens to frames, both ways, of 1,000 each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// So many are lost.
+    pub lost: u16,
+    /// So many come twice.
+    pub doubled: u16,
+    /// So many come late, and so behind others.
+    pub late: u16,
+    /// By so much, at most.
+    pub late_ms: Millis,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+/// A frame on its way.
+#[derive(Debug, Clone)]
+struct Late {
+    bytes: Vec<u8>,
+    offload: Offload,
+    due: Millis,
+}
+
+impl GuestFrame for Late {
+    fn head(&self) -> &[u8] {
+        self.bytes.get(..HEADERS_LIMIT_BYTES).unwrap_or(&self.bytes)
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let bytes = self.bytes.get(range).unwrap_or_default();
+        Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    }
+
+    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.bytes.get(range).unwrap_or_default());
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
+    }
+}
+
+/// Frames of one direction.
+#[derive(Debug)]
+struct Way {
+    faults: Faults,
+    chance: u64,
+    late: Vec<Late>,
+}
+
+impl Way {
+    fn new(faults: Faults, seed: u64) -> Self {
+        Self { faults, chance: seed, late: Vec::new() }
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        // Knuth's constants; the high bits are the better ones.
+        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.chance >> 33) % limit.max(1)
+    }
+
+    fn happens(&mut self, of_1000: u16) -> bool {
+        self.below(1_000) < of_1000.into()
+    }
+
+    /// How often a frame goes on at once; it may be kept for later.
+    fn times(&mut self, frame: impl FnOnce(Millis) -> Late, now: Millis) -> u8 {
+        if self.happens(self.faults.lost) {
+            return 0;
+        }
+        if self.happens(self.faults.late) {
+            let due = now + 1 + self.below(self.faults.late_ms);
+            if self.late.len() < LATE_LIMIT {
+                self.late.push(frame(due));
+            }
+            return 0;
+        }
+        1 + u8::from(self.happens(self.faults.doubled))
+    }
+
+    fn due(&mut self, now: Millis) -> Vec<Late> {
+        self.late.extract_if(.., |late| late.due <= now).collect()
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        self.late.iter().map(|late| late.due).min()
+    }
+}
+
+/// A link with faults.
+#[derive(Debug)]
+pub struct Faulty<L> {
+    link: L,
+    up: Way,
+    down: Way,
+}
+
+impl<L: Link> Faulty<L> {
+    /// `link`, but worse.
+    pub fn new(link: L, faults: Faults) -> Self {
+        Self { link, up: Way::new(faults, faults.seed), down: Way::new(faults, !faults.seed) }
+    }
+
+    /// The link itself.
+    pub fn link(&self) -> &L {
+        &self.link
+    }
+}
+
+impl<L: Link> Link for Faulty<L> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.link.fd()
+    }
+
+    fn takes(&self) -> Abilities {
+        self.link.takes()
+    }
+
+    fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis) {
+        let keep = |due| {
+            let mut bytes = Vec::new();
+            frame.copy_to(0..frame.len_bytes(), &mut bytes);
+            Late { bytes, offload: frame.offload(), due }
+        };
+        let mut port = Worse { port, way: &mut self.down, received: None, now };
+        for _ in 0..self.up.times(keep, now) {
+            self.link.from_guest(frame, &mut port, now);
+        }
+    }
+
+    fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        for Late { bytes, offload, .. } in self.down.due(now) {
+            // Lost, if there is no room.
+            let _ = port.send_frame(&bytes, &offload);
+        }
+        let mut port = Worse { port, way: &mut self.down, received: None, now };
+        for late in self.up.due(now) {
+            self.link.from_guest(&late, &mut port, now);
+        }
+        self.link.turn(&mut port, now)
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        [self.link.deadline(), self.up.deadline(), self.down.deadline()].into_iter().flatten().min()
+    }
+
+    fn is_full(&self) -> bool {
+        self.link.is_full()
+    }
+
+    fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    fn lost(&self) -> u64 {
+        self.link.lost()
+    }
+}
+
+/// The way to the guest, with faults.
+struct Worse<'a> {
+    port: &'a mut dyn GuestPort,
+    way: &'a mut Way,
+    received: Option<Vec<u8>>,
+    now: Millis,
+}
+
+impl GuestPort for Worse<'_> {
+    fn abilities(&self) -> Abilities {
+        self.port.abilities()
+    }
+
+    fn room(&mut self, header_bytes: usize) -> usize {
+        self.port.room(header_bytes)
+    }
+
+    fn send(&mut self, headers: Headers, payload: &[u8]) -> bool {
+        let keep = |due| Late { bytes: [headers.bytes(), payload].concat(), offload: headers.offload(), due };
+        let times = self.way.times(keep, self.now);
+        (0..times).all(|_| self.port.send(headers.clone(), payload))
+    }
+
+    fn receive(
+        &mut self,
+        header_bytes: usize,
+        limit: usize,
+        socket: BorrowedFd<'_>,
+        reading: Reading,
+    ) -> io::Result<usize> {
+        let mut bytes = self.received.take().unwrap_or_default();
+        let count = reading.into_memory(self.port.room(header_bytes).min(limit), socket, &mut bytes)?;
+        self.received = Some(bytes);
+        Ok(count)
+    }
+
+    fn send_received(&mut self, headers: Headers) {
+        if let Some(payload) = self.received.take().filter(|payload| !payload.is_empty()) {
+            self.send(headers, &payload);
+        }
+    }
+}
