@@ -3,8 +3,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use kiln_net::link::{self, JoinError, Link, LinkError, Member, Tap, UnixGram, UnixStream};
 use kiln_net::publish::{OpenPort, Publications, Published, Transport};
 use kiln_net::stack::{Network, Stack};
 use kiln_net::wire::Mac;
@@ -39,6 +40,12 @@ pub enum CardError {
     /// Its network.
     #[error("cannot make the user-mode network")]
     Stack(#[source] io::Error),
+    /// What its cable ends in.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The network that it shares with other machines.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A port that leads to it.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -79,22 +86,55 @@ pub fn open_all(cards: &[Card], state_dir: &Path) -> Result<Vec<OpenCard>, CardE
         if cards.iter().any(|card| card.mac.is_none()) { macs::kept(state_dir, cards.len())? } else { Vec::new() };
     let open = |(at, card): (usize, &Card)| {
         let mac = card.mac.or_else(|| kept.get(at).copied()).unwrap_or(Mac([0x52, 0x54, 0, 0, 0, 0]));
-        open(card, mac)
+        open(card, mac, &own_socket(state_dir, at))
     };
     cards.iter().enumerate().map(open).collect()
 }
 
-fn open(card: &Card, mac: Mac) -> Result<OpenCard, CardError> {
-    match &card.end {
-        CableEnd::User(user) => {
-            let stack = Stack::new(network(user, card.mtu, mac)).map_err(CardError::Stack)?;
-            let ports = stack.publications();
-            for publish in &user.publish {
-                open_port(publish, &ports)?;
-            }
-            Ok(OpenCard { mac, mtu: card.mtu, cable: Cable::new(Box::new(stack)), ports: Some(ports) })
+fn open(card: &Card, mac: Mac, own_socket: &Path) -> Result<OpenCard, CardError> {
+    let plugged = |link| OpenCard { mac, mtu: card.mtu, cable: Cable::new(link), ports: None };
+    Ok(match &card.end {
+        CableEnd::User(user) => return open_user(user, card.mtu, mac),
+        CableEnd::UnixStream(path) => plugged(Box::new(UnixStream::connect(path)?)),
+        CableEnd::UnixGram { path, greeting } => plugged(Box::new(UnixGram::connect(path, own_socket, *greeting)?)),
+        CableEnd::Tap(name) => plugged(Box::new(Tap::open(name)?)),
+        CableEnd::Bridge(name) => plugged(link::bridge(name)?),
+        CableEnd::Descriptor(number) => plugged(link::inherited(*number)?),
+    })
+}
+
+fn open_user(user: &UserNetwork, mtu: u16, mac: Mac) -> Result<OpenCard, CardError> {
+    let network = network(user, mtu, mac);
+    let (link, ports): (Box<dyn Link>, _) = match &user.shared {
+        Some(folder) => {
+            let name = user.host_name.as_deref().unwrap_or_default();
+            let member = Member::join(folder, (name, mac), user.address, network)?;
+            let ports = member.publications();
+            (Box::new(member), ports)
         }
+        None => {
+            let stack = Stack::new(network).map_err(CardError::Stack)?;
+            let ports = stack.publications();
+            (Box::new(stack), ports)
+        }
+    };
+    for publish in &user.publish {
+        open_port(publish, &ports)?;
     }
+    Ok(OpenCard { mac, mtu, cable: Cable::new(link), ports: Some(ports) })
+}
+
+/// Where answers to card number `at` come, if it is on a socket of datagrams: in the state folder, unless that is too far
+/// down for the name of a socket.
+fn own_socket(state_dir: &Path, at: usize) -> PathBuf {
+    /// Longest name of a socket, in bytes (Linux: `sun_path`, less the zero at the end).
+    const LIMIT_BYTES: usize = 107;
+    let path = state_dir.join(format!("net{at}.sock"));
+    let path = std::path::absolute(&path).unwrap_or(path);
+    if path.as_os_str().len() <= LIMIT_BYTES {
+        return path;
+    }
+    std::env::temp_dir().join(format!("kiln-{}-net{at}.sock", std::process::id()))
 }
 
 /// The network of a card with this address.
@@ -195,6 +235,42 @@ mod tests {
 
     fn publish(host: HostPort) -> Publish {
         Publish { host, guest_port: 80, transport: Transport::Tcp }
+    }
+
+    #[test]
+    fn machines_on_one_network_get_an_address_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = |name: &str| {
+            let user = UserNetwork {
+                shared: Some(folder.path().join("net")),
+                host_name: Some(name.into()),
+                ..UserNetwork::default()
+            };
+            Card { mac: None, mtu: DEFAULT_MTU, end: CableEnd::User(Box::new(user)) }
+        };
+        let states = ["a", "b"].map(|name| folder.path().join(name));
+        states.iter().for_each(|state| std::fs::create_dir(state).unwrap());
+        let _a = open_all(&[shared("a")], &states[0]).unwrap();
+        let mut b = shared("b");
+        let CableEnd::User(user) = &mut b.end else { panic!("a network") };
+        user.address = Some(Ipv4Addr::new(10, 0, 2, 15));
+        let error = open_all(&[b], &states[1]).unwrap_err().to_string();
+        assert_eq!(error, "the address 10.0.2.15 is taken by `a`, on the same network");
+        open_all(&[shared("b")], &states[1]).unwrap();
+    }
+
+    #[test]
+    fn an_end_that_is_not_there_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nobody");
+        for end in [
+            CableEnd::UnixStream(path.clone()),
+            CableEnd::UnixGram { path: path.clone(), greeting: link::Greeting::Vfkit },
+        ] {
+            let error = open_all(&[Card { mac: None, mtu: DEFAULT_MTU, end }], folder.path()).unwrap_err().to_string();
+            assert!(error.starts_with("cannot connect to the network's socket `"), "{error}");
+        }
+        assert!(!folder.path().join("net0.sock").exists());
     }
 
     #[test]

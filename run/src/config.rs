@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use kiln_net::link::Greeting;
 use kiln_net::policy::Policy;
 use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
@@ -83,6 +84,21 @@ pub const DEFAULT_MTU: u16 = 1500;
 pub enum CableEnd {
     /// The user-mode network in this process.
     User(Box<UserNetwork>),
+    /// A stream socket of another program's, which carries each frame behind its length.
+    UnixStream(PathBuf),
+    /// A socket of datagrams of another program's, which carries a frame in each.
+    UnixGram {
+        /// The socket.
+        path: PathBuf,
+        /// What that program wants to hear first.
+        greeting: Greeting,
+    },
+    /// A tap of the host's.
+    Tap(String),
+    /// A tap that is made on a bridge of the host's.
+    Bridge(String),
+    /// A descriptor that was open when this program started: a socket or a tap.
+    Descriptor(i32),
 }
 
 /// A user-mode network, as asked for. What is not said is QEMU's: 10.0.2.0/24, gateway .2, name server .3, guest .15.
@@ -92,6 +108,8 @@ pub struct UserNetwork {
     pub subnet: Option<Subnet>,
     /// The guest's address.
     pub address: Option<Ipv4Addr>,
+    /// The folder of the network that it shares with other machines; without one it is alone on its network.
+    pub shared: Option<PathBuf>,
     /// The guest's name, told by DHCP.
     pub host_name: Option<String>,
     /// Whether the gateway's address leads to the host's own loopback.

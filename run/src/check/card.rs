@@ -15,6 +15,8 @@ const MAX_PREFIX_BITS: u8 = 27;
 const MIN_PREFIX_BITS: u8 = 8;
 /// Longest name of a machine: one label of a domain name (RFC 1035 section 2.3.4).
 const MAX_NAME_BYTES: usize = 63;
+/// Longest name of a device of the host's (Linux: `IFNAMSIZ`, less the zero at the end).
+const MAX_DEVICE_BYTES: usize = 15;
 
 /// What is wrong with a network card.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +71,24 @@ pub enum CardFault {
         /// Asked for.
         name: String,
     },
+    /// A name that no device of the host's can have.
+    #[error("`{name}` is no name of a device: it has 1 to {MAX_DEVICE_BYTES} bytes, without `/`, `%` and blanks")]
+    Device {
+        /// Asked for.
+        name: String,
+    },
+    /// Standard input, output and error are none.
+    #[error("descriptor {number} cannot be a network: give one from 3 on that is open when kiln starts")]
+    Descriptor {
+        /// Asked for.
+        number: i32,
+    },
+    /// Frames for one would go to either.
+    #[error("two network cards share {what}")]
+    EndTwice {
+        /// The end of both cables.
+        what: String,
+    },
     /// Guests have no port 0.
     #[error("port 0 of the guest cannot be published: nothing listens there")]
     GuestPort,
@@ -109,12 +129,39 @@ pub(super) fn check(cards: &[Card], faults: &mut Vec<Fault>) {
         }
         match &card.end {
             CableEnd::User(user) => check_user(user, &mut add),
+            CableEnd::Tap(name) | CableEnd::Bridge(name) => {
+                let is_name = (1..=MAX_DEVICE_BYTES).contains(&name.len()) && !name.contains(['/', '%', ' ', '\0']);
+                if !is_name {
+                    add(CardFault::Device { name: name.clone() });
+                }
+            }
+            CableEnd::Descriptor(number @ ..3) => add(CardFault::Descriptor { number: *number }),
+            CableEnd::Descriptor(_) | CableEnd::UnixStream(_) | CableEnd::UnixGram { .. } => {}
         }
     }
-    let published = cards.iter().flat_map(|card| match &card.end {
-        CableEnd::User(user) => user.publish.iter(),
+    check_ends(cards, &mut add);
+    let published = cards.iter().filter_map(|card| match &card.end {
+        CableEnd::User(user) => Some(user.publish.iter()),
+        _ => None,
     });
-    check_published(&published.collect::<Vec<_>>(), &mut add);
+    check_published(&published.flatten().collect::<Vec<_>>(), &mut add);
+}
+
+/// Ends that only one cable can have.
+fn check_ends(cards: &[Card], add: &mut impl FnMut(CardFault)) {
+    let mut seen = Vec::new();
+    for card in cards {
+        let what = match &card.end {
+            CableEnd::Tap(name) => format!("the tap `{name}`"),
+            CableEnd::Descriptor(number) => format!("descriptor {number}"),
+            CableEnd::User(_) | CableEnd::Bridge(_) | CableEnd::UnixStream(_) | CableEnd::UnixGram { .. } => continue,
+        };
+        if seen.contains(&what) {
+            add(CardFault::EndTwice { what });
+        } else {
+            seen.push(what);
+        }
+    }
 }
 
 fn check_user(user: &UserNetwork, add: &mut impl FnMut(CardFault)) {
@@ -260,5 +307,27 @@ mod tests {
         assert_eq!(found, expected);
         let many = (1..1026).map(|port| publish(HostPort::Loopback(port), port, Transport::Tcp)).collect();
         assert_eq!(faults(&[user(many)]), ["at most 1024 ports can be published, not 1025"]);
+    }
+
+    #[test]
+    fn ends_of_cables_that_cannot_be_are_refused() {
+        let end = |end| Card { mac: None, mtu: 1500, end };
+        let found = faults(&[
+            end(CableEnd::Tap("a-name-of-16-byt".into())),
+            end(CableEnd::Bridge("../x".into())),
+            end(CableEnd::Descriptor(2)),
+            end(CableEnd::Tap("tap0".into())),
+            end(CableEnd::Tap("tap0".into())),
+        ]);
+        let expected = [
+            "`a-name-of-16-byt` is no name of a device: it has 1 to 15 bytes, without `/`, `%` and blanks",
+            "`../x` is no name of a device: it has 1 to 15 bytes, without `/`, `%` and blanks",
+            "descriptor 2 cannot be a network: give one from 3 on that is open when kiln starts",
+            "two network cards share the tap `tap0`",
+        ];
+        assert_eq!(found, expected);
+        let good =
+            [end(CableEnd::Bridge("br0".into())), end(CableEnd::Bridge("br0".into())), end(CableEnd::Descriptor(3))];
+        assert_eq!(faults(&good), [""; 0]);
     }
 }

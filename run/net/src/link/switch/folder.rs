@@ -128,7 +128,7 @@ impl Who {
     fn read(number: u32, text: &str, lease: &Lease) -> Option<Self> {
         let mut words = text.strip_suffix('\n')?.split(' ');
         let (name, mac, subnet) = (words.next()?, words.next()?, words.next()?);
-        let mac = mac_of(mac)?;
+        let mac = mac.parse().ok()?;
         (label(name) == name).then(|| Self {
             number,
             name: name.into(),
@@ -244,17 +244,6 @@ impl Drop for Seat {
         // What stays is removed by the next who joins.
         let _ = remove_socket(&self.folder, self.who.number);
     }
-}
-
-/// An address as it is written into the file.
-fn mac_of(text: &str) -> Option<Mac> {
-    let mut words = text.split(':');
-    let mut bytes = [0; 6];
-    for byte in &mut bytes {
-        *byte = u8::from_str_radix(words.next()?, 16).ok()?;
-    }
-    let mac = Mac(bytes);
-    (words.next().is_none() && mac.to_string() == text).then_some(mac)
 }
 
 fn packet_socket() -> io::Result<OwnedFd> {
