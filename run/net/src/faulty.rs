@@ -164,6 +164,10 @@ impl<L: Link> Link for Faulty<L> {
         [self.link.deadline(), self.up.deadline(), self.down.deadline()].into_iter().flatten().min()
     }
 
+    fn change_guest(&mut self) {
+        self.link.change_guest();
+    }
+
     fn is_full(&self) -> bool {
         self.link.is_full()
     }

@@ -8,6 +8,7 @@ pub mod echo;
 pub mod faulty;
 pub mod fragments;
 pub mod link;
+pub mod listen;
 pub mod memory;
 pub mod ndp;
 pub mod packets;

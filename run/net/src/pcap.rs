@@ -129,6 +129,10 @@ impl<L: Link> Link for Pcap<L> {
         self.link.deadline()
     }
 
+    fn change_guest(&mut self) {
+        self.link.change_guest();
+    }
+
     fn is_full(&self) -> bool {
         self.link.is_full()
     }

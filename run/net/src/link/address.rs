@@ -9,8 +9,8 @@ use rustix::net::SocketAddrUnix;
 
 /// An address that counts as long as it lives.
 #[derive(Debug)]
-pub(super) struct Address {
-    pub(super) unix: SocketAddrUnix,
+pub(crate) struct Address {
+    pub(crate) unix: SocketAddrUnix,
     /// Through which the path is short enough.
     _folder: Option<OwnedFd>,
 }
@@ -20,7 +20,7 @@ impl Address {
     ///
     /// # Errors
     /// The path is too long and its folder cannot be opened.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         if let Ok(unix) = SocketAddrUnix::new(path) {
             return Ok(Self { unix, _folder: None });
         }

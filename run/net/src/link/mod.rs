@@ -26,6 +26,7 @@ use std::os::fd::BorrowedFd;
 use crate::Millis;
 use crate::port::{Abilities, GuestFrame, GuestPort};
 
+pub(crate) use address::Address;
 pub use bridge::bridge;
 pub use error::LinkError;
 pub use gram::{Greeting, UnixGram};
@@ -55,6 +56,9 @@ pub trait Link: Send {
 
     /// When [`turn`](Self::turn) is to be called even if nothing happens.
     fn deadline(&self) -> Option<Millis>;
+
+    /// From now on another guest is at the other side: nothing is left of what the one before began.
+    fn change_guest(&mut self) {}
 
     /// Whether no frame is to be taken from the guest now: whoever is behind the link is slow. [`turn`](Self::turn) says
     /// when that is over.
@@ -92,6 +96,10 @@ impl Link for Box<dyn Link> {
 
     fn deadline(&self) -> Option<Millis> {
         (**self).deadline()
+    }
+
+    fn change_guest(&mut self) {
+        self.as_mut().change_guest();
     }
 
     fn is_full(&self) -> bool {

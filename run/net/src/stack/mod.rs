@@ -246,6 +246,15 @@ impl Link for Stack {
         self.poll.fd()
     }
 
+    fn change_guest(&mut self) {
+        self.tcp = Table::default();
+        self.udp = Nat::default();
+        self.echoes = Echoes::default();
+        self.budget = Budget::new(BUDGET_BYTES);
+        self.guest_mac = self.network.guest_mac;
+        self.unfinished.clear();
+    }
+
     fn takes(&self) -> Abilities {
         Abilities { checksum: true, segmentation: true }
     }

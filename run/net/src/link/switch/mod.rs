@@ -176,6 +176,10 @@ impl Link for Member {
         [self.stack.deadline(), self.peers.deadline()].into_iter().flatten().min()
     }
 
+    fn change_guest(&mut self) {
+        self.stack.change_guest();
+    }
+
     fn lost(&self) -> u64 {
         self.lost + self.peers.lost()
     }
