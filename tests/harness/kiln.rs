@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ pub const KILN: &str = env!("CARGO_BIN_EXE_kiln");
 /// The folder of this run of the tests. What tests share lives in statics, which nobody drops: a process that outlives
 /// this one by a moment, however it ends, removes the whole.
 fn run_folder() -> &'static Path {
-    static RUN: OnceLock<(PathBuf, ChildStdin)> = OnceLock::new();
-    let (path, _held) = RUN.get_or_init(|| {
+    static RUN: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (path, _remover) = RUN.get_or_init(|| {
         let path = tempfile::Builder::new().prefix("kiln-test-").tempdir().expect("a temp folder can be made").keep();
-        let mut remover = Command::new("sh")
+        let remover = Command::new("sh")
             .args(["-c", "cat; rm -rf \"$1\"", "remover"])
             .arg(&path)
             .stdin(Stdio::piped())
@@ -25,7 +25,7 @@ fn run_folder() -> &'static Path {
             .process_group(0)
             .spawn()
             .expect("sh starts");
-        (path, remover.stdin.take().expect("its input was asked for"))
+        (path, remover)
     });
     path
 }
