@@ -88,6 +88,40 @@ fn layers_of_any_kind_are_unpacked_or_refused() {
 }
 
 #[test]
+fn frames_and_messages_of_any_kind_are_read_or_refused() {
+    let frame = |kind: [u8; 2], rest: &[u8]| [&[2; 12][..], &kind, rest].concat();
+    let v4 = [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 2, 15, 10, 0, 2, 2][..], &[0x50; 20]].concat();
+    let v6 = [&[0x60, 0, 0, 0, 0, 16, 44, 64][..], &[0xfd; 32], &[17, 0, 0, 1, 0, 0, 0, 7], &[0, 8, 0, 8, 0, 8, 0, 0]]
+        .concat();
+    feed(
+        bodies::net::frame,
+        vec![frame([8, 0], &v4), frame([0x86, 0xdd], &v6), [&[1; 12][..], &frame([8, 0], &v4)].concat()],
+    );
+    let mut discover = vec![0; 236];
+    discover[..3].copy_from_slice(&[1, 1, 6]);
+    discover.extend([99, 130, 83, 99, 53, 1, 1, 61, 2, 1, 2, 12, 1, b'a', 50, 4, 10, 0, 2, 15, 255]);
+    feed(bodies::net::dhcp, vec![discover]);
+    let solicit = [&[1, 1, 2, 3, 0, 1, 0, 4, 0, 3, 0, 1, 0, 3, 0, 12][..], &[0; 12], &[0, 14, 0, 0]].concat();
+    feed(
+        bodies::net::link,
+        vec![solicit, [&[135, 0, 0, 0, 0, 0, 0, 0][..], &[0xfd; 16], &[1, 1, 2, 2, 2, 2, 2, 2]].concat()],
+    );
+    let question = b"ab\x01\0\0\x01\0\0\0\0\0\0\x07gateway\x04kiln\x08internal\0\0\x01\0\x01".to_vec();
+    feed(bodies::net::names, vec![question, b"[2001:db8::]/32:443".to_vec(), b"10.0.0.0/8:80".to_vec()]);
+}
+
+#[test]
+fn a_network_lives_through_frames_in_any_order() {
+    // A connection from the guest, one to it, datagrams and fragments: see `World::step`.
+    let out = [&[7, 1, 3, 0, 9, 1, 0, 0, 7, 5, 180, 0, 0, 255, 255][..], &[7, 0, 5, 0, 0, 0, 0, 50]].concat().repeat(9);
+    let inwards =
+        [&[5, 6, 0, 0, 99, 2][..], &[8, 0, 2, 0, 0, 1, 5, 180, 0, 0, 255, 255], &[1, 1, 0]].concat().repeat(9);
+    let datagrams = [&[2, 7, 4, 9, 0, 200][..], &[7; 201], &[2, 5, 2, 3, 0, 20], &[1; 21]].concat();
+    let parts = [4, 5, 0, 0, 0, 0, 1, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8].repeat(20);
+    feed(bodies::net::stack, vec![out, inwards, datagrams, parts]);
+}
+
+#[test]
 fn every_target_of_the_fuzzer_is_fed_here() {
     let mut targets: Vec<_> = fs::read_dir(tree().join("tests/fuzz/targets"))
         .unwrap()

@@ -1,6 +1,8 @@
 //! What is done with bytes that nobody can trust. Each takes any bytes and neither panics, hangs nor needs much memory. The
 //! targets of cargo-fuzz and the tests share them.
 
+pub mod net;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,17 @@ use kiln_build::tree::Tree;
 pub type Body = fn(&[u8]);
 
 /// What there is to feed, by name.
-pub const TARGETS: &[(&str, Body)] = &[("yaml", yaml), ("layer", layer), ("oci", oci), ("recipe", recipe)];
+pub const TARGETS: &[(&str, Body)] = &[
+    ("yaml", yaml),
+    ("layer", layer),
+    ("oci", oci),
+    ("recipe", recipe),
+    ("net-frame", net::frame),
+    ("net-dhcp", net::dhcp),
+    ("net-link", net::link),
+    ("net-names", net::names),
+    ("net-stack", net::stack),
+];
 
 /// Small enough that a blow-up shows, large enough for every seed.
 const LIMITS: LayerLimits =
