@@ -34,6 +34,8 @@ impl Flow {
     pub fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut more = false;
         if self.stage == Stage::Open {
+            let sent = self.receive.send_put_together(&self.socket, cx.budget);
+            sent.map_err(|error| self.broken(&error, cx))?;
             more = self.send_data(cx).map_err(|error| self.broken(&error, cx))?;
             self.owes_ack |= self.receive.has_news(cx.budget, self.send.mss());
         }

@@ -12,23 +12,43 @@ use crate::wire::{SackBlocks, Seq};
 
 /// First window of a connection, in bytes.
 const FIRST_LIMIT_BYTES: u32 = 256 << 10;
-/// Largest window. Above a gigabit at 30 ms nothing needs more.
-const LIMIT_BYTES: u32 = 4 << 20;
+/// Largest window. It covers the way between the guest and here, not the one to the peer: 16 Gbit/s at half a
+/// millisecond. Several of them have to fit into the queue of a guest's card.
+const LIMIT_BYTES: u32 = 1 << 20;
+/// A payload of so many bytes goes to the socket from where it is; smaller ones are put together first, because a call
+/// costs more than a copy.
+const DIRECT_BYTES: usize = 16 << 10;
 /// What each connection may hold even when the budget is spent, so that all go on.
 const LEAST_BYTES: u32 = 4 << 10;
 /// What waits for the socket is kept in pieces of this size, however small the segments were that it came in.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// Pieces that are kept to be used again.
+const SPARES_LIMIT: usize = 4;
+
 /// What all connections of one guest may hold together, in bytes.
 #[derive(Debug)]
 pub struct Budget {
     left_bytes: usize,
+    spares: Vec<Vec<u8>>,
 }
 
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(left_bytes: usize) -> Self {
-        Self { left_bytes }
+        Self { left_bytes, spares: Vec::new() }
+    }
+
+    /// A piece with nothing in it.
+    fn piece(&mut self) -> Vec<u8> {
+        self.spares.pop().unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
+    }
+
+    fn put_back(&mut self, mut piece: Vec<u8>) {
+        if self.spares.len() < SPARES_LIMIT && piece.capacity() == PIECE_BYTES {
+            piece.clear();
+            self.spares.push(piece);
+        }
     }
 
     /// How much is left.
@@ -54,8 +74,10 @@ pub(super) struct Receive {
     /// Accepted since the window was last made larger.
     since_growth: u32,
     scale: u8,
-    /// Accepted, but the socket was full.
+    /// Accepted, but the socket was full, or more may come that goes with it.
     waiting: VecDeque<Vec<u8>>,
+    /// The socket took less than there was; it tells when it takes more.
+    is_full: bool,
     /// How much of the first of them the socket has taken.
     sent_of_first: usize,
     waiting_bytes: usize,
@@ -77,6 +99,7 @@ impl Receive {
             since_growth: 0,
             scale: if is_scaled { WINDOW_SCALE } else { 0 },
             waiting: VecDeque::new(),
+            is_full: false,
             sent_of_first: 0,
             waiting_bytes: 0,
             gaps: Reassembly::default(),
@@ -195,7 +218,9 @@ impl Receive {
         if is_next {
             self.accept(frame, part, socket, budget)?;
             while let Some(bytes) = self.gaps.take(self.next) {
-                self.accept_bytes(bytes, socket)?;
+                self.waiting_bytes += bytes.len();
+                self.advance(bytes.len());
+                self.waiting.push_back(bytes);
             }
         } else if part.len() <= index(self.left(budget)) {
             let mut bytes = Vec::with_capacity(part.len());
@@ -215,9 +240,20 @@ impl Receive {
     /// # Errors
     /// The socket is broken.
     pub(super) fn drain(&mut self, socket: &StreamSocket, budget: &mut Budget) -> io::Result<()> {
-        self.send_waiting(socket)?;
-        self.end_if_done(socket)?;
-        self.account(budget);
+        self.is_full = false;
+        self.send_put_together(socket, budget)
+    }
+
+    /// Gives the socket what was put together for it.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(super) fn send_put_together(&mut self, socket: &StreamSocket, budget: &mut Budget) -> io::Result<()> {
+        if self.is_waiting() && !self.is_full {
+            self.send_waiting(socket, budget)?;
+            self.end_if_done(socket)?;
+            self.account(budget);
+        }
         Ok(())
     }
 
@@ -232,28 +268,29 @@ impl Receive {
         frame: &dyn GuestFrame,
         part: Range<usize>,
         socket: &StreamSocket,
-        budget: &Budget,
+        budget: &mut Budget,
     ) -> io::Result<()> {
         let len = part.len();
-        let sent = match self.is_waiting() || len == 0 {
-            true => 0,
-            false => taken(frame.send_to(part.clone(), socket.fd()))?.min(len),
-        };
+        if !self.is_full && self.is_waiting() && self.waiting_bytes + len > PIECE_BYTES {
+            self.send_waiting(socket, budget)?;
+        }
+        let mut sent = 0;
+        if len >= DIRECT_BYTES && !self.is_waiting() {
+            sent = taken(frame.send_to(part.clone(), socket.fd()))?.min(len);
+            self.is_full = sent < len;
+        }
         let kept = (len - sent).min(index(self.left(budget)));
         if kept > 0 {
             let rest = part.start + sent..part.start + sent + kept;
-            let last = self.waiting.back_mut().filter(|last| last.len() + kept <= PIECE_BYTES);
-            match last {
-                Some(last) => frame.copy_to(rest, last),
-                None => {
-                    let mut piece = Vec::with_capacity(kept);
-                    frame.copy_to(rest, &mut piece);
-                    self.waiting.push_back(piece);
-                }
+            if self.waiting.back().is_none_or(|last| last.len() + kept > PIECE_BYTES) {
+                self.waiting.push_back(if self.is_full { Vec::new() } else { budget.piece() });
+            }
+            if let Some(last) = self.waiting.back_mut() {
+                frame.copy_to(rest, last);
             }
             self.waiting_bytes += kept;
         }
-        if sent < len {
+        if self.is_full {
             // More than the socket takes is only copied once more.
             (self.limit, self.since_growth) = ((self.limit / 2).max(FIRST_LIMIT_BYTES), 0);
         }
@@ -261,29 +298,24 @@ impl Receive {
         Ok(())
     }
 
-    fn accept_bytes(&mut self, bytes: Vec<u8>, socket: &StreamSocket) -> io::Result<()> {
-        let is_first = !self.is_waiting();
-        self.advance(bytes.len());
-        self.waiting_bytes += bytes.len();
-        self.waiting.push_back(bytes);
-        if is_first { self.send_waiting(socket) } else { Ok(()) }
-    }
-
-    fn send_waiting(&mut self, socket: &StreamSocket) -> io::Result<()> {
+    fn send_waiting(&mut self, socket: &StreamSocket, budget: &mut Budget) -> io::Result<()> {
         while let Some(first) = self.waiting.front() {
             let rest = first.get(self.sent_of_first..).unwrap_or_default();
             let sent = if rest.is_empty() { 0 } else { taken(socket.send(rest))? };
             self.sent_of_first += sent;
             self.waiting_bytes = self.waiting_bytes.saturating_sub(sent);
             if self.sent_of_first < first.len() {
+                self.is_full = true;
                 break;
             }
-            self.waiting.pop_front();
             self.sent_of_first = 0;
+            self.waiting.pop_front().into_iter().for_each(|piece| budget.put_back(piece));
         }
-        if self.waiting.is_empty() {
-            // Those that were full once need not be so again.
-            (self.waiting, self.waiting_bytes) = (VecDeque::new(), 0);
+        if self.is_full
+            && let Some(last) = self.waiting.back_mut()
+        {
+            // What stays holds no more memory than it has bytes.
+            last.shrink_to_fit();
         }
         Ok(())
     }
@@ -294,7 +326,7 @@ impl Receive {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.next += len;
         self.since_growth = self.since_growth.saturating_add(len);
-        if self.since_growth >= self.limit && !self.is_waiting() {
+        if self.since_growth >= self.limit && !self.is_full {
             self.limit = (self.limit * 2).min(LIMIT_BYTES);
             self.since_growth = 0;
         }
