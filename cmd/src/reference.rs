@@ -37,6 +37,9 @@ mod tests {
     #[test]
     fn the_document_is_the_help() {
         let written = include_str!("../../docs/cli.md");
-        assert_eq!(written, markdown(&crate::args::command()), "run `kiln help-markdown > docs/cli.md`");
+        let help = markdown(&crate::args::command());
+        let other = written.lines().zip(help.lines()).position(|(written, help)| written != help);
+        let first = other.map(|at| (at + 1, help.lines().nth(at)));
+        assert!(written == help, "first other line: {first:?}; run `kiln help-markdown > docs/cli.md`");
     }
 }
