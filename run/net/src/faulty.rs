@@ -121,9 +121,9 @@ impl<L: Link> Faulty<L> {
         Self { link, up: Way::new(faults, faults.seed), down: Way::new(faults, !faults.seed) }
     }
 
-    /// The link itself.
-    pub fn link(&self) -> &L {
-        &self.link
+    /// The link itself, without faults.
+    pub fn into_link(self) -> L {
+        self.link
     }
 }
 
