@@ -266,7 +266,7 @@ impl World {
         };
         let len = usize::from(input.word() % 3_000);
         let mut payload = input.bytes(len).to_vec();
-        if input.byte() % 4 == 0 {
+        if input.byte().is_multiple_of(4) {
             payload.resize(len, 7);
         }
         self.packet(|guest| {
@@ -278,7 +278,7 @@ impl World {
         let (source, destination) = Self::addresses(input);
         // Echoes to this machine would be answered by it.
         let protocol = if source.is_ipv4() { Protocol::ICMP } else { Protocol::ICMPV6 };
-        let hop_limit = if input.byte() % 4 == 0 { 64 } else { 255 };
+        let hop_limit = if input.byte().is_multiple_of(4) { 64 } else { 255 };
         let len = usize::from(input.byte());
         let message = input.bytes(len).to_vec();
         self.packet(|guest| guest.message(Ip { hop_limit, ..Ip::new(source, destination, protocol) }, message));
@@ -292,8 +292,8 @@ impl World {
             IpAddr::V6(_) => "fd6b:696c:6e00::3".parse().expect("an address"),
         };
         let protocol = [Protocol::UDP, Protocol::TCP, Protocol::ICMP, Protocol::ICMPV6][usize::from(input.byte() % 4)];
-        let offset_bytes = input.word() & if input.byte() % 2 == 0 { 0x38 } else { 0xfff8 };
-        let fragment = Fragment { id: u32::from(input.byte() % 4), offset_bytes, has_more: input.byte() % 2 == 0 };
+        let offset_bytes = input.word() & if input.byte().is_multiple_of(2) { 0x38 } else { 0xfff8 };
+        let fragment = Fragment { id: u32::from(input.byte() % 4), offset_bytes, has_more: input.byte().is_multiple_of(2) };
         let len = usize::from(input.byte());
         let content = input.bytes(len).to_vec();
         let ip = Ip { fragment: Some(fragment), ..Ip::new(source, destination, protocol) };
