@@ -74,6 +74,12 @@ pub fn kept(name: &str, variables: Variables) -> Option<PathBuf> {
     home(variables).map(|home| home.join(".kiln").join(name))
 }
 
+/// Folder of the networks that machines share: the user's own, and gone with the last session where there is such a place.
+pub fn networks(variables: Variables) -> Option<PathBuf> {
+    let runtime = variables("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("kiln"));
+    runtime.or_else(|| home(variables).map(|home| home.join(".kiln"))).map(|folder| folder.join("net"))
+}
+
 /// How registries are reached: mirrors from the flags, else from `LINUXKIT_MIRROR`; Docker's file with credentials.
 pub fn registries(global: &Global, variables: Variables) -> Result<RegistryOptions, Failure> {
     let listed = variables("LINUXKIT_MIRROR").unwrap_or_default().to_string_lossy().into_owned();

@@ -1,12 +1,15 @@
 //! Opens the network cards of a machine: their addresses, what their cables end in, and the host's ports that lead to
 //! them. All of it before the guest starts, so that what cannot be is told at once.
 
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use kiln_net::link::{self, JoinError, Link, LinkError, Member, Tap, UnixGram, UnixStream};
-use kiln_net::publish::{OpenPort, Publications, Published, Transport};
+use kiln_net::pcap::{Capture, Pcap, WHOLE_BYTES};
+use kiln_net::publish::{Host, OpenPort, Publications, Published, Transport};
 use kiln_net::stack::{Network, Stack};
 use kiln_net::wire::Mac;
 
@@ -40,12 +43,30 @@ pub enum CardError {
     /// Its network.
     #[error("cannot make the user-mode network")]
     Stack(#[source] io::Error),
-    /// What its cable ends in.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The network that it shares with other machines.
+    /// A file of its name servers, or of its frames.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder of its network.
+    #[error("cannot make the network's folder `{}`", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// The network of several machines.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// Another program's network, or a device of the host's.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// A port that leads to it.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -53,16 +74,23 @@ pub enum CardError {
 
 /// A port of the host that cannot be published.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot publish {} port {} of {}{}", transport_name(*transport), host.port(), host.ip(), by_whom(holder.as_ref()))]
+#[error("cannot publish {}{}", place(host, *transport), by_whom(holder.as_ref()))]
 pub struct PublishError {
-    /// The address.
-    pub host: SocketAddr,
+    /// Where the host was to listen.
+    pub host: Host,
     /// What it carries.
     pub transport: Transport,
     /// Who has it, where that can be known.
     pub holder: Option<Holder>,
     #[source]
     source: io::Error,
+}
+
+fn place(host: &Host, transport: Transport) -> String {
+    match host {
+        Host::Ip(address) => format!("{} port {} of {}", transport_name(transport), address.port(), address.ip()),
+        Host::Unix(path) => format!("the socket `{}`", path.display()),
+    }
 }
 
 /// `TCP` or `UDP`.
@@ -86,59 +114,82 @@ pub fn open_all(cards: &[Card], state_dir: &Path) -> Result<Vec<OpenCard>, CardE
         if cards.iter().any(|card| card.mac.is_none()) { macs::kept(state_dir, cards.len())? } else { Vec::new() };
     let open = |(at, card): (usize, &Card)| {
         let mac = card.mac.or_else(|| kept.get(at).copied()).unwrap_or(Mac([0x52, 0x54, 0, 0, 0, 0]));
-        open(card, mac, &own_socket(state_dir, at))
+        open(card, mac, &Own { state_dir, number: at })
     };
     cards.iter().enumerate().map(open).collect()
 }
 
-fn open(card: &Card, mac: Mac, own_socket: &Path) -> Result<OpenCard, CardError> {
-    let plugged = |link| OpenCard { mac, mtu: card.mtu, cable: Cable::new(link), ports: None };
-    Ok(match &card.end {
-        CableEnd::User(user) => return open_user(user, card.mtu, mac),
-        CableEnd::UnixStream(path) => plugged(Box::new(UnixStream::connect(path)?)),
-        CableEnd::UnixGram { path, greeting } => plugged(Box::new(UnixGram::connect(path, own_socket, *greeting)?)),
-        CableEnd::Tap(name) => plugged(Box::new(Tap::open(name)?)),
-        CableEnd::Bridge(name) => plugged(link::bridge(name)?),
-        CableEnd::Descriptor(number) => plugged(link::inherited(*number)?),
-    })
+/// What a card keeps in the state folder.
+struct Own<'a> {
+    state_dir: &'a Path,
+    number: usize,
 }
 
-fn open_user(user: &UserNetwork, mtu: u16, mac: Mac) -> Result<OpenCard, CardError> {
-    let network = network(user, mtu, mac);
+impl Own<'_> {
+    fn file(&self, name: &str, extension: &str) -> PathBuf {
+        self.state_dir.join(format!("{name}{}.{extension}", self.number))
+    }
+}
+
+/// Where answers to a card come, if it is on a socket of datagrams: in the state folder, unless that is too far
+/// down for the name of a socket.
+fn own_socket(own: &Own<'_>) -> PathBuf {
+    /// Longest name of a socket, in bytes (Linux: `sun_path`, less the zero at the end).
+    const LIMIT_BYTES: usize = 107;
+    let path = own.file("net", "sock");
+    let path = std::path::absolute(&path).unwrap_or(path);
+    if path.as_os_str().len() <= LIMIT_BYTES {
+        return path;
+    }
+    std::env::temp_dir().join(format!("kiln-{}-net{}.sock", std::process::id(), own.number))
+}
+
+fn open(card: &Card, mac: Mac, own: &Own<'_>) -> Result<OpenCard, CardError> {
+    let link: Box<dyn Link> = match &card.end {
+        CableEnd::User(user) => return open_user(card, user, mac, own),
+        CableEnd::Tap(name) => Box::new(Tap::open(name)?),
+        CableEnd::Bridge(name) => link::bridge(name)?,
+        CableEnd::UnixGram { path, greeting } => Box::new(UnixGram::connect(path, &own_socket(own), *greeting)?),
+        CableEnd::UnixStream(path) => Box::new(UnixStream::connect(path)?),
+        CableEnd::Descriptor(number) => link::inherited(*number)?,
+    };
+    Ok(OpenCard { mac, mtu: card.mtu, cable: cable(link, card)?, ports: None })
+}
+
+/// The cable with `link` at its end, and what writes its frames down between them.
+fn cable(link: Box<dyn Link>, card: &Card) -> Result<Cable, CardError> {
+    let Some(path) = &card.capture else { return Ok(Cable::new(link)) };
+    let capture = Capture::create(path, WHOLE_BYTES);
+    let capture = capture.map_err(|source| CardError::Write { path: path.clone(), source })?;
+    Ok(Cable::new(Box::new(Pcap::new(link, capture))))
+}
+
+fn open_user(card: &Card, user: &UserNetwork, mac: Mac, own: &Own<'_>) -> Result<OpenCard, CardError> {
+    let network = network(user, (mac, card.mtu), own)?;
     let (link, ports): (Box<dyn Link>, _) = match &user.shared {
-        Some(folder) => {
-            let name = user.host_name.as_deref().unwrap_or_default();
-            let member = Member::join(folder, (name, mac), user.address, network)?;
-            let ports = member.publications();
-            (Box::new(member), ports)
-        }
         None => {
             let stack = Stack::new(network).map_err(CardError::Stack)?;
             let ports = stack.publications();
             (Box::new(stack), ports)
         }
+        Some(folder) => {
+            let above = folder.parent().unwrap_or(Path::new("/"));
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(above);
+            made.map_err(|source| CardError::Folder { path: above.into(), source })?;
+            let name = user.host_name.as_deref().unwrap_or("vm");
+            let member = Member::join(folder, (name, mac), user.address, network)?;
+            let ports = member.publications();
+            (Box::new(member), ports)
+        }
     };
     for publish in &user.publish {
         open_port(publish, &ports)?;
     }
-    Ok(OpenCard { mac, mtu, cable: Cable::new(link), ports: Some(ports) })
-}
-
-/// Where answers to card number `at` come, if it is on a socket of datagrams: in the state folder, unless that is too far
-/// down for the name of a socket.
-fn own_socket(state_dir: &Path, at: usize) -> PathBuf {
-    /// Longest name of a socket, in bytes (Linux: `sun_path`, less the zero at the end).
-    const LIMIT_BYTES: usize = 107;
-    let path = state_dir.join(format!("net{at}.sock"));
-    let path = std::path::absolute(&path).unwrap_or(path);
-    if path.as_os_str().len() <= LIMIT_BYTES {
-        return path;
-    }
-    std::env::temp_dir().join(format!("kiln-{}-net{at}.sock", std::process::id()))
+    Ok(OpenCard { mac, mtu: card.mtu, cable: cable(link, card)?, ports: Some(ports) })
 }
 
 /// The network of a card with this address.
-fn network(user: &UserNetwork, mtu: u16, mac: Mac) -> Network {
+fn network(user: &UserNetwork, (mac, mtu): (Mac, u16), own: &Own<'_>) -> Result<Network, CardError> {
     let mut network = Network::default();
     if let Some(subnet) = user.subnet {
         network.lease.prefix_bits = subnet.prefix_bits;
@@ -154,35 +205,47 @@ fn network(user: &UserNetwork, mtu: u16, mac: Mac) -> Network {
     network.guest_mac = Some(mac);
     network.host_loopback = user.host_loopback;
     network.policy = user.policy.clone();
-    network
+    network.names.clone_from(&user.names);
+    network.lease_file = Some(own.file("lease", "txt"));
+    if !user.servers.is_empty() {
+        let path = own.file("resolv", "conf");
+        let lines: String = user.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        fs::write(&path, lines).map_err(|source| CardError::Write { path: path.clone(), source })?;
+        network.resolvers = path;
+    }
+    Ok(network)
 }
 
-/// Opens a port of the host that leads to the guest; gives the numbers that it has among `ports`.
+/// Opens a port of the host that leads to the guest; gives what was opened, with the numbers that it has among `ports`.
 ///
 /// # Errors
 /// It is taken, or not for everybody.
-pub fn open_port(publish: &Publish, ports: &Publications) -> Result<Vec<u32>, PublishError> {
-    let opened = match publish.host {
-        HostPort::At(host) => vec![bind(publish, host)?],
-        HostPort::Loopback(port) => on_loopback(publish, port)?,
+pub fn open_port(publish: &Publish, ports: &Publications) -> Result<Vec<(u32, Published)>, PublishError> {
+    let opened = match &publish.host {
+        HostPort::At(host) => vec![bind(publish, Host::Ip(*host))?],
+        HostPort::Unix(path) => vec![bind(publish, Host::Unix(path.clone()))?],
+        HostPort::Loopback(port) => on_loopback(publish, *port)?,
     };
-    opened
-        .into_iter()
-        .map(|port| {
-            let host = port.published().host;
-            ports.add(port).map_err(|source| PublishError { host, transport: publish.transport, holder: None, source })
-        })
-        .collect()
+    let add = |port: OpenPort| {
+        let published = port.published().clone();
+        match ports.add(port) {
+            Ok(number) => Ok((number, published)),
+            Err(source) => {
+                Err(PublishError { host: published.host, transport: publish.transport, holder: None, source })
+            }
+        }
+    };
+    opened.into_iter().map(add).collect()
 }
 
 /// The same port on both loopbacks; on the one of IPv4 alone where there is no other.
 fn on_loopback(publish: &Publish, port: u16) -> Result<Vec<OpenPort>, PublishError> {
     let mut tries = 0;
     loop {
-        let v4 = bind(publish, (Ipv4Addr::LOCALHOST, port).into())?;
-        let chosen = v4.published().host.port();
+        let v4 = bind(publish, Host::Ip((Ipv4Addr::LOCALHOST, port).into()))?;
+        let chosen = v4.published().host.ip().map_or(port, |host| host.port());
         tries += 1;
-        return match bind(publish, (Ipv6Addr::LOCALHOST, chosen).into()) {
+        return match bind(publish, Host::Ip((Ipv6Addr::LOCALHOST, chosen).into())) {
             Ok(v6) => Ok(vec![v4, v6]),
             Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => {
                 if port == 0 && tries < CHOICES {
@@ -195,21 +258,26 @@ fn on_loopback(publish: &Publish, port: u16) -> Result<Vec<OpenPort>, PublishErr
     }
 }
 
-fn bind(publish: &Publish, host: SocketAddr) -> Result<OpenPort, PublishError> {
-    let Publish { guest_port, transport, .. } = *publish;
-    OpenPort::open(Published { host, guest_port, transport }).map_err(|source| {
-        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| holder::of(host, transport)).flatten();
+fn bind(publish: &Publish, host: Host) -> Result<OpenPort, PublishError> {
+    let Publish { guest_port, transport, tells_caller, .. } = *publish;
+    OpenPort::open(Published { host: host.clone(), guest_port, transport, tells_caller }).map_err(|source| {
+        let is_taken = source.kind() == io::ErrorKind::AddrInUse;
+        let holder = host.ip().filter(|_| is_taken).and_then(|address| holder::of(address, transport));
         PublishError { host, transport, holder, source }
     })
 }
 
 /// Whether two hosts' addresses cannot both have the same port.
 pub(crate) fn collide(one: &HostPort, other: &HostPort) -> bool {
+    if let (HostPort::Unix(one), HostPort::Unix(other)) = (one, other) {
+        return one == other;
+    }
     let addresses = |host: &HostPort| match *host {
         HostPort::Loopback(port) => {
             vec![(IpAddr::from(Ipv4Addr::LOCALHOST), port), (IpAddr::from(Ipv6Addr::LOCALHOST), port)]
         }
         HostPort::At(host) => vec![(host.ip(), host.port())],
+        HostPort::Unix(_) => vec![],
     };
     let others = addresses(other);
     addresses(one).iter().any(|(ip, port)| {
@@ -230,11 +298,11 @@ mod tests {
 
     fn card(publish: Vec<Publish>) -> Card {
         let user = UserNetwork { publish, ..UserNetwork::default() };
-        Card { mac: None, mtu: DEFAULT_MTU, end: CableEnd::User(Box::new(user)) }
+        Card { mac: None, mtu: DEFAULT_MTU, end: CableEnd::User(Box::new(user)), capture: None }
     }
 
     fn publish(host: HostPort) -> Publish {
-        Publish { host, guest_port: 80, transport: Transport::Tcp }
+        Publish { host, guest_port: 80, transport: Transport::Tcp, tells_caller: false }
     }
 
     #[test]
@@ -246,10 +314,10 @@ mod tests {
                 host_name: Some(name.into()),
                 ..UserNetwork::default()
             };
-            Card { mac: None, mtu: DEFAULT_MTU, end: CableEnd::User(Box::new(user)) }
+            Card { mac: None, mtu: DEFAULT_MTU, end: CableEnd::User(Box::new(user)), capture: None }
         };
         let states = ["a", "b"].map(|name| folder.path().join(name));
-        states.iter().for_each(|state| std::fs::create_dir(state).unwrap());
+        states.iter().for_each(|state| fs::create_dir(state).unwrap());
         let _a = open_all(&[shared("a")], &states[0]).unwrap();
         let mut b = shared("b");
         let CableEnd::User(user) = &mut b.end else { panic!("a network") };
@@ -267,7 +335,9 @@ mod tests {
             CableEnd::UnixStream(path.clone()),
             CableEnd::UnixGram { path: path.clone(), greeting: link::Greeting::Vfkit },
         ] {
-            let error = open_all(&[Card { mac: None, mtu: DEFAULT_MTU, end }], folder.path()).unwrap_err().to_string();
+            let error = open_all(&[Card { mac: None, mtu: DEFAULT_MTU, end, capture: None }], folder.path())
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with("cannot connect to the network's socket `"), "{error}");
         }
         assert!(!folder.path().join("net0.sock").exists());
@@ -284,7 +354,8 @@ mod tests {
             assert!(text.starts_with(&format!("cannot publish TCP port {port} of 127.0.0.1: `")), "{text}");
             assert!(text.ends_with(&format!("process {}, has it", std::process::id())), "{text}");
         }
-        let busy = TcpListener::bind("[::1]:0").unwrap();
+        // Not every host has IPv6.
+        let Ok(busy) = TcpListener::bind("[::1]:0") else { return };
         let port = busy.local_addr().unwrap().port();
         let error = open_all(&[card(vec![publish(HostPort::Loopback(port))])], folder.path()).unwrap_err();
         assert!(error.to_string().contains("of ::1: `"), "{error}");
@@ -295,9 +366,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cards = open_all(&[card(vec![publish(HostPort::Loopback(0))])], folder.path()).unwrap();
         let ports = cards[0].ports.as_ref().unwrap().list();
-        let [(_, v4), (_, v6)] = &ports[..] else { panic!("{ports:?}") };
-        assert_eq!(v4.host, (Ipv4Addr::LOCALHOST, v6.host.port()).into());
-        assert_eq!(v6.host.ip(), IpAddr::from(Ipv6Addr::LOCALHOST));
+        let has_v6 = TcpListener::bind("[::1]:0").is_ok();
+        assert_eq!(ports.len(), if has_v6 { 2 } else { 1 }, "{ports:?}");
+        let numbers: Vec<u16> = ports.iter().map(|(_, published)| published.host.ip().unwrap().port()).collect();
+        assert!(numbers.iter().all(|number| *number == numbers[0]), "{ports:?}");
     }
 
     #[test]

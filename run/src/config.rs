@@ -1,6 +1,6 @@
 //! The description of a machine that every front of kiln is parsed into. Plain data: nothing is opened here.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use kiln_net::link::Greeting;
@@ -70,6 +70,8 @@ pub struct Card {
     pub mtu: u16,
     /// What its cable ends in.
     pub end: CableEnd,
+    /// Where its frames are written down, for Wireshark and tcpdump.
+    pub capture: Option<PathBuf>,
 }
 
 /// Smallest MTU: what every IPv4 link must carry (RFC 791 section 3.2).
@@ -112,6 +114,10 @@ pub struct UserNetwork {
     pub shared: Option<PathBuf>,
     /// The guest's name, told by DHCP.
     pub host_name: Option<String>,
+    /// Name servers to ask instead of the host's.
+    pub servers: Vec<IpAddr>,
+    /// Further names, and what they mean.
+    pub names: Vec<(String, IpAddr)>,
     /// Whether the gateway's address leads to the host's own loopback.
     pub host_loopback: bool,
     /// Where the guest may go.
@@ -162,6 +168,8 @@ pub struct Publish {
     pub guest_port: u16,
     /// What it carries.
     pub transport: Transport,
+    /// Whether connections begin with who made them (PROXY protocol 2).
+    pub tells_caller: bool,
 }
 
 /// Where the host listens. Port 0 is one that the host chooses.
@@ -171,6 +179,8 @@ pub enum HostPort {
     Loopback(u16),
     /// On this address alone.
     At(SocketAddr),
+    /// At this path, with a Unix socket.
+    Unix(PathBuf),
 }
 
 /// What a reset asked for by the guest does.

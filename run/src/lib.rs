@@ -28,3 +28,6 @@ pub mod mem;
 pub mod pci;
 pub mod qemu;
 pub mod virtio;
+
+/// The network, whose plain types descriptions of machines are made of.
+pub use kiln_net as net;

@@ -22,6 +22,7 @@ use self::state::StateError;
 use crate::args;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use crate::surroundings;
 
 /// Runs a machine to its end.
 pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
@@ -59,6 +60,7 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
     let cards = cards::open_all(&machine.config().cards, &machine.config().state_dir)?;
+    networking::tell(&asked.networking, &machine.config().cards, &cards, printer);
     let surface = Surface { patience: asked.stop_timeout, printer };
     let end = match (choice.backend, facts.qemu) {
         (Backend::Qemu, Some(found)) => {
@@ -124,13 +126,16 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
     let state_dir = asked.state.clone().unwrap_or_else(|| artifacts::with_suffix(prefix, "-state"));
     let root = root.map(|path| Disk { path, size_bytes: None, format: DiskFormat::Raw, read_only: true });
     let disks = asked.disk.iter().enumerate().map(|(at, spec)| disk(at, spec, &state_dir));
+    let own_name = prefix.file_name().unwrap_or_default().to_string_lossy();
+    let networks = surroundings::networks(&surroundings::variable);
+    let cards = networking::cards(&asked.networking, &own_name, networks.as_deref())?;
     let disks = root.into_iter().chain(disks).collect();
     Ok(MachineConfig {
         cpus: asked.cpus,
         memory_mib: asked.mem,
         boot,
         disks,
-        cards: networking::cards(&asked.networking),
+        cards,
         on_reset: if asked.no_reboot { OnReset::Stop } else { OnReset::Reboot },
         state_dir,
     })

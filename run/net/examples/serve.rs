@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (first, last, guest): (u16, u16, u16) = (first.parse()?, last.parse()?, guest.parse()?);
         for offset in 0..=last - first {
             let host = ([127, 0, 0, 1], first + offset).into();
-            stack.publish(Published { host, guest_port: guest + offset, transport: Transport::Tcp })?;
+            stack.publish(Published::at(host, guest + offset, Transport::Tcp))?;
         }
     }
     let listener = UnixListener::bind(&words[0])?;

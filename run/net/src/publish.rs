@@ -1,14 +1,19 @@
 //! Ports of the host that lead to ports of the guest.
 
+mod proxy;
+
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, fs, io};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, getpeername, getsockname, listen,
-    recvfrom, sendto, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    getpeername, getsockname, listen, recvfrom, sendto, socket_with,
     sockopt::{set_ipv6_v6only, set_socket_reuseaddr},
 };
 
@@ -23,7 +28,11 @@ const TURN_LIMIT: usize = 64;
 /// Those who sent datagrams to one port and may be answered; when one more comes, the one that is silent longest goes.
 const CLIENTS_LIMIT: usize = 1_024;
 /// Ports that stand in for those of clients that look alike to the guest: the dynamic ones (RFC 6335 section 6).
-const STAND_INS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+const STAND_INS: RangeInclusive<u16> = FIRST_STAND_IN..=65_535;
+/// The first of them.
+pub(crate) const FIRST_STAND_IN: u16 = 49_152;
+/// Longest path of a socket (unix(7)), less the zero byte.
+const PATH_BYTES: usize = 107;
 
 /// What a port carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,14 +44,51 @@ pub enum Transport {
 }
 
 /// A port of the host, and where it leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// The host's address and port; port 0 lets the host choose.
-    pub host: SocketAddr,
+    /// Where the host listens.
+    pub host: Host,
     /// The guest's port.
     pub guest_port: u16,
     /// What it carries.
     pub transport: Transport,
+    /// Whether connections begin with who made them (PROXY protocol 2).
+    pub tells_caller: bool,
+}
+
+/// Where the host listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// An address and a port; port 0 lets the host choose.
+    Ip(SocketAddr),
+    /// The path of a socket, for streams.
+    Unix(PathBuf),
+}
+
+impl Host {
+    /// The address, if it is one.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Published {
+    /// A port of the address `host` that leads to one of the guest's.
+    pub fn at(host: SocketAddr, guest_port: u16, transport: Transport) -> Self {
+        Self { host: Host::Ip(host), guest_port, transport, tells_caller: false }
+    }
 }
 
 /// A port of the host that is open and leads nowhere yet. Closed when dropped.
@@ -50,6 +96,7 @@ pub struct Published {
 pub struct OpenPort {
     socket: OwnedFd,
     published: Published,
+    _file: Option<SocketFile>,
 }
 
 impl OpenPort {
@@ -58,32 +105,84 @@ impl OpenPort {
     /// # Errors
     /// The host's: the port is taken, or not for everybody.
     pub fn open(published: Published) -> io::Result<Self> {
-        let family = if published.host.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let kind = match published.transport {
-            Transport::Tcp => SocketType::STREAM,
-            Transport::Udp => SocketType::DGRAM,
-        };
-        let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-        if published.host.is_ipv6() {
-            // IPv4 has a socket of its own.
-            set_ipv6_v6only(&socket, true)?;
+        match &published.host {
+            Host::Ip(address) => {
+                let (socket, address) = open_at(*address, published.transport)?;
+                Ok(Self { socket, published: Published { host: Host::Ip(address), ..published }, _file: None })
+            }
+            Host::Unix(path) => {
+                let (socket, file) = listen_at(path)?;
+                Ok(Self { socket, published, _file: Some(file) })
+            }
         }
-        if published.transport == Transport::Tcp {
-            // A port that was open a moment ago is free.
-            set_socket_reuseaddr(&socket, true)?;
-        }
-        bind(&socket, &published.host)?;
-        if published.transport == Transport::Tcp {
-            listen(&socket, BACKLOG)?;
-        }
-        let host = SocketAddr::try_from(getsockname(&socket)?).map_err(io::Error::from)?;
-        Ok(Self { socket, published: Published { host, ..published } })
     }
 
     /// What it is, with the port that it got.
     pub fn published(&self) -> &Published {
         &self.published
     }
+}
+
+fn open_at(host: SocketAddr, transport: Transport) -> io::Result<(OwnedFd, SocketAddr)> {
+    let family = if host.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = match transport {
+        Transport::Tcp => SocketType::STREAM,
+        Transport::Udp => SocketType::DGRAM,
+    };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if host.is_ipv6() {
+        // IPv4 has a socket of its own.
+        set_ipv6_v6only(&socket, true)?;
+    }
+    if transport == Transport::Tcp {
+        // A port that was open a moment ago is free.
+        set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &host)?;
+    if transport == Transport::Tcp {
+        listen(&socket, BACKLOG)?;
+    }
+    let address = SocketAddr::try_from(getsockname(&socket)?).map_err(io::Error::from)?;
+    Ok((socket, address))
+}
+
+/// A socket's file, which goes with it.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number, to tell it from one that took its place.
+    file: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.file) {
+            // Gone already, perhaps with its folder.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens at `path`. A socket that a program left there which has ended is replaced.
+///
+/// # Errors
+/// Somebody listens there, something else is there, or the path is too long for a socket's name.
+pub fn listen_at(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
+    let name = SocketAddrUnix::new(path).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidFilename, format!("a socket's path has at most {PATH_BYTES} bytes"))
+    })?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        if connect(&probe, &name) == Err(rustix::io::Errno::CONNREFUSED) {
+            fs::remove_file(path)?;
+        }
+    }
+    bind(&socket, &name)?;
+    let found = fs::symlink_metadata(path)?;
+    listen(&socket, BACKLOG)?;
+    Ok((socket, SocketFile { path: path.to_owned(), file: (found.dev(), found.ino()) }))
 }
 
 #[derive(Debug)]
@@ -112,10 +211,12 @@ struct Table {
 pub struct Caller {
     /// The connection.
     pub socket: OwnedFd,
-    /// Who it is.
-    pub from: SocketAddr,
+    /// Who it is. Over a Unix socket nobody has an address.
+    pub from: Option<SocketAddr>,
     /// The guest's port.
     pub guest_port: u16,
+    /// What the guest is told first; for a Unix socket there is always something, or nothing to tell.
+    pub first: Option<Vec<u8>>,
 }
 
 /// A datagram for the guest.
@@ -155,7 +256,7 @@ impl Publications {
 
     /// All ports, with their numbers.
     pub fn list(&self) -> Vec<(u32, Published)> {
-        self.lock().opened.iter().map(|(number, opened)| (*number, opened.port.published)).collect()
+        self.lock().opened.iter().map(|(number, opened)| (*number, opened.port.published.clone())).collect()
     }
 
     /// Those who connected.
@@ -165,14 +266,19 @@ impl Publications {
         if opened.port.published.transport != Transport::Tcp {
             return Vec::new();
         }
+        let Published { host, guest_port, tells_caller, .. } = &opened.port.published;
+        let is_unix = matches!(host, Host::Unix(_));
         let mut callers = Vec::new();
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         while let Ok(socket) = accept_with(&opened.port.socket, flags) {
-            // One that is gone already has no name any more.
             let from = getpeername(&socket).ok().flatten().and_then(|from| SocketAddr::try_from(from).ok());
-            if let Some(from) = from {
-                callers.push(Caller { socket, from, guest_port: opened.port.published.guest_port });
+            if from.is_none() && !is_unix {
+                // One that is gone already has no name any more.
+                continue;
             }
+            let to = getsockname(&socket).ok().and_then(|to| SocketAddr::try_from(to).ok());
+            let first = if *tells_caller { Some(proxy::header(from.zip(to))) } else { is_unix.then(Vec::new) };
+            callers.push(Caller { socket, from, guest_port: *guest_port, first });
         }
         callers
     }
@@ -186,8 +292,9 @@ impl Publications {
     ) -> (Vec<Datagram>, bool) {
         let mut table = self.lock();
         let place = ready.token.place;
-        let published = table.opened.get(&place).map(|opened| opened.port.published);
-        let Some(published) = published.filter(|published| published.transport == Transport::Udp) else {
+        let published = table.opened.get(&place).map(|opened| &opened.port.published);
+        let Some(guest_port) = published.filter(|port| port.transport == Transport::Udp).map(|port| port.guest_port)
+        else {
             return (Vec::new(), false);
         };
         let mut datagrams = Vec::new();
@@ -201,10 +308,10 @@ impl Publications {
                 Err(_) => return (datagrams, false),
             };
             let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
-            let Some(shown) = table.shown(place, published.guest_port, from, seen(from)) else { continue };
+            let Some(shown) = table.shown(place, guest_port, from, seen(from)) else { continue };
             table.heard(place, shown, from, now);
             let bytes = buffer.get(..len).unwrap_or_default().to_vec();
-            datagrams.push(Datagram { from: shown, guest_port: published.guest_port, bytes });
+            datagrams.push(Datagram { from: shown, guest_port, bytes });
         }
         (datagrams, true)
     }
@@ -265,7 +372,7 @@ mod tests {
     use super::*;
 
     fn open(transport: Transport, host: &str) -> io::Result<OpenPort> {
-        OpenPort::open(Published { host: host.parse().unwrap(), guest_port: 80, transport })
+        OpenPort::open(Published::at(host.parse().unwrap(), 80, transport))
     }
 
     fn ready(place: u32) -> Ready {
@@ -284,7 +391,7 @@ mod tests {
         for transport in [Transport::Tcp, Transport::Udp] {
             let port = open(transport, "127.0.0.1:0").unwrap();
             let taken = port.published().host.to_string();
-            assert_ne!(port.published().host.port(), 0);
+            assert!(!taken.ends_with(":0"));
             let number = ports.add(port).unwrap();
             assert_eq!(open(transport, &taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             assert_eq!(ports.remove(number).map(|published| published.host.to_string()), Some(taken.clone()));
@@ -292,6 +399,26 @@ mod tests {
             open(transport, &taken).unwrap();
         }
         assert_eq!(ports.list(), []);
+    }
+
+    #[test]
+    fn a_socket_file_that_was_left_is_replaced_and_one_in_use_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.sock");
+        let open = || {
+            let host = Host::Unix(path.clone());
+            OpenPort::open(Published { host, guest_port: 80, transport: Transport::Tcp, tells_caller: false })
+        };
+        // Left by somebody who ended.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let port = open().unwrap();
+        assert_eq!(open().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(port);
+        assert!(!path.exists());
+        fs::write(&path, "a file").unwrap();
+        assert_eq!(open().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let long = folder.path().join("x".repeat(120));
+        assert!(listen_at(&long).unwrap_err().to_string().contains("107"));
     }
 
     #[test]
@@ -303,7 +430,7 @@ mod tests {
         let clients = ["127.0.0.1:0", "127.0.0.2:0"].map(|address| UdpSocket::bind(address).unwrap());
         for client in &clients {
             let port = open(Transport::Udp, "127.0.0.1:0").unwrap();
-            let host = port.published().host;
+            let host = port.published().host.ip().unwrap();
             let place = ports.add(port).unwrap();
             client.send_to(b"hello", host).unwrap();
             let (datagrams, _) = ports.receive(ready(place), 0, |_| gateway);

@@ -1,6 +1,7 @@
 //! Checks the network cards of a machine's description. Opens nothing.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
@@ -44,6 +45,12 @@ pub enum CardFault {
     Mtu {
         /// Asked for.
         mtu: u16,
+    },
+    /// A number that is no descriptor.
+    #[error("descriptor {number} is not open: the program that starts this one must leave it open")]
+    NotOpen {
+        /// The number.
+        number: i32,
     },
     /// A network of addresses that cannot be one.
     #[error("{}/{} is no network for machines: give a private one of /{MIN_PREFIX_BITS} to /{MAX_PREFIX_BITS}, such as 10.0.2.0/24", subnet.address, subnet.prefix_bits)]
@@ -101,8 +108,8 @@ pub enum CardFault {
     /// One port of the host for two of the guest's.
     #[error("{} port {port} of the host is published twice", transport_name(*transport))]
     PublishedTwice {
-        /// The host's port.
-        port: u16,
+        /// The host's port, or path.
+        port: String,
         /// What it carries.
         transport: Transport,
     },
@@ -136,6 +143,9 @@ pub(super) fn check(cards: &[Card], faults: &mut Vec<Fault>) {
                 }
             }
             CableEnd::Descriptor(number @ ..3) => add(CardFault::Descriptor { number: *number }),
+            CableEnd::Descriptor(number) if !Path::new("/proc/self/fd").join(number.to_string()).exists() => {
+                add(CardFault::NotOpen { number: *number });
+            }
             CableEnd::Descriptor(_) | CableEnd::UnixStream(_) | CableEnd::UnixGram { .. } => {}
         }
     }
@@ -201,9 +211,10 @@ fn check_published(ports: &[&Publish], add: &mut impl FnMut(CardFault)) {
         let is_taken =
             |earlier: &&&Publish| earlier.transport == publish.transport && collide(&earlier.host, &publish.host);
         if ports.iter().take(at).any(|earlier| is_taken(&earlier)) {
-            let port = match publish.host {
-                HostPort::Loopback(port) => port,
-                HostPort::At(host) => host.port(),
+            let port = match &publish.host {
+                HostPort::Loopback(port) => port.to_string(),
+                HostPort::At(host) => host.port().to_string(),
+                HostPort::Unix(path) => path.display().to_string(),
             };
             add(CardFault::PublishedTwice { port, transport: publish.transport });
         }
@@ -221,11 +232,11 @@ mod tests {
     }
 
     fn card(mac: &str, mtu: u16, user: UserNetwork) -> Card {
-        Card { mac: Some(mac.parse().unwrap()), mtu, end: CableEnd::User(Box::new(user)) }
+        Card { mac: Some(mac.parse().unwrap()), mtu, end: CableEnd::User(Box::new(user)), capture: None }
     }
 
     fn publish(host: HostPort, guest_port: u16, transport: Transport) -> Publish {
-        Publish { host, guest_port, transport }
+        Publish { host, guest_port, transport, tells_caller: false }
     }
 
     #[test]
@@ -305,13 +316,19 @@ mod tests {
             "TCP port 80 of the host is published twice",
         ];
         assert_eq!(found, expected);
+        assert_eq!(
+            faults(&[Card { end: CableEnd::Descriptor(1 << 20), ..user(vec![]) }]),
+            ["descriptor 1048576 is not open: the program that starts this one must leave it open"]
+        );
         let many = (1..1026).map(|port| publish(HostPort::Loopback(port), port, Transport::Tcp)).collect();
         assert_eq!(faults(&[user(many)]), ["at most 1024 ports can be published, not 1025"]);
     }
 
     #[test]
     fn ends_of_cables_that_cannot_be_are_refused() {
-        let end = |end| Card { mac: None, mtu: 1500, end };
+        use std::os::fd::AsRawFd;
+
+        let end = |end| Card { mac: None, mtu: 1500, end, capture: None };
         let found = faults(&[
             end(CableEnd::Tap("a-name-of-16-byt".into())),
             end(CableEnd::Bridge("../x".into())),
@@ -326,8 +343,10 @@ mod tests {
             "two network cards share the tap `tap0`",
         ];
         assert_eq!(found, expected);
+        let open = std::fs::File::open("/dev/null").unwrap();
         let good =
-            [end(CableEnd::Bridge("br0".into())), end(CableEnd::Bridge("br0".into())), end(CableEnd::Descriptor(3))];
+            [CableEnd::Bridge("br0".into()), CableEnd::Bridge("br0".into()), CableEnd::Descriptor(open.as_raw_fd())]
+                .map(end);
         assert_eq!(faults(&good), [""; 0]);
     }
 }

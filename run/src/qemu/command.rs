@@ -124,7 +124,12 @@ mod tests {
     #[test]
     fn what_the_machine_has_is_what_qemu_is_told() {
         let config = machine(vec![disk("odd,name\".img".into())]);
-        let card = Card { mac: Some(Mac([0x52, 0x54, 0, 0, 0, 1])), mtu: 9000, end: CableEnd::User(Box::default()) };
+        let card = Card {
+            mac: Some(Mac([0x52, 0x54, 0, 0, 0, 1])),
+            mtu: 9000,
+            end: CableEnd::User(Box::default()),
+            capture: None,
+        };
         let cards = open_all(&[card], Path::new(".")).unwrap();
         let words = arguments(&config, &cards, &fds()).unwrap();
         let after = |flag: &str| -> Vec<&str> {

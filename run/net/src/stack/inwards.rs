@@ -58,14 +58,17 @@ impl Stack {
 
     fn published(&mut self, ready: Ready, port: &mut dyn GuestPort, now: Millis) -> bool {
         let address = self.network.lease.address;
-        for Caller { socket, from, guest_port } in self.publications.accept(ready) {
+        for Caller { socket, from, guest_port, first } in self.publications.accept(ready) {
             let guest = SocketAddr::new(address.into(), guest_port);
             let is_free = |remote: &SocketAddr| !self.tcp.has(FlowKey { guest, remote: *remote });
-            let seen = self.network.seen_by_v4(from);
+            // Who comes over a Unix socket has no address.
+            let seen = from.map_or((self.network.lease.gateway, publish::FIRST_STAND_IN).into(), |from| {
+                self.network.seen_by_v4(from)
+            });
             let Some(remote) = publish::candidates(seen).find(is_free) else { continue };
             let (table, poll, mut cx) = self.tcp(port, now);
             // Too many: whoever connected sees the end of it.
-            let _ = table.accept(FlowKey { guest, remote }, socket, poll, &mut cx);
+            let _ = table.accept(FlowKey { guest, remote }, (socket, first), poll, &mut cx);
         }
         let (datagrams, has_more) = self.publications.receive(ready, now, |from| self.network.seen_by_v4(from));
         let mut guest = self.guest(port);

@@ -6,7 +6,7 @@ mod outwards;
 mod v6;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -22,7 +22,7 @@ use crate::link::Link;
 use crate::policy::OwnAddresses;
 use crate::poll::{Poll, Ready};
 use crate::port::{Abilities, GuestFrame, GuestPort};
-use crate::publish::{OpenPort, Publications, Published};
+use crate::publish::{Host, OpenPort, Publications, Published};
 use crate::tcp::{Budget, Context, Table};
 use crate::udp::Nat;
 use crate::wire::{
@@ -131,9 +131,9 @@ impl Stack {
     ///
     /// # Errors
     /// The host's: the port is taken, or not for everybody.
-    pub fn publish(&mut self, published: Published) -> io::Result<SocketAddr> {
+    pub fn publish(&mut self, published: Published) -> io::Result<Host> {
         let port = OpenPort::open(published)?;
-        let host = port.published().host;
+        let host = port.published().host.clone();
         self.publications.add(port)?;
         Ok(host)
     }

@@ -1,7 +1,7 @@
 //! A whole stack against frames that are made by hand, with real sockets of this machine.
 
 use std::io::{Read, Write};
-use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use super::*;
 use crate::memory::{MemoryFrame, MemoryPort};
@@ -300,9 +300,9 @@ fn a_guest_hears_that_nobody_listens() {
 #[test]
 fn clients_that_look_alike_are_told_apart() {
     let mut bench = Bench::new(network());
-    let published = |host: &str, transport| Published { host: host.parse().unwrap(), guest_port: 80, transport };
-    let one = bench.stack.publish(published("127.0.0.1:0", Transport::Tcp)).unwrap();
-    let other = bench.stack.publish(published("[::1]:0", Transport::Tcp)).unwrap();
+    let published = |host: &str, transport| Published::at(host.parse().unwrap(), 80, transport);
+    let one = bench.stack.publish(published("127.0.0.1:0", Transport::Tcp)).unwrap().ip().unwrap();
+    let other = bench.stack.publish(published("[::1]:0", Transport::Tcp)).unwrap().ip().unwrap();
     let _first = TcpStream::connect(one).unwrap();
     let (first_ip, segment, _) = bench.next();
     let Segment::Tcp(first) = segment else { panic!() };

@@ -26,6 +26,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// These bytes come first, before anything that the socket brings.
+    pub(super) fn beginning_with(first: Vec<u8>) -> Self {
+        Self { bytes: first, ..Self::default() }
+    }
+
     fn len(&self) -> usize {
         self.bytes.len().saturating_sub(self.start)
     }

@@ -89,6 +89,19 @@ impl StreamSocket {
         Ok(Self { fd, source })
     }
 
+    /// Takes a socket, of TCP or a Unix one, before whose data `first` is to come.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn beginning_with(fd: OwnedFd, first: Vec<u8>) -> io::Result<Self> {
+        match set_tcp_nodelay(&fd, true) {
+            // A Unix socket delays nothing.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOPROTOOPT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self { fd, source: Source::Here(Kept::beginning_with(first)) })
+    }
+
     /// The socket.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -137,16 +137,26 @@ impl Table {
         self.by_key.contains_key(&key)
     }
 
-    /// Somebody connected to a published port: the guest is called.
+    /// Somebody connected to a published port: the guest is called. If there is something that is to come `first`, the
+    /// socket may also be a Unix one.
     ///
     /// # Errors
     /// There are too many connections, or the host has no more.
-    pub fn accept(&mut self, key: FlowKey, socket: OwnedFd, poll: &Poll, cx: &mut Context<'_>) -> io::Result<()> {
+    pub fn accept(
+        &mut self,
+        key: FlowKey,
+        (socket, first): (OwnedFd, Option<Vec<u8>>),
+        poll: &Poll,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
         if self.len() >= FLOWS_LIMIT || self.by_key.contains_key(&key) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         self.past.forget(key);
-        let socket = StreamSocket::new(socket, self.keeping)?;
+        let socket = match first {
+            Some(first) => StreamSocket::beginning_with(socket, first)?,
+            None => StreamSocket::new(socket, self.keeping)?,
+        };
         let flow = Flow::inbound(key, socket, self.first_number(key, cx.now), cx);
         self.insert(flow, poll, cx)
     }

@@ -15,7 +15,7 @@ mod udp;
 
 pub use arp::{Arp, ArpOperation};
 pub use checksum::Checksum;
-pub use ethernet::{ETHERNET_HEADER_BYTES, EtherType, Ethernet, Mac};
+pub use ethernet::{ETHERNET_HEADER_BYTES, EtherType, Ethernet, Mac, NoMac};
 pub use headers::{Headers, Macs};
 pub use ip::{Fragment, Ip, Protocol};
 pub use offload::{Offload, SegmentKind, Segments, VIRTIO_HEADER_BYTES};
