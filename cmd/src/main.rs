@@ -8,6 +8,7 @@ mod doctor;
 mod failure;
 mod inspect;
 mod pkg;
+mod port;
 mod printer;
 mod progress;
 mod push;
@@ -61,6 +62,7 @@ fn level(global: &args::Global) -> Level {
 fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(asked) => run::run(asked, &cli.global, printer),
+        Command::Port(asked) => port::port(asked, printer),
         Command::Cache(asked) => cache::cache(asked, &cli.global, printer),
         Command::Push(asked) => push::push(asked, &cli.global, printer),
         Command::Version { short: true } => Ok(printer.data(concat!(env!("CARGO_PKG_VERSION"), "\n").as_bytes())?),

@@ -25,8 +25,6 @@ pub const MAX_MEMORY_MIB: u64 = 480 * 1024;
 pub const MAX_PLACES: usize = 28;
 /// Most network cards: each has a thread.
 pub const MAX_CARDS: usize = 8;
-/// Most ports of the host that lead to one card: each has a descriptor or two.
-pub const MAX_PUBLISHED: usize = 1024;
 /// Sizes of disks are multiples of this, in bytes.
 const SECTOR_BYTES: u64 = 512;
 /// What a kernel needs beside itself and its packed RAM disk before it runs the first program, in MiB.

@@ -74,6 +74,8 @@ pub struct Card {
     pub capture: Option<PathBuf>,
 }
 
+/// Most ports of the host that lead to one card: each has a descriptor or two.
+pub const MAX_PUBLISHED: usize = 1024;
 /// Smallest MTU: what every IPv4 link must carry (RFC 791 section 3.2).
 pub const MIN_MTU: u16 = 68;
 /// Largest MTU: a multiple of 16 just below the largest packet there is, 65,535 bytes.

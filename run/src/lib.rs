@@ -15,6 +15,7 @@ pub mod check;
 pub mod chipset;
 pub mod config;
 pub mod console;
+pub mod control;
 pub mod disks;
 pub mod event;
 pub mod exit;

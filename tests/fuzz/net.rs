@@ -156,7 +156,8 @@ pub fn stack(data: &[u8]) {
     let network = Network { host_loopback: true, policy: nothing, resolvers: "/nowhere".into(), ..Network::default() };
     let mut stack = Stack::new(network).expect("a descriptor");
     let host = SocketAddr::from(([127, 0, 0, 1], 0));
-    let published = stack.publish(Published { host, guest_port: 80, transport: Transport::Tcp }).expect("a free port");
+    let published =
+        stack.publish(Published::at(host, 80, Transport::Tcp)).expect("a free port").ip().expect("an address");
     let mut world =
         World { stack, port: MemoryPort::new(64), now: 1_000, published, streams: Vec::new(), known: Vec::new() };
     let mut input = Input(data);

@@ -9,6 +9,7 @@ mod inspect;
 mod linuxkit;
 mod networking;
 mod pkg;
+mod port;
 mod publish;
 mod push;
 mod root;
@@ -35,6 +36,7 @@ pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
 pub use networking::{Attachment, DnsSpec, Kind, Networking};
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
+pub use port::Port;
 pub use push::Push;
 pub use root::RootFlags;
 pub use sbom::Sbom;
@@ -103,6 +105,9 @@ pub enum Command {
     Build(Build),
     /// Boot what was built, its console on this terminal
     Run(Run),
+    /// Publish ports of a running machine, and take them back
+    #[command(subcommand, arg_required_else_help = true)]
+    Port(Port),
     /// Look after the image store
     #[command(subcommand, arg_required_else_help = true)]
     Cache(Cache),

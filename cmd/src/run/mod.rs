@@ -14,6 +14,7 @@ use std::path::Path;
 use kiln_run::cards;
 use kiln_run::check::{self, CheckedMachine};
 use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
+use kiln_run::control::ControlSocket;
 use kiln_run::exit::ExitReason;
 use kiln_run::host::{self, Accel, Backend, Facts};
 
@@ -60,6 +61,7 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
     let cards = cards::open_all(&machine.config().cards, &machine.config().state_dir)?;
+    let _control = ControlSocket::open(&machine.config().state_dir, cards.clone())?;
     networking::tell(&asked.networking, &machine.config().cards, &cards, printer);
     let surface = Surface { patience: asked.stop_timeout, printer };
     let end = match (choice.backend, facts.qemu) {

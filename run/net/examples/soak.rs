@@ -86,7 +86,7 @@ fn host(seconds: u64) -> Result<(), Failure> {
     let closed = SocketAddr::try_from(getsockname(&silent)?).map_err(io::Error::from)?.port();
     let mut stack = Stack::new(Network { host_loopback: true, ..Network::default() })?;
     let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let published = stack.publish(Published { host, guest_port: GUEST_PORT, transport: Transport::Tcp })?;
+    let published = stack.publish(Published::at(host, GUEST_PORT, Transport::Tcp))?.ip().ok_or("an address")?;
     let before = descriptors()?;
     let mut child = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--"])

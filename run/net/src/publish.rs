@@ -3,10 +3,11 @@
 mod proxy;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, fs, io};
@@ -163,7 +164,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`. A socket that a program left there which has ended is replaced.
+/// Listens at `path`, for this user alone. A socket that a program left there which has ended is replaced.
 ///
 /// # Errors
 /// Somebody listens there, something else is there, or the path is too long for a socket's name.
@@ -180,6 +181,8 @@ pub fn listen_at(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
         }
     }
     bind(&socket, &name)?;
+    // Nobody can have connected yet.
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
     let found = fs::symlink_metadata(path)?;
     listen(&socket, BACKLOG)?;
     Ok((socket, SocketFile { path: path.to_owned(), file: (found.dev(), found.ino()) }))

@@ -6,9 +6,9 @@ use std::path::Path;
 use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
 
-use super::{Fault, MAX_CARDS, MAX_PUBLISHED};
+use super::{Fault, MAX_CARDS};
 use crate::cards::{collide, transport_name};
-use crate::config::{CableEnd, Card, HostPort, MAX_MTU, MIN_MTU, Publish, Subnet, UserNetwork};
+use crate::config::{CableEnd, Card, HostPort, MAX_MTU, MAX_PUBLISHED, MIN_MTU, Publish, Subnet, UserNetwork};
 
 /// Most leading bits that the addresses of a network have in common: the guest is number 15, and others come behind it.
 const MAX_PREFIX_BITS: u8 = 27;

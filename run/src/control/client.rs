@@ -1,0 +1,93 @@
+//! The other end: asks a running machine.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::words::{Answer, Port, Request};
+use super::{LINE_BYTES, short};
+
+/// How long a machine may take to answer: it opens sockets, and others may ask before.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A machine does not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody has the state folder.
+    #[error("no machine runs with the state folder `{}`", state_dir.display())]
+    NotRunning {
+        /// The folder.
+        state_dir: PathBuf,
+    },
+    /// The socket cannot be used.
+    #[error("cannot talk to the machine with the state folder `{}`", state_dir.display())]
+    Talk {
+        /// The folder.
+        state_dir: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// It says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Somebody who asks a machine.
+#[derive(Debug)]
+pub struct Client {
+    state_dir: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the machine that has this state folder.
+    ///
+    /// # Errors
+    /// None runs there, or it is another user's.
+    pub fn connect(state_dir: &Path) -> Result<Self, AskError> {
+        let connect = || -> io::Result<UnixStream> {
+            let (_folder, path) = short(state_dir)?;
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        };
+        let state_dir = state_dir.to_owned();
+        match connect() {
+            Ok(stream) => Ok(Self { state_dir, stream: BufReader::new(stream) }),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
+                    AskError::NotRunning { state_dir }
+                }
+                _ => AskError::Talk { state_dir, source: error },
+            }),
+        }
+    }
+
+    /// Asks, and waits for the answer: the ports that it is about.
+    ///
+    /// # Errors
+    /// The machine says why not, or went away.
+    pub fn ask(&mut self, request: &Request) -> Result<Vec<Port>, AskError> {
+        let talked = self.talk(request);
+        let answer = talked.map_err(|source| AskError::Talk { state_dir: self.state_dir.clone(), source })?;
+        match answer.error {
+            Some(error) => Err(AskError::Refused(error)),
+            None => Ok(answer.ports),
+        }
+    }
+
+    fn talk(&mut self, request: &Request) -> io::Result<Answer> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        line.clear();
+        self.stream.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_slice(&line)?)
+    }
+}

@@ -1,0 +1,144 @@
+//! The machine's end: a thread that answers one after the other.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use kiln_net::publish::{SocketFile, listen_at};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::words::{Answer, Port, Request};
+use super::{ControlError, LINE_BYTES, SOCKET, short};
+use crate::cards::{OpenCard, open_port};
+use crate::config::{MAX_PUBLISHED, Publish};
+use crate::event::Flag;
+
+/// How long one who is connected may be silent: nobody else is answered meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The socket of a running machine. It goes when this is dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    stop: Flag,
+    thread: Option<JoinHandle<()>>,
+    _file: SocketFile,
+    _folder: OwnedFd,
+}
+
+impl ControlSocket {
+    /// Listens in `state_dir`, which is this machine's. What a machine left there that was killed is replaced.
+    ///
+    /// # Errors
+    /// The host's: the folder is not writable, or there are no more descriptors or threads.
+    pub fn open(state_dir: &Path, cards: Vec<OpenCard>) -> Result<Self, ControlError> {
+        let failed = |source| ControlError { path: state_dir.join(SOCKET), source };
+        let (folder, path) = short(state_dir).map_err(failed)?;
+        let (socket, file) = listen_at(&path).map_err(failed)?;
+        let listener = UnixListener::from(socket);
+        let stop = Flag::new().map_err(failed)?;
+        let stopped = stop.try_clone().map_err(failed)?;
+        let serve = move || serve(&listener, &cards, &stopped);
+        let thread = Builder::new().name("control".into()).spawn(serve).map_err(failed)?;
+        Ok(Self { stop, thread: Some(thread), _file: file, _folder: folder })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        self.stop.raise();
+        // A panic of the thread is our own mistake; the panic hook has told of it.
+        let _broke_down = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn serve(listener: &UnixListener, cards: &[OpenCard], stopped: &Flag) {
+    loop {
+        let mut waits = [PollFd::new(listener, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
+        match poll(&mut waits, None) {
+            Ok(_) if waits.iter().skip(1).any(|stopped| !stopped.revents().is_empty()) => return,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+        if let Ok((client, _)) = listener.accept() {
+            // Whoever goes away or says too much misses the answer.
+            let _gone = attend(&client, cards);
+        }
+    }
+}
+
+/// Answers one client, line by line, until it is silent or goes.
+fn attend(client: &UnixStream, cards: &[OpenCard]) -> io::Result<()> {
+    client.set_nonblocking(false)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(client);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let is_whole = line.ends_with(b"\n");
+        let answer = match serde_json::from_slice(&line) {
+            Ok(request) => answer(request, cards),
+            Err(error) => refusal(format!("this is no request: {error}")),
+        };
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        (&mut &*client).write_all(&text)?;
+        if !is_whole {
+            return Ok(());
+        }
+    }
+}
+
+fn refusal(error: String) -> Answer {
+    Answer { error: Some(error), ..Answer::default() }
+}
+
+fn answer(request: Request, cards: &[OpenCard]) -> Answer {
+    match request {
+        Request::PortList {} => Answer { ports: list(cards), error: None },
+        Request::PortAdd { host, guest_port, transport, tells_caller } => {
+            let publish = Publish { host: host.into(), guest_port, transport: transport.into(), tells_caller };
+            add(&publish, cards)
+        }
+        Request::PortRemove { card, number } => {
+            let ports = cards.get(card).and_then(|card| card.ports.as_ref());
+            match ports.and_then(|ports| ports.remove(number)) {
+                Some(published) => Answer { ports: vec![Port::new(card, (number, published))], error: None },
+                None => refusal(format!("the network card {card} has no published port of number {number}")),
+            }
+        }
+    }
+}
+
+fn list(cards: &[OpenCard]) -> Vec<Port> {
+    let ports = cards.iter().enumerate().filter_map(|(at, card)| Some((at, card.ports.as_ref()?)));
+    ports.flat_map(|(at, ports)| ports.list().into_iter().map(move |port| Port::new(at, port))).collect()
+}
+
+/// One more port for the first card that has such.
+fn add(publish: &Publish, cards: &[OpenCard]) -> Answer {
+    let mut ports = cards.iter().enumerate().filter_map(|(at, card)| Some((at, card.ports.as_ref()?)));
+    let Some((card, ports)) = ports.next() else {
+        return refusal("the machine has no card on the user-mode network".into());
+    };
+    if publish.guest_port == 0 {
+        return refusal("port 0 of the guest cannot be published: nothing listens there".into());
+    }
+    if ports.list().len() >= MAX_PUBLISHED {
+        return refusal(format!("at most {MAX_PUBLISHED} ports can be published"));
+    }
+    match open_port(publish, ports) {
+        Ok(opened) => Answer { ports: opened.into_iter().map(|port| Port::new(card, port)).collect(), error: None },
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            refusal(format!("{error}{cause}"))
+        }
+    }
+}
