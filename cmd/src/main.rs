@@ -7,6 +7,7 @@ mod crash;
 mod doctor;
 mod failure;
 mod inspect;
+mod net;
 mod pkg;
 mod port;
 mod printer;
@@ -79,6 +80,7 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
         Command::Tied { parent, program } => Err(Failure::new(kiln_run::qemu::exec_tied(*parent, program))),
         Command::Build(asked) => build::build(asked, &cli.global, printer),
         Command::Inspect(asked) => inspect::inspect(asked, printer),
+        Command::Net(asked) => net::net(asked, printer),
         Command::Doctor(asked) => doctor::doctor(asked, &cli.global, printer),
         Command::Pkg(asked) => pkg::pkg(asked, &cli.global, printer),
     }

@@ -21,6 +21,9 @@ use crate::macs::{self, MacError};
 /// How often another port is tried when the host chose one that is taken under its other address.
 const CHOICES: u32 = 16;
 
+/// Stands for an address that is not known.
+const NO_MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 0]);
+
 /// A card whose cable is plugged in. It stays so over resets.
 #[derive(Debug, Clone)]
 pub struct OpenCard {
@@ -61,6 +64,12 @@ pub enum CardError {
         #[source]
         source: io::Error,
     },
+    /// Others on the network are told the address before the first frame comes.
+    #[error("a card of another program's on a network of several machines needs its address told: `-mac ADDRESS`")]
+    NoMac,
+    /// Another program has nothing to offer to others.
+    #[error("only the user-mode network can be had by others: `-networking user`")]
+    NoNetwork,
     /// The network of several machines.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -113,7 +122,7 @@ pub fn open_all(cards: &[Card], state_dir: &Path) -> Result<Vec<OpenCard>, CardE
     let kept =
         if cards.iter().any(|card| card.mac.is_none()) { macs::kept(state_dir, cards.len())? } else { Vec::new() };
     let open = |(at, card): (usize, &Card)| {
-        let mac = card.mac.or_else(|| kept.get(at).copied()).unwrap_or(Mac([0x52, 0x54, 0, 0, 0, 0]));
+        let mac = card.mac.or_else(|| kept.get(at).copied()).unwrap_or(NO_MAC);
         open(card, mac, &Own { state_dir, number: at })
     };
     cards.iter().enumerate().map(open).collect()
@@ -146,7 +155,7 @@ fn own_socket(own: &Own<'_>) -> PathBuf {
 
 fn open(card: &Card, mac: Mac, own: &Own<'_>) -> Result<OpenCard, CardError> {
     let link: Box<dyn Link> = match &card.end {
-        CableEnd::User(user) => return open_user(card, user, mac, own),
+        CableEnd::User(user) => return open_user(card, user, Some(mac), own),
         CableEnd::Tap(name) => Box::new(Tap::open(name)?),
         CableEnd::Bridge(name) => link::bridge(name)?,
         CableEnd::UnixGram { path, greeting } => Box::new(UnixGram::connect(path, &own_socket(own), *greeting)?),
@@ -164,7 +173,7 @@ fn cable(link: Box<dyn Link>, card: &Card) -> Result<Cable, CardError> {
     Ok(Cable::new(Box::new(Pcap::new(link, capture))))
 }
 
-fn open_user(card: &Card, user: &UserNetwork, mac: Mac, own: &Own<'_>) -> Result<OpenCard, CardError> {
+fn open_user(card: &Card, user: &UserNetwork, mac: Option<Mac>, own: &Own<'_>) -> Result<OpenCard, CardError> {
     let network = network(user, (mac, card.mtu), own)?;
     let (link, ports): (Box<dyn Link>, _) = match &user.shared {
         None => {
@@ -177,6 +186,7 @@ fn open_user(card: &Card, user: &UserNetwork, mac: Mac, own: &Own<'_>) -> Result
             let made = DirBuilder::new().recursive(true).mode(0o700).create(above);
             made.map_err(|source| CardError::Folder { path: above.into(), source })?;
             let name = user.host_name.as_deref().unwrap_or("vm");
+            let mac = mac.ok_or(CardError::NoMac)?;
             let member = Member::join(folder, (name, mac), user.address, network)?;
             let ports = member.publications();
             (Box::new(member), ports)
@@ -185,11 +195,24 @@ fn open_user(card: &Card, user: &UserNetwork, mac: Mac, own: &Own<'_>) -> Result
     for publish in &user.publish {
         open_port(publish, &ports)?;
     }
+    let mac = mac.unwrap_or(NO_MAC);
     Ok(OpenCard { mac, mtu: card.mtu, cable: cable(link, card)?, ports: Some(ports) })
 }
 
+/// Opens the user-mode network of a card that another program has, whose address is what its first frame says unless it
+/// was given. `state_dir` exists.
+///
+/// # Errors
+/// It cannot be had, or the card is not on such a network.
+pub fn open_network(card: &Card, state_dir: &Path) -> Result<OpenCard, CardError> {
+    match &card.end {
+        CableEnd::User(user) => open_user(card, user, card.mac, &Own { state_dir, number: 0 }),
+        _ => Err(CardError::NoNetwork),
+    }
+}
+
 /// The network of a card with this address.
-fn network(user: &UserNetwork, (mac, mtu): (Mac, u16), own: &Own<'_>) -> Result<Network, CardError> {
+fn network(user: &UserNetwork, (mac, mtu): (Option<Mac>, u16), own: &Own<'_>) -> Result<Network, CardError> {
     let mut network = Network::default();
     if let Some(subnet) = user.subnet {
         network.lease.prefix_bits = subnet.prefix_bits;
@@ -202,7 +225,7 @@ fn network(user: &UserNetwork, (mac, mtu): (Mac, u16), own: &Own<'_>) -> Result<
     }
     network.lease.mtu = mtu;
     network.lease.host_name.clone_from(&user.host_name);
-    network.guest_mac = Some(mac);
+    network.guest_mac = mac;
     network.host_loopback = user.host_loopback;
     network.policy = user.policy.clone();
     network.names.clone_from(&user.names);

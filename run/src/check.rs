@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 
 pub use self::card::CardFault;
 use crate::boot::{self, inspect, unpacked_bytes};
-use crate::config::{Boot, Disk, MachineConfig};
+use crate::config::{Boot, Card, Disk, MachineConfig};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
 
 /// Most vCPUs: a local APIC's number has 8 bits, and the last one means "all".
@@ -240,6 +240,16 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     card::check(&config.cards, &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
+}
+
+/// Checks network cards that no machine here has.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn check_cards(cards: &[Card]) -> Result<(), Faults> {
+    let mut faults = Vec::new();
+    card::check(cards, &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
 }
 
 /// Whether kernel and RAM disk fit into memory, below the hole for devices.

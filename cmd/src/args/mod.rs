@@ -7,6 +7,7 @@ mod erofs;
 mod format;
 mod inspect;
 mod linuxkit;
+mod net;
 mod networking;
 mod pkg;
 mod port;
@@ -34,6 +35,7 @@ pub use disk::DiskSpec;
 pub use erofs::Erofs;
 pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
+pub use net::Net;
 pub use networking::{Attachment, DnsSpec, Kind, Networking};
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use port::Port;
@@ -118,6 +120,8 @@ pub enum Command {
     /// Build guest packages
     #[command(arg_required_else_help = true)]
     Pkg(Pkg),
+    /// Offer the user-mode network to guests of other programs
+    Net(Net),
     /// Print the JSON Schema of the YAML, for editors
     Schema,
     /// Show what this host can do, and why not

@@ -1,12 +1,12 @@
 //! `kiln run`: a name and flags to a machine, its run, and what its end means.
 
 pub mod artifacts;
-mod networking;
+pub mod networking;
 mod pulled;
 pub mod roots;
 mod signals;
 mod start;
-mod state;
+pub mod state;
 
 use std::ffi::OsStr;
 use std::path::Path;
