@@ -81,7 +81,7 @@ pub fn link(data: &[u8]) {
 /// A question for the name server, and a rule.
 pub fn names(data: &[u8]) {
     let known = [("gateway.kiln.internal".to_owned(), IpAddr::from([10, 0, 2, 2]))];
-    let mut forwarder = Forwarder::new(Names::new(known), Servers::of_file("/nowhere"));
+    let mut forwarder = Forwarder::new(Names::new(known), Servers::of_file("/nowhere"), 9);
     let ends = (SocketAddr::from(([10, 0, 2, 15], 9)), SocketAddr::from(([10, 0, 2, 3], 53)));
     let poll = Poll::new().expect("a descriptor");
     if let Some(answer) = forwarder.ask(ends, data, &poll, 0) {

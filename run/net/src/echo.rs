@@ -15,8 +15,6 @@ use crate::packets::ToGuest;
 use crate::poll::{Owner, Poll, Ready, Token};
 use crate::wire::{Ip, Protocol};
 
-/// Conversations at once; when one more begins, the one that is silent longest ends.
-const CONVERSATIONS_LIMIT: usize = 64;
 /// A conversation without a word for so long is over.
 const SILENCE_MS: Millis = 30_000;
 /// Largest echo that is passed on, with its header.
@@ -54,8 +52,10 @@ struct Conversation {
 }
 
 /// Echoes on their way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Echoes {
+    /// Conversations at once; when one more begins, the one that is silent longest ends.
+    limit: usize,
     by_key: HashMap<Key, u32>,
     by_place: HashMap<u32, Conversation>,
     next: u32,
@@ -87,6 +87,11 @@ impl Request<'_> {
 }
 
 impl Echoes {
+    /// At most so many conversations.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, by_key: HashMap::new(), by_place: HashMap::new(), next: 0 }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_place.is_empty()
@@ -115,7 +120,7 @@ impl Echoes {
     }
 
     fn begin(&mut self, key: Key, (protocol, target): (Protocol, IpAddr), poll: &Poll, now: Millis) -> io::Result<u32> {
-        if self.by_place.len() >= CONVERSATIONS_LIMIT {
+        if self.by_place.len() >= self.limit {
             let oldest =
                 self.by_place.iter().min_by_key(|(_, conversation)| conversation.last_word).map(|(place, _)| *place);
             oldest.into_iter().for_each(|place| self.end(place));

@@ -41,9 +41,15 @@ struct Set {
 pub struct Fragments {
     sets: HashMap<Key, Set>,
     held_bytes: usize,
+    given_up: u64,
 }
 
 impl Fragments {
+    /// Packets that never became whole.
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()
@@ -96,7 +102,7 @@ impl Fragments {
         if set.end != Some(set.held_bytes) {
             return None;
         }
-        let parts = self.forget(key)?.parts;
+        let parts = self.take(key)?.parts;
         Some(parts.into_values().flatten().collect())
     }
 
@@ -104,10 +110,14 @@ impl Fragments {
     pub fn sweep(&mut self, now: Millis) {
         let is_over = |set: &Set| now.saturating_sub(set.began) > PATIENCE_MS;
         let over: Vec<Key> = self.sets.iter().filter(|(_, set)| is_over(set)).map(|(key, _)| *key).collect();
-        over.into_iter().for_each(|key| drop(self.forget(key)));
+        over.into_iter().for_each(|key| self.forget(key));
     }
 
-    fn forget(&mut self, key: Key) -> Option<Set> {
+    fn forget(&mut self, key: Key) {
+        self.given_up += u64::from(self.take(key).is_some());
+    }
+
+    fn take(&mut self, key: Key) -> Option<Set> {
         let set = self.sets.remove(&key)?;
         self.held_bytes -= set.held_bytes;
         Some(set)
@@ -177,7 +187,9 @@ mod tests {
         }
         let held: usize = fragments.sets.values().map(|set| set.held_bytes).sum();
         assert_eq!(held, fragments.held_bytes);
+        let given_up = fragments.given_up();
         fragments.sweep(1_000 + PATIENCE_MS);
+        assert!(given_up > 900 && fragments.given_up() == 1_000);
         assert!(fragments.is_empty() && fragments.held_bytes == 0);
         let mut small = Fragments::default();
         let crumbs: Vec<_> = (0..300).map(|at| (at * 8, 8, true)).collect();

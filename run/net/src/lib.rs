@@ -7,6 +7,7 @@ pub mod dns;
 pub mod echo;
 pub mod faulty;
 pub mod fragments;
+pub mod limits;
 pub mod link;
 pub mod listen;
 pub mod memory;

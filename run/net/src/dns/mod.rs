@@ -21,8 +21,6 @@ pub use message::name_bytes;
 pub use names::{DOMAIN, Names};
 pub use servers::Servers;
 
-/// Questions on their way at once; one more is not asked, and the guest asks again.
-const PENDING_LIMIT: usize = 256;
 /// After so long the next server is asked.
 const PATIENCE_MS: Millis = 2_000;
 /// After so long the guest is told that it failed.
@@ -62,13 +60,15 @@ pub struct Forwarder {
     names: Names,
     servers: Servers,
     pending: HashMap<u32, Pending>,
+    /// Questions on their way at once; one more is not asked, and the guest asks again.
+    limit: usize,
     next: u32,
 }
 
 impl Forwarder {
-    /// Knows `names`, and asks `servers` for all others.
-    pub fn new(names: Names, servers: Servers) -> Self {
-        Self { names, servers, pending: HashMap::new(), next: 0 }
+    /// Knows `names`, and asks `servers` for all others, at most `limit` at once.
+    pub fn new(names: Names, servers: Servers, limit: usize) -> Self {
+        Self { names, servers, pending: HashMap::new(), limit, next: 0 }
     }
 
     /// From now on `name` means `address`, or nothing of our own.
@@ -96,7 +96,7 @@ impl Forwarder {
             return Some(Answer { to: from, from: to, bytes });
         }
         let is_asked = |pending: &Pending| pending.from == from && pending.question == question;
-        if self.pending.len() >= PENDING_LIMIT || self.pending.values().any(is_asked) {
+        if self.pending.len() >= self.limit || self.pending.values().any(is_asked) {
             return None;
         }
         let place = self.next;
@@ -211,7 +211,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), servers).unwrap();
         let names = [("gateway.kiln.internal".to_owned(), [10, 0, 2, 2].into())];
-        (Forwarder::new(Names::new(names), Servers::of_file(file.path())), file)
+        (Forwarder::new(Names::new(names), Servers::of_file(file.path()), 9), file)
     }
 
     fn ends() -> (SocketAddr, SocketAddr) {

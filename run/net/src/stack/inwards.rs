@@ -102,13 +102,12 @@ impl Stack {
         left > 0
     }
 
-    /// Tells the guest what became of a datagram, with its start as the guest sent it.
-    pub(super) fn tell_undelivered(&mut self, lost: &Undelivered, port: &mut dyn GuestPort) {
+    /// Tells the guest what became of a datagram to `seen`, with its start as the guest sent it.
+    pub(super) fn tell_undelivered(&mut self, lost: &Undelivered, seen: SocketAddr, port: &mut dyn GuestPort) {
         if !self.may_tell() {
             return;
         }
-        let Undelivered { guest: from, target, payload, error, mtu } = lost;
-        let seen = self.network.seen(*target);
+        let Undelivered { guest: from, payload, error, mtu, .. } = lost;
         let ip = Ip::new(from.ip(), seen.ip(), Protocol::UDP);
         let headers = Headers::udp(self.macs(), &ip, from.port(), seen.port(), payload.len());
         let start = headers.bytes().get(ETHERNET_HEADER_BYTES..).unwrap_or_default();

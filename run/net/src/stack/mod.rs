@@ -18,6 +18,7 @@ use crate::dhcp::LeaseFile;
 use crate::dns::{DOMAIN, Forwarder, Servers};
 use crate::echo::{Echoes, Request};
 use crate::fragments::Fragments;
+use crate::limits::Limits;
 use crate::link::Link;
 use crate::policy::OwnAddresses;
 use crate::poll::{Poll, Ready};
@@ -38,6 +39,8 @@ const SWEEP_MS: Millis = 1_000;
 
 /// Messages about what cannot be reached (RFC 4443 section 2.4 (f) wants a limit; Linux has 1,000).
 const ERRORS_A_SECOND: u32 = 200;
+/// Echo requests that go out: a guest does not flood others in the host's name.
+const ECHOES_A_SECOND: u32 = 1_000;
 /// RFC 8200 section 5.
 const LEAST_MTU_V6: u16 = 1_280;
 
@@ -52,6 +55,12 @@ pub struct Drops {
     pub unserved: u64,
     /// They were for a place where the guest may not go.
     pub refused: u64,
+    /// They were echo requests, more than may go out in a second.
+    pub limited: u64,
+    /// They were parts of packets that never became whole; counted by packets.
+    pub incomplete: u64,
+    /// They were datagrams for a socket of the host that was full.
+    pub overflowed: u64,
 }
 
 /// The network of one guest.
@@ -78,6 +87,8 @@ pub struct Stack {
     own: OwnAddresses,
     /// Messages about what cannot be reached that may still be sent before the next sweep.
     errors_left: u32,
+    /// Echo requests that may still go out before the next sweep.
+    echoes_left: u32,
     /// Memory for datagrams, so that it is used again.
     scratch: Vec<u8>,
 }
@@ -90,6 +101,9 @@ impl Stack {
     pub fn new(mut network: Network) -> io::Result<Self> {
         network.v6 = network.v6.filter(|_| network.lease.mtu >= LEAST_MTU_V6);
         let poll = Poll::new()?;
+        let limits = Limits::of_process();
+        let mut tcp = Table::default();
+        tcp.set_limit(limits.connections);
         let servers = Servers::of_file(&network.resolvers);
         if network.lease.search.iter().all(|domain| domain == DOMAIN) {
             network.lease.search.extend(servers.search());
@@ -97,13 +111,13 @@ impl Stack {
         Ok(Self {
             guest_mac: network.guest_mac,
             lease_file: network.lease_file.as_deref().map(LeaseFile::new),
-            dns: Forwarder::new(network.all_names(), servers),
+            dns: Forwarder::new(network.all_names(), servers, limits.questions),
             network,
             publications: Publications::new(&poll),
             poll,
-            tcp: Table::default(),
-            udp: Nat::default(),
-            echoes: Echoes::default(),
+            tcp,
+            udp: Nat::new(limits.datagram_ports),
+            echoes: Echoes::new(limits.echoes),
             budget: Budget::new(BUDGET_BYTES),
             drops: Drops::default(),
             swept: 0,
@@ -113,13 +127,14 @@ impl Stack {
             fragments: Fragments::default(),
             own: OwnAddresses::default(),
             errors_left: ERRORS_A_SECOND,
+            echoes_left: ECHOES_A_SECOND,
             scratch: Vec::new(),
         })
     }
 
     /// What came to nothing so far.
     pub fn drops(&self) -> Drops {
-        self.drops
+        Drops { incomplete: self.fragments.given_up(), overflowed: self.udp.lost(), ..self.drops }
     }
 
     /// How many TCP connections there are.
@@ -247,9 +262,13 @@ impl Link for Stack {
     }
 
     fn change_guest(&mut self) {
+        let limits = Limits::of_process();
         self.tcp = Table::default();
-        self.udp = Nat::default();
-        self.echoes = Echoes::default();
+        self.tcp.set_limit(limits.connections);
+        self.udp = Nat::new(limits.datagram_ports);
+        self.echoes = Echoes::new(limits.echoes);
+        self.fragments = Fragments::default();
+        self.advertising = Advertising::default();
         self.budget = Budget::new(BUDGET_BYTES);
         self.guest_mac = self.network.guest_mac;
         self.unfinished.clear();
@@ -290,7 +309,8 @@ impl Link for Stack {
             }
         }
         for lost in self.udp.flush() {
-            self.tell_undelivered(&lost, port);
+            let seen = self.network.seen(lost.target);
+            self.tell_undelivered(&lost, seen, port);
         }
         self.advertise_when_due(port, now);
         let (table, _, mut cx) = self.tcp(port, now);
@@ -299,6 +319,7 @@ impl Link for Stack {
         if now.saturating_sub(self.swept) >= SWEEP_MS {
             self.swept = now;
             self.errors_left = ERRORS_A_SECOND;
+            self.echoes_left = ECHOES_A_SECOND;
             self.udp.sweep(now);
             self.fragments.sweep(now);
             self.echoes.sweep(now);
@@ -307,6 +328,10 @@ impl Link for Stack {
             }
         }
         Ok(has_more || !self.unfinished.is_empty())
+    }
+
+    fn lost(&self) -> u64 {
+        self.udp.lost()
     }
 
     fn deadline(&self) -> Option<Millis> {

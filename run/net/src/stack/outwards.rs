@@ -81,13 +81,19 @@ impl Stack {
             // It answers one that came to a published port.
         } else if let Some(target) = self.target(to, now) {
             if let Err(error) = self.send_outwards((from, target), bytes, segment_bytes, now) {
-                self.tell_undelivered(
-                    &Undelivered { guest: from, target: to, payload: bytes.to_vec(), error, mtu: None },
-                    port,
-                );
+                let payload = bytes.to_vec();
+                let lost = Undelivered { guest: from, target, payload, error, mtu: None };
+                self.tell_undelivered(&lost, to, port);
             }
         } else {
             self.drops.refused += 1;
+            // Groups are not answered (RFC 1122 section 3.2.2).
+            let is_one = !to.ip().is_multicast() && to.ip() != Ipv4Addr::BROADCAST && !from.ip().is_unspecified();
+            if is_one {
+                let (payload, error) = (bytes.to_vec(), io::ErrorKind::PermissionDenied.into());
+                let lost = Undelivered { guest: from, target: to, payload, error, mtu: None };
+                self.tell_undelivered(&lost, to, port);
+            }
         }
     }
 
@@ -130,7 +136,10 @@ impl Stack {
         let destination = request.ip.destination;
         if self.network.is_gateway(destination) || self.network.is_dns(destination) {
             request.answer(&mut self.guest(port));
+        } else if self.echoes_left == 0 {
+            self.drops.limited += 1;
         } else if let Some(target) = self.target(SocketAddr::new(destination, 0), now) {
+            self.echoes_left -= 1;
             self.echoes.ask(request, target.ip(), &self.poll, now);
         } else {
             self.drops.refused += 1;

@@ -298,6 +298,45 @@ fn a_guest_hears_that_nobody_listens() {
 }
 
 #[test]
+fn what_may_not_be_reached_is_said_to_be_forbidden() {
+    let mut bench = Bench::new(Network { host_loopback: false, ..network() });
+    for (guest, to, forbidden) in [
+        ("10.0.2.15:9", "169.254.169.254:80", Some([3, 13])),
+        ("10.0.2.15:9", "10.0.2.2:22", Some([3, 13])),
+        ("[fd6b:696c:6e00::15]:9", "[::ffff:127.0.0.1]:22", Some([1, 1])),
+        ("10.0.2.15:9", "239.255.255.250:1900", None),
+        ("10.0.2.15:9", "255.255.255.255:9", None),
+    ] {
+        bench.datagram(guest, to.parse().unwrap(), b"hello");
+        let answers: Vec<_> =
+            bench.turn().into_iter().map(|(ip, _, message)| (ip.source, [message[0], message[1]])).collect();
+        let to: SocketAddr = to.parse().unwrap();
+        assert_eq!(answers, forbidden.map(|code| (to.ip(), code)).into_iter().collect::<Vec<_>>(), "{to}");
+    }
+    assert_eq!(bench.stack.drops(), Drops { refused: 5, ..Drops::default() });
+}
+
+#[test]
+fn connections_beyond_the_limit_are_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let remote = SocketAddr::new([10, 0, 2, 2].into(), listener.local_addr().unwrap().port());
+    let mut bench = Bench::new(network());
+    bench.stack.tcp.set_limit(3);
+    let mut answers = Vec::new();
+    for port in 1..=5 {
+        bench.tcp((([10, 0, 2, 15], port).into(), remote), (TcpFlags::SYN, Seq(9), Seq(0)), b"");
+    }
+    while answers.len() < 5 {
+        answers.extend(bench.turn().into_iter().map(|(_, segment, _)| match segment {
+            Segment::Tcp(tcp) => tcp.flags.has(TcpFlags::RST),
+            other => panic!("{other:?}"),
+        }));
+    }
+    assert_eq!(answers.iter().filter(|is_refused| **is_refused).count(), 2);
+    assert_eq!(bench.stack.connections(), 3);
+}
+
+#[test]
 fn clients_that_look_alike_are_told_apart() {
     let mut bench = Bench::new(network());
     let published = |host: &str, transport| Published::at(host.parse().unwrap(), 80, transport);

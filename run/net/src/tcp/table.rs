@@ -52,6 +52,7 @@ pub struct Table {
     /// Those that are not connected, the oldest first. Some of them may be connected or gone.
     pub(super) half_open: VecDeque<(u32, u32)>,
     pub(super) half_open_limit: usize,
+    limit: usize,
     past: Past,
     keeping: Keeping,
     /// Makes first numbers hard to guess.
@@ -75,10 +76,16 @@ impl Table {
             dirty: Vec::new(),
             half_open: VecDeque::new(),
             half_open_limit: HALF_OPEN_LIMIT,
+            limit: FLOWS_LIMIT,
             past: Past::default(),
             keeping,
             secret: RandomState::new(),
         }
+    }
+
+    /// Takes at most so many connections.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.min(FLOWS_LIMIT);
     }
 
     /// How many there are.
@@ -149,7 +156,7 @@ impl Table {
         poll: &Poll,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
-        if self.len() >= FLOWS_LIMIT || self.by_key.contains_key(&key) {
+        if self.len() >= self.limit || self.by_key.contains_key(&key) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         self.past.forget(key);
@@ -215,7 +222,7 @@ impl Table {
         poll: &Poll,
         cx: &mut Context<'_>,
     ) -> Option<Unreachable> {
-        if self.len() >= FLOWS_LIMIT {
+        if self.len() >= self.limit {
             refuse(key, syn, 0, cx);
             return None;
         }

@@ -15,8 +15,6 @@ use crate::Millis;
 use crate::poll::{Owner, Poll, Ready, Token};
 use socket::{BATCH, Failure, Inbox, Outbox};
 
-/// Ports of the guest that are mapped at once; when one more comes, the one that is silent longest goes.
-const MAPPINGS_LIMIT: usize = 1_024;
 /// Ends that one port may have talked to and still hear from. With more, everybody may answer.
 const PEERS_LIMIT: usize = 256;
 /// A mapping is forgotten after so long without a datagram, once somebody answered (RFC 4787 section 4.3).
@@ -59,8 +57,10 @@ pub struct Undelivered {
 }
 
 /// The mappings of one guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Nat {
+    /// Ports at once; when one more comes, the one that is silent longest goes.
+    limit: usize,
     by_guest: HashMap<SocketAddr, u32>,
     by_place: HashMap<u32, Mapping>,
     next: u32,
@@ -72,6 +72,25 @@ pub struct Nat {
 }
 
 impl Nat {
+    /// For at most so many ports of the guest.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            by_guest: HashMap::new(),
+            by_place: HashMap::new(),
+            next: 0,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            sender: 0,
+            undelivered: Vec::new(),
+        }
+    }
+
+    /// Datagrams that were lost because a socket was full.
+    pub fn lost(&self) -> u64 {
+        self.outbox.lost
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_place.len()
@@ -130,7 +149,7 @@ impl Nat {
     }
 
     fn map(&mut self, guest: SocketAddr, poll: &Poll, now: Millis) -> io::Result<u32> {
-        if self.by_place.len() >= MAPPINGS_LIMIT {
+        if self.by_place.len() >= self.limit {
             let oldest = self.by_place.iter().min_by_key(|(_, mapping)| mapping.last_word).map(|(place, _)| *place);
             oldest.into_iter().for_each(|place| self.forget(place));
         }
@@ -229,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_port_is_one_socket_and_only_those_it_spoke_to_answer() {
-        let (mut nat, poll) = (Nat::default(), Poll::new().unwrap());
+        let (mut nat, poll) = (Nat::new(100), Poll::new().unwrap());
         let [one, two] = [1, 2].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
         let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
         for peer in [&one, &two] {
@@ -249,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_is_told() {
-        let (mut nat, poll) = (Nat::default(), Poll::new().unwrap());
+        let (mut nat, poll) = (Nat::new(100), Poll::new().unwrap());
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         nat.send(guest(5), closed, b"hello", &poll, 0).unwrap();
         let mut told = nat.flush();
@@ -264,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_port_that_asked_for_names_goes_soon() {
-        let (mut nat, poll) = (Nat::default(), Poll::new().unwrap());
+        let (mut nat, poll) = (Nat::new(100), Poll::new().unwrap());
         nat.send(guest(5), "127.0.0.1:53".parse().unwrap(), b"", &poll, 0).unwrap();
         nat.sweep(NAMES_MS);
         assert_eq!(nat.len(), 1);
@@ -274,13 +293,22 @@ mod tests {
 
     #[test]
     fn there_are_never_too_many_and_silent_ones_go() {
-        let (mut nat, poll) = (Nat::default(), Poll::new().unwrap());
+        let (mut nat, poll) = (Nat::new(100), Poll::new().unwrap());
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         // Fewer descriptors than mappings may be allowed here.
         for port in 1..100 {
             nat.send(guest(port), peer, b"", &poll, port.into()).unwrap();
         }
         assert_eq!(nat.len(), 99);
+        for port in 100..200 {
+            nat.send(guest(port), peer, b"", &poll, 99).unwrap();
+            assert!(nat.len() <= 100);
+        }
+        assert!(nat.by_guest.contains_key(&guest(199)) && !nat.by_guest.contains_key(&guest(1)));
+        nat = Nat::new(100);
+        for port in 1..100 {
+            nat.send(guest(port), peer, b"", &poll, port.into()).unwrap();
+        }
         nat.sweep(50 + UNANSWERED_MS);
         assert_eq!(nat.len(), 50);
         nat.sweep(100 + UNANSWERED_MS);

@@ -68,6 +68,8 @@ impl Inbox {
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     datagrams: Vec<(SocketAddr, Range<usize>)>,
+    /// What the sockets had no room for.
+    pub(super) lost: u64,
     /// The kernel does not take several datagrams as one.
     has_no_runs: bool,
 }
@@ -115,7 +117,10 @@ impl Outbox {
                     let is_run = runs.first().is_some_and(|run| run.len() > 1);
                     let code = error.raw_os_error();
                     match code {
-                        Some(libc::EAGAIN | libc::ENOBUFS) => break,
+                        Some(libc::EAGAIN | libc::ENOBUFS) => {
+                            self.lost += rest.len() as u64;
+                            break;
+                        }
                         Some(libc::EINTR) => continue,
                         // That of an earlier datagram, told again when errors are read.
                         Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH) if retries < 2 => {
