@@ -434,3 +434,54 @@ fn many_come_and_go_in_any_order() {
     addresses.dedup();
     assert_eq!(addresses.len(), there.len());
 }
+
+#[test]
+fn no_frame_of_anybody_stops_it() {
+    let net = Net::new();
+    let (mut a, mut b) = (net.join("a", 1).unwrap(), net.join("b", 2).unwrap());
+    meet(&mut [&mut a, &mut b]);
+    let ip = Ip::new(a.member.address().into(), b.member.address().into(), Protocol::TCP);
+    let (seq, ack, flags) = (Seq(1), Seq(2), TcpFlags(0x10));
+    let tcp = Tcp { source_port: 1, destination_port: 2, seq, ack, flags, window: 9, options: TcpOptions::default() };
+    let mut headers = Headers::tcp(Macs { source: a.mac, destination: b.mac }, &ip, &tcp, 300);
+    headers.set_segment_bytes(100);
+    let segment = ([headers.bytes(), &[7; 300]].concat(), headers.offload());
+    let solicited = Mac([0x33, 0x33, 0xff, 0, 0, 2]);
+    let asked = neighbor(135, "fe80::5054:ff:fe00:2", a.mac);
+    let seeds = [
+        segment,
+        (a.to(&b, "hello"), Offload::default()),
+        (arp(a.mac, [10, 0, 2, 15], [10, 0, 2, 16]), Offload::default()),
+        (icmpv6((a.mac, solicited), ("fe80::5054:ff:fe00:1", "ff02::1:ff00:2"), &asked), Offload::default()),
+    ];
+    let mut random = 7_u32;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) as usize % below
+    };
+    // A guest for which everything must be done on the way.
+    b.got.abilities = Abilities::default();
+    for _ in 0..20_000 {
+        let (mut frame, mut offload) = seeds[next(seeds.len())].clone();
+        for _ in 0..next(4) {
+            let place = next(frame.len());
+            frame[place] = u8::try_from(next(256)).unwrap();
+        }
+        if next(4) == 0 {
+            frame.truncate(next(frame.len()));
+        }
+        if next(4) == 0 {
+            offload.checksum_start = u16::try_from(next(500)).unwrap();
+            offload.checksum_offset = u16::try_from(next(80)).unwrap();
+        }
+        a.member.from_guest(&Lacking(frame, offload), &mut a.got, 0);
+        a.turn();
+        b.turn();
+        assert!(b.got.frames.iter().all(|(_, offload)| offload.is_done()));
+        a.got.frames.clear();
+        b.got.frames.clear();
+    }
+    let frame = a.to(&b, "still there");
+    a.send(frame.clone());
+    assert_eq!(b.take(), [frame]);
+}
