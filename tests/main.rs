@@ -20,6 +20,7 @@ mod fuzz;
 mod inspect;
 mod iso;
 mod lab;
+mod network;
 mod network_links;
 mod oci_archive;
 mod pkg;

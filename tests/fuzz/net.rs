@@ -294,7 +294,8 @@ impl World {
         };
         let protocol = [Protocol::UDP, Protocol::TCP, Protocol::ICMP, Protocol::ICMPV6][usize::from(input.byte() % 4)];
         let offset_bytes = input.word() & if input.byte().is_multiple_of(2) { 0x38 } else { 0xfff8 };
-        let fragment = Fragment { id: u32::from(input.byte() % 4), offset_bytes, has_more: input.byte().is_multiple_of(2) };
+        let fragment =
+            Fragment { id: u32::from(input.byte() % 4), offset_bytes, has_more: input.byte().is_multiple_of(2) };
         let len = usize::from(input.byte());
         let content = input.bytes(len).to_vec();
         let ip = Ip { fragment: Some(fragment), ..Ip::new(source, destination, protocol) };

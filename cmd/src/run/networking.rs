@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use kiln_run::cards::{OpenCard, transport_name};
 use kiln_run::config::{CableEnd, Card, DEFAULT_MTU, HostPort, UserNetwork};
 use kiln_run::net::policy::Policy;
+use kiln_run::net::publish::Published;
 
 use crate::args::{Attachment, DnsSpec, Kind, Networking};
 use crate::failure::Failure;
@@ -118,20 +119,18 @@ pub fn tell(asked: &Networking, cards: &[Card], open: &[OpenCard], printer: &Pri
     for (at, (card, opened)) in cards.iter().zip(open).enumerate() {
         printer.detail(&format!("eth{at} has the address {} and an MTU of {}", opened.mac, opened.mtu));
         let (CableEnd::User(user), Some(ports)) = (&card.end, &opened.ports) else { continue };
-        let is_chosen = |guest_port: u16| {
-            user.publish.iter().any(|publish| {
-                let port = match &publish.host {
-                    HostPort::Loopback(port) => *port,
-                    HostPort::At(host) => host.port(),
-                    HostPort::Unix(_) => 1,
-                };
-                publish.guest_port == guest_port && port == 0
+        let is_chosen = |published: &Published| {
+            let port = published.host.ip().map(|address| address.port());
+            user.publish.iter().all(|publish| match &publish.host {
+                HostPort::Loopback(given) => Some(*given) != port,
+                HostPort::At(given) => Some(given.port()) != port,
+                HostPort::Unix(_) => port.is_some(),
             })
         };
         for (_, published) in ports.list() {
             let name = transport_name(published.transport);
             let text = format!("{name} {} leads to port {} of the guest", published.host, published.guest_port);
-            if is_chosen(published.guest_port) { printer.note(&text) } else { printer.detail(&text) }
+            if is_chosen(&published) { printer.note(&text) } else { printer.detail(&text) }
         }
     }
 }

@@ -8,3 +8,6 @@ mod spec;
 mod worker;
 
 pub use device::VirtioNet;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use kiln_net::Millis;
+use kiln_net::link::Link;
+use kiln_net::port::{Abilities, GuestFrame, GuestPort};
+use kiln_net::wire::{Headers, Mac};
+
+use super::VirtioNet;
+use super::spec::{config, feature, header};
+use crate::cable::Cable;
+use crate::event::Flag;
+use crate::virtio::mock::{Buffer, DEVICE, Driver, NEXT, WRITE};
+use crate::virtio::spec::status;
+
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+
+/// Sends every frame back, with how many came before it in front.
+struct Mirror {
+    never: Flag,
+    count: u8,
+}
+
+impl Link for Mirror {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.never.as_fd()
+    }
+
+    fn takes(&self) -> Abilities {
+        Abilities { checksum: true, segmentation: true }
+    }
+
+    fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, _now: Millis) {
+        let mut bytes = Vec::new();
+        frame.copy_to(0..frame.len_bytes(), &mut bytes);
+        // Lost, if there is no room.
+        let _ = port.send(Headers::whole(&[self.count]), &bytes);
+        self.count += 1;
+    }
+
+    fn turn(&mut self, _port: &mut dyn GuestPort, _now: Millis) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        None
+    }
+}
+
+fn cable() -> Cable {
+    Cable::new(Box::new(Mirror { never: Flag::new().unwrap(), count: 0 }))
+}
+
+fn driver(cable: &Cable) -> Driver {
+    Driver::find(Box::new(VirtioNet::new(cable.clone(), Mac([0x52, 0x54, 0, 1, 2, 3]), 9000)))
+}
+
+/// A frame behind its header, which is all zeros.
+fn framed(frame: &[u8]) -> Buffer {
+    Buffer::Out([&[0; header::BYTES], frame].concat())
+}
+
+fn send(driver: &mut Driver, frame: &[u8]) {
+    driver.put(TRANSMIT, &[framed(frame)]);
+    driver.notify(TRANSMIT);
+    assert_eq!(driver.finished(TRANSMIT).written, 0);
+}
+
+#[test]
+fn chains_that_hold_no_frame_are_given_back_and_the_next_is_served() {
+    let cable = cable();
+    let mut driver = driver(&cable);
+    driver.start();
+    driver.put(RECEIVE, &[Buffer::In(2000)]);
+    for buffers in [vec![Buffer::Out(vec![0; header::BYTES - 1])], vec![Buffer::In(64)], vec![Buffer::Out(vec![9; 1])]]
+    {
+        driver.put(TRANSMIT, &buffers);
+        driver.notify(TRANSMIT);
+        assert_eq!(driver.finished(TRANSMIT).written, 0);
+    }
+    send(&mut driver, b"frame");
+    let used = driver.finished(RECEIVE);
+    assert_eq!(used.filled[header::BYTES..][..6], *b"\0frame");
+    assert_eq!(used.written as usize, header::BYTES + 6);
+}
+
+#[test]
+fn a_broken_ring_stops_the_card_and_a_reset_brings_it_back_with_its_cable() {
+    let cable = cable();
+    let mut driver = driver(&cable);
+    driver.start();
+    driver.put(RECEIVE, &[Buffer::In(2000)]);
+    send(&mut driver, b"one");
+    assert_eq!(driver.finished(RECEIVE).filled[header::BYTES], 0);
+    // A chain that leads to itself.
+    let (table, ..) = Driver::ring_addresses(TRANSMIT);
+    driver.describe(table, 9, 0x4_0000, 64, NEXT, 9);
+    driver.offer(TRANSMIT, 9);
+    driver.notify(TRANSMIT);
+    driver.wait_for_break_down();
+    driver.reset();
+    driver.start();
+    driver.put(RECEIVE, &[Buffer::In(2000)]);
+    send(&mut driver, b"two");
+    assert_eq!(driver.finished(RECEIVE).filled[header::BYTES], 1, "the same end of the cable");
+}
+
+#[test]
+fn a_buffer_outside_of_memory_breaks_the_card_down() {
+    let cable = cable();
+    let mut driver = driver(&cable);
+    driver.start();
+    let (table, ..) = Driver::ring_addresses(RECEIVE);
+    driver.describe(table, 0, 1 << 40, 2000, WRITE, 0);
+    driver.offer(RECEIVE, 0);
+    driver.put(TRANSMIT, &[framed(b"frame")]);
+    driver.notify(TRANSMIT);
+    driver.wait_for_break_down();
+}
+
+#[test]
+fn a_cable_that_somebody_else_has_is_not_taken_and_comes_back() {
+    let cable = cable();
+    let taken = cable.take();
+    let mut driver = driver(&cable);
+    driver.start();
+    assert_ne!(driver.status() & status::DEVICE_NEEDS_RESET, 0);
+    drop(taken);
+    driver.reset();
+    driver.start();
+    driver.put(RECEIVE, &[Buffer::In(2000)]);
+    send(&mut driver, b"frame");
+    assert_eq!(driver.finished(RECEIVE).filled[header::BYTES..][..6], *b"\0frame");
+}
+
+#[test]
+fn a_frame_longer_than_a_buffer_lies_in_several() {
+    let cable = cable();
+    let mut driver = driver(&cable);
+    driver.start();
+    for _ in 0..4 {
+        driver.put(RECEIVE, &[Buffer::In(600)]);
+    }
+    let frame: Vec<u8> = (0..1500_u16).map(|n| n.to_le_bytes()[0]).collect();
+    send(&mut driver, &frame);
+    let used: Vec<_> = (0..3).map(|_| driver.finished(RECEIVE)).collect();
+    let written: Vec<u32> = used.iter().map(|used| used.written).collect();
+    assert_eq!(written, [600, 600, 313]);
+    let mut bytes: Vec<u8> = used.into_iter().flat_map(|used| used.filled).collect();
+    bytes.truncate(1513);
+    assert_eq!(bytes[10..12], 3_u16.to_le_bytes(), "the number of buffers");
+    assert!(bytes[header::BYTES + 1..] == frame);
+}
+
+#[test]
+fn without_mergeable_buffers_a_frame_that_is_too_long_is_lost_and_the_next_is_not() {
+    let cable = cable();
+    let mut driver = driver(&cable);
+    driver.start_with(!feature::MRG_RXBUF);
+    driver.put(RECEIVE, &[Buffer::In(600)]);
+    driver.put(RECEIVE, &[Buffer::In(600)]);
+    send(&mut driver, &[7; 1000]);
+    send(&mut driver, b"short");
+    let used = driver.finished(RECEIVE);
+    assert_eq!((used.written, used.filled[header::BYTES]), (18, 1));
+    assert_eq!(used.filled[10..12], 1_u16.to_le_bytes());
+}
+
+#[test]
+fn the_driver_learns_address_link_and_mtu() {
+    let cable = cable();
+    let driver = driver(&cable);
+    let mut bytes = [0; config::BYTES];
+    driver.read(driver.at(DEVICE, 0), &mut bytes);
+    assert_eq!(bytes, [0x52, 0x54, 0, 1, 2, 3, 1, 0, 1, 0, 0x28, 0x23]);
+    let offered = driver.offered();
+    for bit in
+        [feature::MAC, feature::STATUS, feature::MTU, feature::MRG_RXBUF, feature::GUEST_CSUM, feature::HOST_TSO4]
+    {
+        assert_ne!(offered & bit, 0, "{bit:#x}");
+    }
+}
