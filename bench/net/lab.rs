@@ -13,16 +13,16 @@ use crate::stacks::{STACKS, Stack};
 const GATEWAY: &str = "10.0.2.2";
 /// Each test and its numbers: streams, connections or threads, and milliseconds.
 const TESTS: [(&str, &str); 10] = [
-    ("up", "1 2000"),
-    ("down", "1 2000"),
-    ("up", "8 2000"),
-    ("down", "8 2000"),
-    ("rr", "1 1500"),
-    ("rr", "64 1500"),
-    ("crr", "1 1500"),
-    ("crr", "16 1500"),
-    ("udprr", "1500"),
-    ("udp64", "1500"),
+    ("up", "1 1200"),
+    ("down", "1 1200"),
+    ("up", "8 1200"),
+    ("down", "8 1200"),
+    ("rr", "1 1000"),
+    ("rr", "64 1000"),
+    ("crr", "1 1000"),
+    ("crr", "16 1000"),
+    ("udprr", "1000"),
+    ("udp64", "1000"),
 ];
 const CONNECTIONS: &str = "1000";
 
@@ -162,7 +162,8 @@ impl Lab {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let lines: Vec<&str> = text.lines().collect();
         // Pairs of lines: names, values.
-        let counters = lines.chunks_exact(2).flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));
+        let counters =
+            lines.chunks_exact(2).flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));
         let counters: std::collections::HashMap<&str, &str> = counters.collect();
         ["RetransSegs", "TCPTimeouts"].map(|name| counters.get(name).and_then(|value| value.parse().ok()).unwrap_or(0))
     }
@@ -181,7 +182,13 @@ impl Lab {
         }
         let row = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let [again, timeouts] = self.resent();
-        format!("{row} cpu_s={:.2} resent={} timeouts={} rss_kib={}", self.cpu_s() - cpu_s, again - resent[0], timeouts - resent[1], self.resident_kib())
+        format!(
+            "{row} cpu_s={:.2} resent={} timeouts={} rss_kib={}",
+            self.cpu_s() - cpu_s,
+            again - resent[0],
+            timeouts - resent[1],
+            self.resident_kib()
+        )
     }
 
     fn hold(&self) -> String {
@@ -242,7 +249,9 @@ pub fn run(rounds: u32, serve: &str, names: &[&str]) {
             };
             let print = |test: &str, row: &str| println!("row {} {test} round={round} {row}", stack.name);
             print("hold", &lab.hold());
-            for (test, numbers) in TESTS.iter().filter(|(test, _)| wanted_tests.is_empty() || wanted_tests.contains(test)) {
+            for (test, numbers) in
+                TESTS.iter().filter(|(test, _)| wanted_tests.is_empty() || wanted_tests.contains(test))
+            {
                 let count = numbers.split(' ').next().filter(|_| numbers.contains(' ')).unwrap_or_default();
                 print(&format!("{test}{count}"), &lab.test(test, numbers));
             }

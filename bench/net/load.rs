@@ -85,7 +85,8 @@ fn down(address: IpAddr, streams: u64, time: Duration) -> String {
 fn summary(mut took: Vec<f64>, time: Duration) -> String {
     took.sort_by(f64::total_cmp);
     let at = |part: f64| took.get((took.len() as f64 * part) as usize).copied().unwrap_or(0.0);
-    format!("rate={:.0} p50_us={:.1} p99_us={:.1}", took.len() as f64 / time.as_secs_f64(), at(0.5), at(0.99))
+    let s = time.as_secs_f64();
+    format!("rate={:.0} s={s:.3} p50_us={:.1} p99_us={:.1}", took.len() as f64 / s, at(0.5), at(0.99))
 }
 
 fn micros(since: Instant) -> f64 {

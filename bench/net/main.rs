@@ -3,6 +3,7 @@
 //!
 //!     net lab ROUNDS SERVE NAME…      every stack named, ROUNDS times in turn; rows to standard output
 //!     net table FILE                  medians of such rows
+//!     net machines FILE               medians of the rows of bench/net-vm.sh
 //!     net bridge TAP SOCKET [virtio]  serve ADDRESS | load TEST ADDRESS WORDS…   what the lab starts
 
 mod bridge;
@@ -21,10 +22,15 @@ fn main() {
     match words[..] {
         ["lab", rounds, serve, ref names @ ..] => lab::run(rounds.parse().expect("a number of rounds"), serve, names),
         ["table", file] => table::print(file),
+        ["machines", file] => table::print_machines(file),
         ["bridge", tap, socket, ref rest @ ..] => bridge::run(tap, socket, rest == ["virtio"]),
         ["serve", address] => serve::run(address.parse().expect("an address")),
         ["load", test, address, ref rest @ ..] => {
-            load::run(test, address.parse().expect("an address"), &rest.iter().map(|n| n.parse().expect("a number")).collect::<Vec<_>>());
+            load::run(
+                test,
+                address.parse().expect("an address"),
+                &rest.iter().map(|n| n.parse().expect("a number")).collect::<Vec<_>>(),
+            );
         }
         _ => panic!("usage: net lab ROUNDS SERVE NAME… | net table FILE"),
     }

@@ -34,11 +34,27 @@ const LINES: [(&str, &str, &str, bool); 25] = [
     ("others' load, cores", "noise", "cores", false),
 ];
 
+/// The lines of the table of whole machines.
+const MACHINE_LINES: [(&str, &str, &str, bool); 11] = [
+    ("TCP up, 1 stream, Gb/s", "up1", "gbps", true),
+    ("TCP down, 1 stream, Gb/s", "down1", "gbps", true),
+    ("TCP up, 8 streams, Gb/s", "up8", "gbps", true),
+    ("TCP down, 8 streams, Gb/s", "down8", "gbps", true),
+    ("exits for a megabyte up", "up1", "exits_mb", false),
+    ("exits for a megabyte down", "down1", "exits_mb", false),
+    ("request/response, /s", "rr1", "rate", true),
+    ("request/response, p50, µs", "rr1", "p50_us", false),
+    ("exits for a request", "rr1", "exits_each", false),
+    ("new connections, 16 at a time, /s", "crr16", "rate", true),
+    ("exits for a connection", "crr16", "exits_each", false),
+];
+
 type Row = BTreeMap<String, f64>;
 type Rows = BTreeMap<(String, String), Vec<Row>>;
 
 fn read(file: &str) -> Rows {
     let mut rows = Rows::new();
+    let mut exits_before = 0.0;
     for line in fs::read_to_string(file).expect("the file of rows is readable").lines() {
         let mut words = line.split_whitespace();
         if words.next() != Some("row") {
@@ -47,6 +63,9 @@ fn read(file: &str) -> Rows {
         let (Some(name), Some(test)) = (words.next(), words.next()) else { continue };
         let pairs = words.filter_map(|word| word.split_once('='));
         let mut row: Row = pairs.filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?))).collect();
+        if let Some(exits) = row.get("exits").copied() {
+            row.insert("exits".to_owned(), exits - std::mem::replace(&mut exits_before, exits));
+        }
         derive(&mut row);
         rows.entry((name.to_owned(), test.to_owned())).or_default().push(row);
     }
@@ -62,9 +81,14 @@ fn derive(row: &mut Row) {
     {
         more.push(("cpu_s_gb", cpu_s * 1e9 / bytes));
     }
-    // Both tests take a second and a half.
-    if let (Some(cpu_s), Some(rate)) = (value("cpu_s"), value("rate")) {
-        more.push(("cpu_us_each", cpu_s * 1e6 / (rate * 1.5)));
+    if let (Some(exits), Some(bytes)) = (value("exits"), value("bytes")) {
+        more.push(("exits_mb", exits * 1e6 / bytes));
+    }
+    if let (Some(exits), Some(rate), Some(s)) = (value("exits"), value("rate"), value("s")) {
+        more.push(("exits_each", exits / (rate * s)));
+    }
+    if let (Some(cpu_s), Some(rate), Some(s)) = (value("cpu_s"), value("rate"), value("s")) {
+        more.push(("cpu_us_each", cpu_s * 1e6 / (rate * s)));
     }
     if let (Some(open), Some(before), Some(during)) = (value("open"), value("rss_before_kib"), value("rss_kib")) {
         more.push(("kib_each", (during - before) / open));
@@ -94,28 +118,37 @@ fn short(value: f64) -> String {
 pub fn print(file: &str) {
     let rows = read(file);
     for mtu in [65_520, 1_500] {
-        let stacks: Vec<_> = STACKS.iter().filter(|stack| stack.mtu == mtu).collect();
-        let names = stacks.iter().map(|stack| stack.name).filter(|name| rows.keys().any(|(known, _)| known == name));
-        let names: Vec<&str> = names.collect();
-        if names.is_empty() {
-            continue;
-        }
-        println!("| MTU {mtu} | {} |\n| --- |{}", names.join(" | "), " --- |".repeat(names.len()));
-        for (label, test, key, more_is_better) in LINES {
-            let ours = spread(&rows, names[0], test, key);
-            let cells = names.iter().enumerate().map(|(place, name)| {
-                let Some((median, least, most)) = spread(&rows, name, test, key) else { return "-".to_owned() };
-                let ratio = match ours {
-                    Some((ours, ..)) if place > 0 && ours > 0.0 && median > 0.0 => {
-                        let times = if more_is_better { ours / median } else { median / ours };
-                        format!(" **{}×**", short(times))
-                    }
-                    _ => String::new(),
-                };
-                format!("{}{ratio} ({}–{})", short(median), short(least), short(most))
-            });
-            println!("| {label} | {} |", cells.collect::<Vec<_>>().join(" | "));
-        }
-        println!();
+        let names: Vec<&str> = STACKS.iter().filter(|stack| stack.mtu == mtu).map(|stack| stack.name).collect();
+        print_lines(&format!("MTU {mtu}"), &rows, &names, &LINES);
     }
+}
+
+/// The same for whole machines.
+pub fn print_machines(file: &str) {
+    print_lines("whole machine", &read(file), &["kiln", "qemu-slirp", "qemu-passt"], &MACHINE_LINES);
+}
+
+fn print_lines(title: &str, rows: &Rows, names: &[&str], lines: &[(&str, &str, &str, bool)]) {
+    let is_known = |name: &&&str| rows.keys().any(|(known, _)| known == **name);
+    let names: Vec<&str> = names.iter().filter(is_known).copied().collect();
+    if names.is_empty() {
+        return;
+    }
+    println!("| {title} | {} |\n| --- |{}", names.join(" | "), " --- |".repeat(names.len()));
+    for (label, test, key, more_is_better) in lines {
+        let ours = spread(rows, names[0], test, key);
+        let cells = names.iter().enumerate().map(|(place, name)| {
+            let Some((median, least, most)) = spread(rows, name, test, key) else { return "-".to_owned() };
+            let ratio = match ours {
+                Some((ours, ..)) if place > 0 && ours > 0.0 && median > 0.0 => {
+                    let times = if *more_is_better { ours / median } else { median / ours };
+                    format!(" **{}×**", short(times))
+                }
+                _ => String::new(),
+            };
+            format!("{}{ratio} ({}–{})", short(median), short(least), short(most))
+        });
+        println!("| {label} | {} |", cells.collect::<Vec<_>>().join(" | "));
+    }
+    println!();
 }
