@@ -101,13 +101,6 @@ impl Served {
             || self.v6.as_ref().is_some_and(|side| side.is_ready(self.card.index))
     }
 
-    /// Whether there is nothing to wait for: it has all that it may expect.
-    pub fn is_settled(&self) -> bool {
-        self.is_ready()
-            && self.v4.as_ref().is_none_or(v4::Side::is_ready)
-            && self.v6.as_ref().is_none_or(v6::Side::is_settled)
-    }
-
     /// What it knows of names: DHCPv4's first.
     pub fn names(&self, names: &mut Names) {
         if let Some(lease) = self.v4.as_ref().and_then(v4::Side::taken) {

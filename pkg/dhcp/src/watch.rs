@@ -142,14 +142,14 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether every card that can be waited for has what it wants, or waited long enough for the others.
+    /// Whether every card with a cable has an address, or the others were waited for long enough.
     fn is_done(&self, ready_since: &mut Option<Millis>) -> bool {
         if !self.is_ready {
             return false;
         }
         let since = *ready_since.get_or_insert_with(now);
-        let mut cabled = self.served.iter().filter(|served| served.card().has_carrier || served.is_ready());
-        cabled.all(Served::is_settled) || now() >= since.saturating_add(GRACE)
+        let mut cabled = self.served.iter().filter(|served| served.card().has_carrier);
+        cabled.all(Served::is_ready) || now() >= since.saturating_add(GRACE)
     }
 
     fn due(&self) -> Option<Millis> {

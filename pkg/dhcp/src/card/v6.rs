@@ -92,11 +92,6 @@ impl Side {
         self.has_router && (self.client.lease().is_some() || has_global(index))
     }
 
-    /// Whether a server of DHCPv6 that routers told of has answered, or none did.
-    pub fn is_settled(&self) -> bool {
-        self.wanted == Mode::Off || (self.servers.is_some() && self.client.is_settled())
-    }
-
     pub fn names(&self, card: &str, names: &mut Names) {
         self.dns.iter().for_each(|(server, _)| names.server(IpAddr::V6(*server), card));
         names.domains(self.search.iter().map(|(name, _)| name));

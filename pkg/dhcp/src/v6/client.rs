@@ -88,11 +88,6 @@ impl Client {
         }
     }
 
-    /// Whether there is nothing to wait for any more.
-    pub fn is_settled(&self) -> bool {
-        matches!(self.state, State::Off | State::Bound(..) | State::Informed)
-    }
-
     /// When to [`turn`](Self::turn) it again.
     pub fn due(&self) -> Option<Millis> {
         self.due
@@ -316,9 +311,8 @@ mod tests {
     fn without_addresses_only_information_is_asked_for_and_again_later() {
         let mut client = client(Mode::Information);
         assert_eq!(turn(&mut client, 0), Some(11));
-        assert!(!client.is_settled());
         assert!(matches!(hear(&mut client, 0, Kind::Reply, Some(60), false)[..], [Act::Take(_)]));
-        assert_eq!((client.lease(), client.is_settled(), client.due()), (None, true, Some(86_400_000)));
+        assert_eq!((client.lease(), client.due()), (None, Some(86_400_000)));
         assert_eq!(turn(&mut client, 86_400_000), Some(11));
     }
 
