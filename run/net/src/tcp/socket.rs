@@ -62,6 +62,8 @@ enum Source {
         done_parts: u32,
         /// Nothing that was looked at stood in front of it when it began.
         is_whole: bool,
+        /// The last look saw all that there was.
+        was_all: bool,
     },
     Here(Kept),
 }
@@ -82,7 +84,7 @@ impl StreamSocket {
         set_tcp_nodelay(&fd, true)?;
         let source = match keeping {
             Keeping::Kernel if peek::set_offset(fd.as_fd(), 0).is_ok() => {
-                Source::Kernel { offset_bytes: 0, done_bytes: 0, done_parts: 0, is_whole: true }
+                Source::Kernel { offset_bytes: 0, done_bytes: 0, done_parts: 0, is_whole: true, was_all: true }
             }
             _ => Source::Here(Kept::default()),
         };
@@ -125,7 +127,7 @@ impl StreamSocket {
         budget: &mut Budget,
     ) -> io::Result<Looked> {
         match &mut self.source {
-            Source::Kernel { offset_bytes: current, done_bytes, .. } => {
+            Source::Kernel { offset_bytes: current, done_bytes, was_all, .. } => {
                 let wanted = done_bytes.saturating_add(offset_bytes);
                 if *current != wanted {
                     peek::set_offset(self.fd.as_fd(), wanted)?;
@@ -135,7 +137,8 @@ impl StreamSocket {
                     Ok(0) => Ok(Looked::End),
                     Ok(len_bytes) => {
                         *current = wanted.saturating_add(u32::try_from(len_bytes).unwrap_or(u32::MAX));
-                        Ok(Looked::Data { len_bytes, is_all: len_bytes < limit })
+                        *was_all = len_bytes < limit;
+                        Ok(Looked::Data { len_bytes, is_all: *was_all })
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Looked::Nothing),
                     Err(error) => Err(error),
@@ -162,7 +165,7 @@ impl StreamSocket {
     /// The socket's.
     pub fn done(&mut self, len_bytes: u32, budget: &mut Budget) -> io::Result<()> {
         match &mut self.source {
-            Source::Kernel { offset_bytes, done_bytes, done_parts, is_whole } => {
+            Source::Kernel { offset_bytes, done_bytes, done_parts, is_whole, .. } => {
                 *done_bytes = done_bytes.saturating_add(len_bytes);
                 *done_parts += 1;
                 let is_little = *is_whole && *done_bytes <= LITTLE_BYTES && *done_parts <= LITTLE_PARTS;
@@ -182,7 +185,9 @@ impl StreamSocket {
     /// # Errors
     /// The socket's.
     pub fn discard(&mut self) -> io::Result<()> {
-        let Source::Kernel { offset_bytes, done_bytes, done_parts, is_whole } = &mut self.source else { return Ok(()) };
+        let Source::Kernel { offset_bytes, done_bytes, done_parts, is_whole, was_all } = &mut self.source else {
+            return Ok(());
+        };
         let mut nothing = [const { MaybeUninit::<u8>::uninit() }; DISCARD_BYTES];
         while *done_bytes > 0 {
             let most = usize::try_from(*done_bytes).unwrap_or(DISCARD_BYTES).min(DISCARD_BYTES);
@@ -195,7 +200,8 @@ impl StreamSocket {
             *done_bytes -= len;
             *offset_bytes = offset_bytes.saturating_sub(len);
         }
-        (*done_parts, *is_whole) = (0, *offset_bytes == 0);
+        // The rest of a large buffer, however little, keeps all of it, and the peer's window closed.
+        (*done_parts, *is_whole) = (0, *offset_bytes == 0 && *was_all);
         Ok(())
     }
 
