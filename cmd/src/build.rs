@@ -1,24 +1,20 @@
 //! `kiln build`: files and flags to a build request, and what came of it.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
-use kiln_build::cancel::Cancel;
 use kiln_build::compat::Compat;
 use kiln_build::config::ReadOptions;
 use kiln_build::format::boot::Signer;
 use kiln_build::format::{Format, SquashfsOptions, SquashfsOrderError};
 use kiln_build::pipeline::{self, BuildRequest, Built, Destination, SbomRequest, YamlSource};
-use kiln_build::plan::{Pull, PullOptions};
+use kiln_build::plan::PullOptions;
 use kiln_build::source::SourceReader;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args;
-use crate::failure::{Failure, INTERRUPTED};
+use crate::failure::Failure;
+use crate::interrupt::cancel_on_signals;
 use crate::pkg;
 use crate::printer::Printer;
 use crate::progress::Shown;
@@ -47,10 +43,10 @@ pub fn build(asked: &args::Build, global: &args::Global, printer: &Printer) -> R
     let cancel = cancel_on_signals()?;
     printer.detail(&format!("image store: {}", store.display()));
     let progress = Shown::new(printer);
-    let architecture = asked.arch.clone().unwrap_or_else(|| own_architecture().into());
+    let architecture = asked.arch.clone().unwrap_or_else(|| surroundings::own_architecture().into());
     let pull = PullOptions {
         docker_first: asked.linuxkit.docker,
-        pull: when("pull", asked.pull, global.offline)?,
+        pull: surroundings::when("pull", asked.pull, global.offline)?,
         registry: registries,
         sources: surroundings::sources(&variable),
         ..PullOptions::default()
@@ -139,36 +135,6 @@ fn sbom(asked: &args::Build, source_date_s: i64) -> Result<Option<SbomRequest>, 
     };
     let path = sbom_output.to_str().ok_or_else(|| Failure::usage("`-sbom-output` is no UTF-8 text"))?.to_owned();
     Ok(Some(SbomRequest { path, created_s }))
-}
-
-/// When registries are asked: `flag`, which may be given, wants them asked always.
-pub fn when(flag: &str, is_given: bool, offline: bool) -> Result<Pull, Failure> {
-    match (is_given, offline) {
-        (true, true) => Err(Failure::usage(format!("`--{flag}` and `--offline` contradict each other"))),
-        (true, false) => Ok(Pull::Always),
-        (false, true) => Ok(Pull::Never),
-        (false, false) => Ok(Pull::Missing),
-    }
-}
-
-/// A flag that the first SIGINT or SIGTERM sets; the second ends the process at once.
-pub fn cancel_on_signals() -> io::Result<Cancel> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the second sees what the first did.
-        signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&flag))?;
-        signal_hook::flag::register(signal, Arc::clone(&flag))?;
-    }
-    Ok(Cancel::on(flag))
-}
-
-/// This machine's architecture by Go's name.
-pub fn own_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn formats(asked: &args::Build, compat: Compat) -> Result<Vec<Format>, Failure> {

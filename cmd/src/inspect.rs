@@ -12,8 +12,8 @@ use kiln_build::output::Outputs;
 use serde_json::json;
 
 use crate::args;
-use crate::build::cancel_on_signals;
 use crate::failure::Failure;
+use crate::interrupt::cancel_on_signals;
 use crate::printer::Printer;
 
 /// Lines of each list.

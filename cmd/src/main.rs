@@ -7,6 +7,7 @@ mod crash;
 mod doctor;
 mod failure;
 mod inspect;
+mod interrupt;
 mod net;
 mod pkg;
 mod port;

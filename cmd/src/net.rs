@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use crate::args::Net;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::run::{artifacts, networking, state};
+use crate::run::{names, networking, state};
 use crate::surroundings;
 
 /// Serves guests until SIGTERM, SIGINT or SIGHUP.
@@ -26,7 +26,7 @@ pub fn net(asked: &Net, printer: &Printer) -> Result<(), Failure> {
         return Err(Failure::usage("`kiln net` offers the user-mode network: `-networking user`"));
     }
     check_cards(&cards).map_err(Failure::new)?;
-    let state_dir = asked.state.clone().unwrap_or_else(|| artifacts::with_suffix(&asked.socket, "-state"));
+    let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(&asked.socket, "-state"));
     // From here on a signal ends what was begun.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let listener = Listener::bind(&asked.socket).map_err(Failure::new)?;

@@ -12,8 +12,8 @@ use kiln_build::plan::PullOptions;
 use kiln_build::progress::Progress;
 
 use crate::args::{self, PkgCommand, PkgNaming};
-use crate::build::cancel_on_signals;
 use crate::failure::Failure;
+use crate::interrupt::cancel_on_signals;
 use crate::printer::Printer;
 use crate::progress::Shown;
 use crate::surroundings::{self, SurroundingsError, Variables, variable};

@@ -8,7 +8,7 @@ use kiln_run::control::{AskError, Carries, Client, Port, PortHost, Request, SOCK
 use crate::args;
 use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::run::artifacts::with_suffix;
+use crate::run::names::with_suffix;
 use crate::run::roots;
 
 /// Does what was asked.

@@ -7,8 +7,8 @@ use kiln_build::oci::{self, MachineFiles, PushRequest, Reference, Store};
 use kiln_run::config::Boot;
 
 use crate::args;
-use crate::build::cancel_on_signals;
 use crate::failure::Failure;
+use crate::interrupt::cancel_on_signals;
 use crate::printer::Printer;
 use crate::progress::Shown;
 use crate::run::artifacts;

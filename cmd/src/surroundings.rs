@@ -1,4 +1,4 @@
-//! What the environment says where no flag does. Read here and nowhere else.
+//! What the environment says where no flag does, and about this machine. Read here and nowhere else.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kiln_build::compat::{Compat, UnknownCompat};
 use kiln_build::oci::{DockerHost, Mirror, MirrorError, RegistryOptions, SourceOptions};
 use kiln_build::pipeline::DEFAULT_SOURCE_DATE_S;
+use kiln_build::plan::Pull;
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -117,6 +118,25 @@ pub fn source_date_s(variables: Variables) -> Result<i64, Failure> {
     let text = text.to_string_lossy();
     let refuse = || Failure::usage(SurroundingsError::SourceDate(text.clone().into_owned()));
     text.parse().ok().filter(|seconds| *seconds >= 0).ok_or_else(refuse)
+}
+
+/// When registries are asked: `flag`, which may be given, wants them asked always.
+pub fn when(flag: &str, is_given: bool, offline: bool) -> Result<Pull, Failure> {
+    match (is_given, offline) {
+        (true, true) => Err(Failure::usage(format!("`--{flag}` and `--offline` contradict each other"))),
+        (true, false) => Ok(Pull::Always),
+        (false, true) => Ok(Pull::Never),
+        (false, false) => Ok(Pull::Missing),
+    }
+}
+
+/// This machine's architecture by Go's name.
+pub fn own_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -16,10 +16,11 @@ use kiln_build::plan::{self, ImageUse, PullOptions};
 use kiln_build::progress::Progress;
 
 use crate::args::{self, Cache};
-use crate::build::{cancel_on_signals, own_architecture};
 use crate::failure::Failure;
+use crate::interrupt::cancel_on_signals;
 use crate::printer::Printer;
 use crate::progress::Shown;
+use crate::surroundings::own_architecture;
 use crate::surroundings::{self, variable};
 
 /// Does what `kiln cache` asks for.

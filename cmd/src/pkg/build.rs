@@ -9,11 +9,12 @@ use kiln_build::plan::PullOptions;
 
 use super::Workbench;
 use crate::args;
-use crate::build::{cancel_on_signals, own_architecture, when};
 use crate::failure::Failure;
+use crate::interrupt::cancel_on_signals;
 use crate::printer::Printer;
 use crate::progress::Shown;
 use crate::surroundings::{self, variable};
+use crate::surroundings::{own_architecture, when};
 
 /// Words that cannot be meant.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_run::config::Boot;
 
+use super::names::with_suffix;
 use super::roots::{self, RootFiles, RootForm};
 use crate::failure::Failure;
 
@@ -106,13 +107,6 @@ fn root(name: &Path, form: Option<RootForm>, whole_initrd: Option<&Path>) -> Opt
         None if whole_initrd.is_some_and(Path::exists) => None,
         None => RootForm::ALL.into_iter().map(|form| form.files(name)).find(|files| files.disk.is_file()),
     }
-}
-
-/// `demo/minimal` and `-kernel` make `demo/minimal-kernel`.
-pub fn with_suffix(name: &Path, suffix: &str) -> PathBuf {
-    let mut path = name.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
 }
 
 /// What the user most likely has to do, told from what is there instead.

@@ -1,6 +1,7 @@
 //! `kiln run`: a name and flags to a machine, its run, and what its end means.
 
 pub mod artifacts;
+pub mod names;
 pub mod networking;
 mod pulled;
 pub mod roots;
@@ -37,7 +38,7 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
                 kernel: asked.kernel.clone().or(Some(machine.kernel.clone())),
                 initrd: asked.initrd.clone().or(machine.initrd.clone()),
                 cmdline: asked.cmdline.clone().or(Some(machine.cmdline.clone())),
-                state: asked.state.clone().or_else(|| Some(artifacts::with_suffix(prefix, "-state"))),
+                state: asked.state.clone().or_else(|| Some(names::with_suffix(prefix, "-state"))),
                 ..asked.clone()
             };
             machine_config(&asked, None)?
@@ -125,7 +126,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
     })?;
     let built = name.and_then(roots::of_file).filter(|_| root.is_some()).map(|(built, _)| built);
     let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine"));
-    let state_dir = asked.state.clone().unwrap_or_else(|| artifacts::with_suffix(prefix, "-state"));
+    let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(prefix, "-state"));
     let root = root.map(|path| Disk { path, size_bytes: None, format: DiskFormat::Raw, read_only: true });
     let disks = asked.disk.iter().enumerate().map(|(at, spec)| disk(at, spec, &state_dir));
     let own_name = prefix.file_name().unwrap_or_default().to_string_lossy();

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use kiln_build::oci::{self, Extent, Machine, MachineError, Platform, Reference, Source, SourceOptions, Store};
 
 use crate::args;
-use crate::build::{cancel_on_signals, own_architecture};
 use crate::failure::Failure;
+use crate::interrupt::cancel_on_signals;
 use crate::printer::Printer;
 use crate::progress::Shown;
 use crate::push;
+use crate::surroundings::own_architecture;
 use crate::surroundings::{self, variable};
 
 /// What an archive's name is written with, as for images.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::artifacts::with_suffix;
+use super::names::with_suffix;
 
 /// What a root is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
