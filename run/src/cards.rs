@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use kiln_net::limits;
 use kiln_net::link::{self, JoinError, Link, LinkError, Member, Tap, UnixGram, UnixStream};
 use kiln_net::pcap::{Capture, Pcap, WHOLE_BYTES};
 use kiln_net::publish::{Host, OpenPort, Publications, Published, Transport};
@@ -174,6 +175,8 @@ fn cable(link: Box<dyn Link>, card: &Card) -> Result<Cable, CardError> {
 }
 
 fn open_user(card: &Card, user: &UserNetwork, mac: Option<Mac>, own: &Own<'_>) -> Result<OpenCard, CardError> {
+    // Each connection of the guest is a descriptor of this process.
+    limits::raise();
     let network = network(user, (mac, card.mtu), own)?;
     let (link, ports): (Box<dyn Link>, _) = match &user.shared {
         None => {

@@ -1,6 +1,8 @@
 //! How much of the host one guest may have.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 /// Connections at once, if the host has descriptors for them.
 const CONNECTIONS: usize = 10_000;
@@ -42,11 +44,24 @@ impl Limits {
     }
 }
 
+/// The limit of open files before it was raised.
+static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+
 /// Lets this process open as many files as it may at most: by default that is much more than it may without asking.
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
+    BEFORE.get_or_init(|| limit);
     // If it cannot be, guests have less at once.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// Gives the process `child` the limit back that this one had before [`raise`]: there are programs that take each
+/// descriptor that could be open in turn, or cannot wait for high ones.
+pub fn give_back(child: u32) {
+    let Some(before) = BEFORE.get() else { return };
+    let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
+    // It is gone already, or has more than it needs.
+    let _ = pid.map(|pid| prlimit(Some(pid), Resource::Nofile, *before));
 }
 
 #[cfg(test)]

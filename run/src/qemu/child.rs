@@ -62,6 +62,7 @@ pub(super) fn start(config: &MachineConfig, cards: &[OpenCard], programs: &Progr
     // A group of its own: the terminal's Ctrl-C is for this process, which then presses the power button.
     start.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let process = start.spawn().map_err(|source| QemuError::Start { program: start.get_program().into(), source })?;
+    kiln_net::limits::give_back(process.id());
     let cables = cables.into_iter().map(|(ours, _)| ours).collect();
     Ok(Running { process, qmp, serial, virtio_console, cables, log })
 }
