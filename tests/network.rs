@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::harness::fixtures::debian_kernel;
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
+use crate::harness::pcap;
 
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -241,7 +242,10 @@ fn a_guest_is_on_the_network_reached_where_its_user_says_and_after_a_reset_too()
     }
     let (status, console) = machine.wait(LIMIT);
     assert!(status.success(), "{status:?}\n{console}");
-    assert!(fs::metadata(sandbox.path().join("frames")).unwrap().len() > 1000);
+    let frames = pcap::frames(&sandbox.path().join("frames"));
+    let has = |bytes: &[u8]| frames.iter().any(|frame| frame.windows(bytes.len()).any(|part| part == bytes));
+    assert!(has(b"from the guest\n") && has(b"from the host"), "{} frames", frames.len());
+    assert!(frames.iter().all(|frame| frame.len() >= 42), "a frame is no shorter than its headers");
     for left in ["s/control.sock", "web.sock"] {
         assert!(!sandbox.path().join(left).exists(), "{left}");
     }
@@ -279,6 +283,23 @@ fn ports_come_and_go(sandbox: &Sandbox) {
     assert!(said.code() == 1 && said.stderr.contains("no machine runs"), "{}", said.stderr);
 }
 
+/// A process's parent and state (proc_pid_stat(5)).
+fn stat(pid: u32) -> Option<(u32, char)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut words = behind.split_whitespace();
+    let state = words.next()?.chars().next()?;
+    Some((words.next()?.parse().ok()?, state))
+}
+
+/// The one process that `parent` started.
+fn child_of(parent: u32) -> u32 {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let children: Vec<u32> = pids.filter(|pid| stat(*pid).is_some_and(|(owner, _)| owner == parent)).collect();
+    assert_eq!(children.len(), 1, "{children:?}");
+    children[0]
+}
+
 #[test]
 fn a_killed_machine_leaves_nothing_that_the_next_one_minds() {
     let sandbox = Sandbox::new();
@@ -288,8 +309,14 @@ fn a_killed_machine_leaves_nothing_that_the_next_one_minds() {
     machine.wait_for("serving", LIMIT);
     let page = fetched(local(http));
     assert!(page.ends_with("from the guest\n"), "{page}");
+    let qemu = child_of(machine.pid());
     // As SIGKILL ends it, and QEMU with it.
     drop(machine);
+    let until = Instant::now() + LIMIT;
+    while stat(qemu).is_some_and(|(_, state)| !matches!(state, 'Z' | 'X')) {
+        assert!(Instant::now() < until, "process {qemu} lives on");
+        thread::yield_now();
+    }
     let said = run(&mut sandbox.kiln(["port", "ls", "s"]));
     assert!(said.code() == 1 && said.stderr.contains("no machine runs"), "{}", said.stderr);
     let mut machine = guest(&sandbox, "", &["-publish", &publish, "-v", "2"]);

@@ -1,8 +1,9 @@
 //! Machines whose cables end elsewhere than in the user-mode network alone: on a network of several machines, and in other
 //! people's programs.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use crate::harness::fixtures::debian_kernel;
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
+use crate::harness::pcap;
 
 /// Two machines on a software CPU, on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -182,7 +184,7 @@ fn a_machine_on_a_socket_of_datagrams_outlives_its_peer() {
 /// Waits until something listens at `path`.
 fn wait_for_socket(path: &Path) {
     let start = std::time::Instant::now();
-    while std::os::unix::net::UnixStream::connect(path).is_err() {
+    while UnixStream::connect(path).is_err() {
         assert!(start.elapsed() < LIMIT, "nobody listens at {}", path.display());
         std::thread::yield_now();
     }
@@ -211,6 +213,26 @@ fn the_network_serves_guests_of_other_programs() {
     run(Command::new("kill").args(["-TERM", &net.pid().to_string()])).ok();
     let (status, text) = net.wait(LIMIT);
     assert!(status.success() && !path.exists(), "{status:?} {text}");
+}
+
+#[test]
+fn frames_of_another_programs_guest_are_written_down() {
+    let sandbox = Sandbox::new();
+    let net = Running::start(&mut sandbox.kiln(["net", "-socket", "net.sock", "-pcap", "frames"]));
+    let path = sandbox.path().join("net.sock");
+    wait_for_socket(&path);
+    let guest = [0x52, 0x54, 0, 0, 0, 9];
+    // Who has 10.0.2.2?
+    let arp = [&[0, 1, 8, 0, 6, 4, 0, 1], &guest[..], &[10, 0, 2, 15], &[0; 6], &[10, 0, 2, 2]].concat();
+    let question = [&[0xff; 6][..], &guest, &[8, 6], &arp].concat();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(&[&[0, 0, 0, 42][..], &question].concat()).unwrap();
+    let mut answer = [0; 46];
+    stream.read_exact(&mut answer).unwrap();
+    run(Command::new("kill").args(["-TERM", &net.pid().to_string()])).ok();
+    assert!(net.wait(LIMIT).0.success());
+    assert_eq!(pcap::frames(&sandbox.path().join("frames")), [question, answer[4..].to_vec()]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod kvm;
 mod lab;
 pub mod layout;
 pub mod listing;
+pub mod pcap;
 pub mod registry;
 pub mod roots;
 
