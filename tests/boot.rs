@@ -258,7 +258,7 @@ services:
         "sealed: flags ro,nosuid,noexec,",
         "own: nodes 15",
         "onboot lacking: cannot start: `/nowhere`, bound to `/data` in the container, is not there",
-        "machine: on /dev/pts 1, groups 1, ptmx character special file, kept there, host kiln",
+        "machine: on /dev/pts 1, groups 1, ptmx character special file, kept there, host linuxkit-525400",
         "kiln: power off",
     ] {
         assert!(console.contains(wanted), "no `{wanted}` in:\n{console}");
