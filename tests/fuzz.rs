@@ -122,6 +122,13 @@ fn a_network_lives_through_frames_in_any_order() {
 }
 
 #[test]
+fn servers_of_addresses_and_routers_of_any_kind_are_heard_or_not() {
+    let seeds = vec![addresses_of_ipv4(), addresses_of_ipv6()];
+    assert!(seeds.iter().all(|seed| bodies::guest::hear(seed) > 0), "the seeds lead nowhere");
+    feed(bodies::guest::dhcp, seeds);
+}
+
+#[test]
 fn every_target_of_the_fuzzer_is_fed_here() {
     let mut targets: Vec<_> = fs::read_dir(tree().join("tests/fuzz/targets"))
         .unwrap()
@@ -187,6 +194,51 @@ fn sample_tar(new: fn() -> tar::Header) -> Vec<u8> {
         }
     }
     builder.into_inner().unwrap()
+}
+
+/// Messages, each behind its length.
+fn messages(messages: &[Vec<u8>]) -> Vec<u8> {
+    let length = |message: &Vec<u8>| u16::try_from(message.len()).unwrap().to_le_bytes();
+    messages.iter().flat_map(|message| [&length(message)[..], message].concat()).collect()
+}
+
+/// An offer, a yes, a later yes and a no, with every option that is read.
+fn addresses_of_ipv4() -> Vec<u8> {
+    let options = b"\x01\x04\xff\xff\xff\0\x03\x04\x0a\0\x02\x02\x06\x04\x0a\0\x02\x03\x0c\x03web\x0f\x01a\x1a\x02\x05\xdc\
+        \x33\x04\0\0\x01\0\x36\x04\x0a\0\x02\x02\x3a\x04\0\0\0\x50\x3b\x04\0\0\0\xf0\x77\x05\x01a\x01b\0\x79\x05\0\x0a\0\x02\x02\xff";
+    let message = |kind: u8| {
+        let mut message = vec![2, 1, 6];
+        message.resize(16, 0);
+        message.extend([10, 0, 2, 15]);
+        message.resize(28, 0);
+        message.extend(bodies::guest::MAC);
+        message.resize(236, 0);
+        message.extend([99, 130, 83, 99, 53, 1, kind]);
+        message.extend(options);
+        message
+    };
+    messages(&[message(2), message(5), message(5), message(5), message(6), message(2)])
+}
+
+/// A server's advertisement and reply, and a router's packet.
+fn addresses_of_ipv6() -> Vec<u8> {
+    let [.., a, b, c, d] = bodies::guest::MAC;
+    let message = |kind: u8| {
+        let mut message = vec![kind, 0, 0, 0, 0, 1, 0, 10, 0, 3, 0, 1];
+        message.extend(bodies::guest::MAC);
+        message.extend([0, 2, 0, 1, 9, 0, 3, 0, 40, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 24, 0xfd]);
+        message.resize(message.len() + 15, 0);
+        message.extend([0, 0, 1, 0, 0, 0, 1, 0, 0, 23, 0, 16, 0xfd]);
+        message.resize(message.len() + 15, 0);
+        message.extend(b"\0\x18\0\x03\x01a\0");
+        message
+    };
+    let mut packet = vec![0x60, 0, 0, 0, 0, 56, 58, 255, 0xfe, 0x80];
+    packet.resize(40, 0);
+    packet.extend([134, 0, 0, 0, 64, 0xc0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 25, 3, 0, 0, 0, 0, 1, 0, 0xfd]);
+    packet.resize(packet.len() + 15, 0);
+    packet.extend(b"\x1f\x02\0\0\0\0\x01\0\x01a\0\0\0\0\0\0");
+    messages(&[message(2), message(7), message(7), packet])
 }
 
 /// Every seed as it is, then changed ones.

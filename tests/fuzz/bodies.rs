@@ -1,6 +1,7 @@
 //! What is done with bytes that nobody can trust. Each takes any bytes and neither panics, hangs nor needs much memory. The
 //! targets of cargo-fuzz and the tests share them.
 
+pub mod guest;
 pub mod net;
 
 use std::fs;
@@ -25,6 +26,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("layer", layer),
     ("oci", oci),
     ("recipe", recipe),
+    ("guest-dhcp", guest::dhcp),
     ("net-frame", net::frame),
     ("net-dhcp", net::dhcp),
     ("net-link", net::link),
