@@ -28,8 +28,8 @@ impl Stack {
     pub(super) fn socket(&mut self, ready: Ready, port: &mut dyn GuestPort, now: Millis) -> bool {
         match ready.token.owner {
             Owner::Tcp => {
-                let (table, _, mut cx) = self.tcp(port, now);
-                if let Some(unreachable) = table.ready(ready, &mut cx) {
+                let (table, poll, mut cx) = self.tcp(port, now);
+                if let Some(unreachable) = table.ready(ready, poll, &mut cx) {
                     self.tell_unreachable(&unreachable, port);
                 }
                 false

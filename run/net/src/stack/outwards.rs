@@ -10,7 +10,7 @@ use crate::Millis;
 use crate::echo::Request;
 use crate::ndp;
 use crate::port::{GuestFrame, GuestPort};
-use crate::tcp::{FlowKey, Table};
+use crate::tcp::{FlowKey, Table, Target};
 use crate::udp::Undelivered;
 use crate::wire::{Ip, Tcp, Udp};
 
@@ -39,6 +39,17 @@ impl Stack {
         }
     }
 
+    /// The host's loopback of the other family, for a gateway that leads to both: many servers listen on one only, and a
+    /// guest knows the gateway by one name.
+    fn other_loopback(&self, destination: SocketAddr) -> Option<SocketAddr> {
+        let leads_there = self.network.host_loopback && self.network.is_gateway(destination.ip());
+        let other: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv6Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv4Addr::LOCALHOST.into(),
+        };
+        leads_there.then_some(SocketAddr::new(other, destination.port()))
+    }
+
     pub(super) fn tcp_segment(
         &mut self,
         (ip, tcp): (&Ip, &Tcp),
@@ -51,7 +62,7 @@ impl Stack {
             remote: SocketAddr::new(ip.destination, tcp.destination_port),
         };
         let target = match Table::begins(tcp) {
-            true => self.target(key.remote, now),
+            true => self.target(key.remote, now).map(|first| Target { first, second: self.other_loopback(key.remote) }),
             false => None,
         };
         let (table, poll, mut cx) = self.tcp(port, now);

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
+use rustix::net::{AddressFamily, SocketType};
+
 use super::*;
 use crate::memory::{MemoryFrame, MemoryPort};
 use crate::ndp;
@@ -233,6 +235,48 @@ fn connections_and_datagrams_go_out_over_both_families() {
 }
 
 #[test]
+fn a_server_on_one_loopback_is_reached_over_both_families() {
+    for (local, other, gateway, guest) in [
+        ("127.0.0.1", "[::1]", v6(2), "[fd6b:696c:6e00::15]:4000"),
+        ("[::1]", "127.0.0.1", IpAddr::from([10, 0, 2, 2]), "10.0.2.15:4000"),
+    ] {
+        // Whoever holds the port on the other loopback does not listen there.
+        let (listener, _held) = loop {
+            let listener = TcpListener::bind(format!("{local}:0")).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let other: SocketAddr = format!("{other}:{port}").parse().unwrap();
+            let family = if other.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let held = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+            if rustix::net::bind(&held, &other).is_ok() {
+                break (listener, held);
+            }
+        };
+        let remote = SocketAddr::new(gateway, listener.local_addr().unwrap().port());
+        let from: SocketAddr = guest.parse().unwrap();
+        let mut bench = Bench::new(network());
+        let ask = |seq: Seq, bench: &mut Bench| {
+            bench.tcp((from, remote), (TcpFlags::SYN, seq, Seq(0)), b"");
+            let (ip, Segment::Tcp(answer), _) = bench.next() else { panic!("no segment") };
+            assert_eq!((ip.source, ip.destination), (gateway, from.ip()));
+            answer
+        };
+        let answer = ask(Seq(9), &mut bench);
+        assert!(answer.flags.has(TcpFlags::SYN | TcpFlags::ACK), "{answer:?}");
+        bench.tcp((from, remote), (TcpFlags::ACK, Seq(10), answer.seq + 1), b"question");
+        bench.turn();
+        let mut asked = [0; 8];
+        let mut peer = listener.accept().unwrap().0;
+        peer.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"question");
+        bench.tcp((from, remote), (TcpFlags::RST, Seq(18), Seq(0)), b"");
+        drop((listener, peer));
+        let answer = ask(Seq(99), &mut bench);
+        assert!(answer.flags.has(TcpFlags::RST), "nobody listens any more: {answer:?}");
+        assert!(bench.turn().is_empty(), "and it is told once");
+    }
+}
+
+#[test]
 fn what_the_host_cannot_reach_is_said_to_be_unreachable() {
     // The discard prefix leads nowhere on hosts that have a route to it, and others have none.
     let mut bench = Bench::new(network());
@@ -347,7 +391,7 @@ fn clients_that_look_alike_are_told_apart() {
     let Segment::Tcp(first) = segment else { panic!() };
     // The same port of another address: the guest sees the gateway both times.
     let taken = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), first.source_port);
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::STREAM, None).unwrap();
+    let socket = rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
     if rustix::net::bind(&socket, &taken).is_ok() {
         rustix::net::connect(&socket, &other).unwrap();
         let (second_ip, segment, _) = bench.next();

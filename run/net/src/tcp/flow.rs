@@ -86,6 +86,8 @@ pub struct Remembered {
 pub struct Flow {
     pub(super) key: FlowKey,
     pub(super) socket: StreamSocket,
+    /// Where else it may lead, if it cannot be made where the socket connects to.
+    pub(super) second: Option<SocketAddr>,
     pub(super) stage: Stage,
     /// The guest called (true) or is called.
     pub(super) is_outbound: bool,
@@ -111,6 +113,7 @@ impl Flow {
         Self {
             key,
             socket,
+            second: None,
             stage: Stage::Connecting,
             is_outbound: true,
             receive: Receive::new(syn.seq + 1, syn.options.window_scale.is_some()),
@@ -130,6 +133,7 @@ impl Flow {
         let mut flow = Self {
             key,
             socket,
+            second: None,
             stage: Stage::Shaking,
             is_outbound: false,
             receive: Receive::new(Seq(0), true),
@@ -342,7 +346,14 @@ impl Flow {
         Ok(())
     }
 
-    fn not_connected(&mut self, error: io::Error, cx: &mut Context<'_>) -> Ending {
+    /// Where it is to lead now, if `ready` says that it could not be made and there is another place, and why. Told once.
+    pub(super) fn next_target(&mut self, ready: Ready) -> Option<(SocketAddr, io::Error)> {
+        let may_have_failed = self.stage == Stage::Connecting && ready.has_ended && self.second.is_some();
+        let error = may_have_failed.then(|| self.socket.take_error().err())??;
+        Some((self.second.take()?, error))
+    }
+
+    pub(super) fn not_connected(&mut self, error: io::Error, cx: &mut Context<'_>) -> Ending {
         match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
                 self.send_plain(TcpFlags::RST | TcpFlags::ACK, Seq(0), cx);

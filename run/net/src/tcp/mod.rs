@@ -17,7 +17,7 @@ mod table;
 pub use flow::{Context, Ending, Flow, FlowKey, Remembered, Stage};
 pub use receive::Budget;
 pub use socket::{Keeping, Looked, StreamSocket};
-pub use table::{Table, Unreachable};
+pub use table::{Table, Target, Unreachable};
 
 use crate::Millis;
 

@@ -31,6 +31,21 @@ pub struct Unreachable {
     pub error: io::Error,
 }
 
+/// Where a connection of the guest's leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The place.
+    pub first: SocketAddr,
+    /// Another one, if the first has nobody.
+    pub second: Option<SocketAddr>,
+}
+
+impl From<SocketAddr> for Target {
+    fn from(first: SocketAddr) -> Self {
+        Self { first, second: None }
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     generation: u32,
@@ -118,7 +133,7 @@ impl Table {
         &mut self,
         (key, tcp): (FlowKey, &Tcp),
         (frame, payload): (&dyn GuestFrame, Range<usize>),
-        target: Option<SocketAddr>,
+        target: Option<Target>,
         poll: &Poll,
         cx: &mut Context<'_>,
     ) -> Option<Unreachable> {
@@ -169,12 +184,18 @@ impl Table {
     }
 
     /// Something happened to a socket.
-    pub fn ready(&mut self, ready: Ready, cx: &mut Context<'_>) -> Option<Unreachable> {
+    pub fn ready(&mut self, ready: Ready, poll: &Poll, cx: &mut Context<'_>) -> Option<Unreachable> {
         let slot = self.slots.get_mut(ready.token.place as usize)?;
         if slot.generation != ready.token.generation {
             return None;
         }
-        let result = slot.flow.as_mut()?.ready(ready, cx);
+        let flow = slot.flow.as_mut()?;
+        let result = match flow.next_target(ready) {
+            Some((target, error)) => connecting(target, self.keeping)
+                .and_then(|socket| poll.add(socket.fd(), ready.token).map(|()| flow.socket = socket))
+                .map_err(|_| flow.not_connected(error, cx)),
+            None => flow.ready(ready, cx),
+        };
         self.after(ready.token.place, result, cx)
     }
 
@@ -218,7 +239,7 @@ impl Table {
     fn connect(
         &mut self,
         (key, syn): (FlowKey, &Tcp),
-        target: SocketAddr,
+        Target { first: target, mut second }: Target,
         poll: &Poll,
         cx: &mut Context<'_>,
     ) -> Option<Unreachable> {
@@ -226,9 +247,12 @@ impl Table {
             refuse(key, syn, 0, cx);
             return None;
         }
-        let made = connecting(target).and_then(|socket| StreamSocket::new(socket, self.keeping)).and_then(|socket| {
+        let socket = connecting(target, self.keeping)
+            .or_else(|error| second.take().and_then(|second| connecting(second, self.keeping).ok()).ok_or(error));
+        let made = socket.and_then(|socket| {
             let first = self.first_number(key, cx.now);
-            let flow = Flow::outbound(key, syn, socket, first, (cx.link_mss(key), cx.now));
+            let mut flow = Flow::outbound(key, syn, socket, first, (cx.link_mss(key), cx.now));
+            flow.second = second;
             self.insert(flow, poll, cx)
         });
         match made {
@@ -361,12 +385,12 @@ impl Table {
 }
 
 /// A socket on its way to `target`.
-fn connecting(target: SocketAddr) -> io::Result<OwnedFd> {
+fn connecting(target: SocketAddr, keeping: Keeping) -> io::Result<StreamSocket> {
     let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     match connect(&socket, &target) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => StreamSocket::new(socket, keeping),
         Err(error) => Err(error.into()),
     }
 }

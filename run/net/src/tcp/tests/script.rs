@@ -61,7 +61,8 @@ impl Script {
         let frame = MemoryFrame([headers.bytes(), payload].concat());
         let (tcp, payload) = read(&frame.0);
         let (key, target) = (self.key, self.target);
-        let told = self.with(|table, poll, cx| table.segment((key, &tcp), (&frame, payload), Some(target), poll, cx));
+        let told =
+            self.with(|table, poll, cx| table.segment((key, &tcp), (&frame, payload), Some(target.into()), poll, cx));
         self.unreachable = self.unreachable.take().or(told);
     }
 
@@ -92,8 +93,8 @@ impl Script {
 
     fn turn(&mut self) -> Vec<Answer> {
         let events = self.poll.ready().unwrap();
-        let told = self.with(|table, _, cx| {
-            let told: Vec<_> = events.into_iter().filter_map(|ready| table.ready(ready, cx)).collect();
+        let told = self.with(|table, poll, cx| {
+            let told: Vec<_> = events.into_iter().filter_map(|ready| table.ready(ready, poll, cx)).collect();
             table.timers(cx);
             table.flush(cx);
             told
