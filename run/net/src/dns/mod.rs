@@ -1,6 +1,7 @@
 //! Names: questions go to the host's name servers as they are, but for their number, and answers come back as they are; a
 //! few names of our own are answered here (RFC 1035).
 
+mod conversation;
 mod message;
 mod names;
 mod servers;
@@ -11,10 +12,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with, socketpair,
+};
 
 use crate::Millis;
 use crate::poll::{Owner, Poll, Ready, Token};
+use conversation::{Conversation, Surroundings};
 use message::{HEADER_BYTES, Question, failure, is_question};
 
 pub use message::name_bytes;
@@ -26,7 +30,9 @@ const PATIENCE_MS: Millis = 2_000;
 /// After so long the guest is told that it failed.
 const GIVE_UP_MS: Millis = 10_000;
 const ANSWER_LIMIT_BYTES: usize = 65_535;
-const DNS_PORT: u16 = 53;
+pub(crate) const DNS_PORT: u16 = 53;
+/// Our end of a guest's connection, and the one to a server.
+const CONVERSATION_DESCRIPTORS: usize = 2;
 
 /// A question on its way.
 #[derive(Debug)]
@@ -60,7 +66,8 @@ pub struct Forwarder {
     names: Names,
     servers: Servers,
     pending: HashMap<u32, Pending>,
-    /// Questions on their way at once; one more is not asked, and the guest asks again.
+    conversations: HashMap<u32, Conversation>,
+    /// Descriptors of questions on their way; one more question is not asked, and the guest asks again.
     limit: usize,
     next: u32,
 }
@@ -68,7 +75,7 @@ pub struct Forwarder {
 impl Forwarder {
     /// Knows `names`, and asks `servers` for all others, at most `limit` at once.
     pub fn new(names: Names, servers: Servers, limit: usize) -> Self {
-        Self { names, servers, pending: HashMap::new(), limit, next: 0 }
+        Self { names, servers, pending: HashMap::new(), conversations: HashMap::new(), limit, next: 0 }
     }
 
     /// From now on `name` means `address`, or nothing of our own.
@@ -76,9 +83,28 @@ impl Forwarder {
         self.names.set(name, address);
     }
 
-    /// Where a guest's connection to the name server leads.
-    pub fn server(&mut self, now: Millis) -> Option<SocketAddr> {
-        self.servers.list(now).first().copied()
+    /// The other end of a guest's connection to the name server; `None` if there are too many.
+    pub fn open(&mut self, poll: &Poll, now: Millis) -> Option<OwnedFd> {
+        let conversations = self.conversations.len() + 1;
+        if conversations > (self.limit / 4).max(1) || self.descriptors() + CONVERSATION_DESCRIPTORS > self.limit {
+            return None;
+        }
+        let place = self.take_place();
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (theirs, ours) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+        let token = Token { owner: Owner::Dns, place, generation: 0 };
+        self.conversations.insert(place, Conversation::new(ours, token, poll, now).ok()?);
+        Some(theirs)
+    }
+
+    fn descriptors(&self) -> usize {
+        self.pending.len() + CONVERSATION_DESCRIPTORS * self.conversations.len()
+    }
+
+    fn take_place(&mut self) -> u32 {
+        let place = self.next;
+        self.next = self.next.wrapping_add(1);
+        place
     }
 
     /// The guest at `from` asks `to`. What is known here is answered at once.
@@ -96,11 +122,10 @@ impl Forwarder {
             return Some(Answer { to: from, from: to, bytes });
         }
         let is_asked = |pending: &Pending| pending.from == from && pending.question == question;
-        if self.pending.len() >= self.limit || self.pending.values().any(is_asked) {
+        if self.descriptors() >= self.limit || self.pending.values().any(is_asked) {
             return None;
         }
-        let place = self.next;
-        self.next = self.next.wrapping_add(1);
+        let place = self.take_place();
         let number = random_number();
         for (server, address) in self.servers.list(now).iter().enumerate() {
             if let Ok(socket) = send_question(*address, (question, number), place, poll) {
@@ -116,6 +141,13 @@ impl Forwarder {
     /// A server answered, or nobody is there: then the next one is asked at once.
     pub fn ready(&mut self, ready: Ready, poll: &Poll, now: Millis) -> Option<Answer> {
         let place = ready.token.place;
+        if let Some(conversation) = self.conversations.get_mut(&place) {
+            let servers = self.servers.list(now).to_vec();
+            if conversation.turn(&Surroundings { names: &self.names, servers, poll, now }).is_err() {
+                self.conversations.remove(&place);
+            }
+            return None;
+        }
         let pending = self.pending.get(&place)?;
         let mut buffer = vec![0; ANSWER_LIMIT_BYTES];
         loop {
@@ -152,6 +184,7 @@ impl Forwarder {
 
     /// Asks the next server where one is silent, and gives up on old questions.
     pub fn sweep(&mut self, poll: &Poll, now: Millis) -> Vec<Answer> {
+        self.conversations.retain(|_, conversation| !conversation.is_silent(now));
         let servers = self.servers.list(now).to_vec();
         let mut failed = Vec::new();
         for (place, pending) in &mut self.pending {
@@ -174,7 +207,7 @@ impl Forwarder {
 
     /// Whether [`sweep`](Self::sweep) is to be called.
     pub fn is_waiting(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.conversations.is_empty()
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::{Network, Stack};
 use crate::Millis;
+use crate::dns::DNS_PORT;
 use crate::echo::Request;
 use crate::ndp;
 use crate::port::{GuestFrame, GuestPort};
@@ -14,7 +15,6 @@ use crate::tcp::{FlowKey, Table, Target};
 use crate::udp::Undelivered;
 use crate::wire::{Ip, Tcp, Udp};
 
-const DNS_PORT: u16 = 53;
 pub(super) const DHCP_SERVER_PORT: u16 = 67;
 const DHCP_CLIENT_PORT: u16 = 68;
 
@@ -23,7 +23,6 @@ impl Stack {
     fn target(&mut self, destination: SocketAddr, now: Millis) -> Option<SocketAddr> {
         let (address, port) = (destination.ip(), destination.port());
         match address {
-            _ if self.network.is_dns(address) && port == DNS_PORT => self.dns.server(now),
             IpAddr::V4(_) if self.network.is_gateway(address) && self.network.host_loopback => {
                 Some((Ipv4Addr::LOCALHOST, port).into())
             }
@@ -62,7 +61,14 @@ impl Stack {
             remote: SocketAddr::new(ip.destination, tcp.destination_port),
         };
         let target = match Table::begins(tcp) {
-            true => self.target(key.remote, now).map(|first| Target { first, second: self.other_loopback(key.remote) }),
+            true if self.tcp.has(key) => None,
+            true if self.network.is_dns(ip.destination) && tcp.destination_port == DNS_PORT => {
+                self.dns.open(&self.poll, now).map(Target::Service)
+            }
+            true => {
+                let first = self.target(key.remote, now);
+                first.map(|first| Target::Host { first, second: self.other_loopback(key.remote) })
+            }
             false => None,
         };
         let (table, poll, mut cx) = self.tcp(port, now);

@@ -277,6 +277,56 @@ fn a_server_on_one_loopback_is_reached_over_both_families() {
 }
 
 #[test]
+fn our_own_names_are_answered_over_connections_too() {
+    let addresses = [("10.0.2.15:4000", IpAddr::from([10, 0, 2, 3])), ("[fd6b:696c:6e00::15]:4000", v6(3))];
+    for (from, dns) in addresses {
+        let mut bench = Bench::new(network());
+        let ends = (from.parse().unwrap(), SocketAddr::new(dns, 53));
+        for _ in 0..2 {
+            // The second one is the first one again.
+            bench.tcp(ends, (TcpFlags::SYN, Seq(9), Seq(0)), b"");
+        }
+        let (_, Segment::Tcp(answer), _) = bench.next() else { panic!() };
+        assert!(answer.flags.has(TcpFlags::SYN | TcpFlags::ACK));
+        let next = answer.seq + 1;
+        bench.tcp(ends, (TcpFlags::ACK, Seq(10), next), b"");
+        let name = b"\x07gateway\x04kiln\x08internal\0\0\x01\0\x01";
+        let question = [&[0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], name].concat();
+        let len = u16::try_from(question.len()).unwrap().to_be_bytes();
+        bench.tcp(ends, (TcpFlags::ACK | TcpFlags::FIN, Seq(10), next), &[&len, &question[..]].concat());
+        let message = loop {
+            let (_, _, payload) = bench.next();
+            if !payload.is_empty() {
+                break payload;
+            }
+        };
+        assert_eq!(usize::from(u16::from_be_bytes([message[0], message[1]])), message.len() - 2);
+        assert_eq!((&message[2..4], &message[message.len() - 4..]), (&[0xab, 0xcd][..], &[10, 0, 2, 2][..]));
+        let sent = u32::try_from(message.len()).unwrap();
+        let fin = Seq(10) + u32::try_from(question.len()).unwrap() + 3;
+        // The connection ends as others do.
+        bench.tcp(ends, (TcpFlags::ACK, fin, next + sent + 1), b"");
+        bench.turn();
+        assert_eq!((bench.stack.connections(), bench.stack.dns.is_waiting()), (0, false));
+    }
+}
+
+#[test]
+fn no_more_connections_to_the_name_server_than_it_bears() {
+    let mut bench = Bench::new(network());
+    let most = Limits::of_process().questions / 4;
+    for port in 0..200 {
+        let ends = (([10, 0, 2, 15], 4000 + port).into(), ([10, 0, 2, 3], 53).into());
+        bench.tcp(ends, (TcpFlags::SYN, Seq(9), Seq(0)), b"");
+        bench.turn();
+    }
+    assert_eq!(bench.stack.connections(), most);
+    bench.stack.change_guest();
+    bench.turn();
+    assert!(!bench.stack.dns.is_waiting(), "none is left of the guest before");
+}
+
+#[test]
 fn what_the_host_cannot_reach_is_said_to_be_unreachable() {
     // The discard prefix leads nowhere on hosts that have a route to it, and others have none.
     let mut bench = Bench::new(network());

@@ -17,6 +17,7 @@ mod table;
 pub use flow::{Context, Ending, Flow, FlowKey, Remembered, Stage};
 pub use receive::Budget;
 pub use socket::{Keeping, Looked, StreamSocket};
+pub(crate) use table::connecting_to;
 pub use table::{Table, Target, Unreachable};
 
 use crate::Millis;

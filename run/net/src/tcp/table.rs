@@ -32,17 +32,22 @@ pub struct Unreachable {
 }
 
 /// Where a connection of the guest's leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
-    /// The place.
-    pub first: SocketAddr,
-    /// Another one, if the first has nobody.
-    pub second: Option<SocketAddr>,
+#[derive(Debug)]
+pub enum Target {
+    /// Somewhere outside.
+    Host {
+        /// The place.
+        first: SocketAddr,
+        /// Another one, if the first has nobody.
+        second: Option<SocketAddr>,
+    },
+    /// A service of the network's own, which has the other end of this socket.
+    Service(OwnedFd),
 }
 
 impl From<SocketAddr> for Target {
     fn from(first: SocketAddr) -> Self {
-        Self { first, second: None }
+        Self::Host { first, second: None }
     }
 }
 
@@ -239,7 +244,7 @@ impl Table {
     fn connect(
         &mut self,
         (key, syn): (FlowKey, &Tcp),
-        Target { first: target, mut second }: Target,
+        target: Target,
         poll: &Poll,
         cx: &mut Context<'_>,
     ) -> Option<Unreachable> {
@@ -247,8 +252,15 @@ impl Table {
             refuse(key, syn, 0, cx);
             return None;
         }
-        let socket = connecting(target, self.keeping)
-            .or_else(|error| second.take().and_then(|second| connecting(second, self.keeping).ok()).ok_or(error));
+        let (socket, second) = match target {
+            Target::Service(socket) => (StreamSocket::beginning_with(socket, Vec::new()), None),
+            Target::Host { first, mut second } => {
+                let socket = connecting(first, self.keeping).or_else(|error| {
+                    second.take().and_then(|second| connecting(second, self.keeping).ok()).ok_or(error)
+                });
+                (socket, second)
+            }
+        };
         let made = socket.and_then(|socket| {
             let first = self.first_number(key, cx.now);
             let mut flow = Flow::outbound(key, syn, socket, first, (cx.link_mss(key), cx.now));
@@ -386,11 +398,16 @@ impl Table {
 
 /// A socket on its way to `target`.
 fn connecting(target: SocketAddr, keeping: Keeping) -> io::Result<StreamSocket> {
+    StreamSocket::new(connecting_to(target)?, keeping)
+}
+
+/// The same, of nobody's connection.
+pub(crate) fn connecting_to(target: SocketAddr) -> io::Result<OwnedFd> {
     let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     match connect(&socket, &target) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => StreamSocket::new(socket, keeping),
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
     }
 }
