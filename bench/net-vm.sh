@@ -1,7 +1,8 @@
 #!/bin/sh
 # The network of a whole machine: one stock kernel with its virtio-net driver under kiln, under QEMU with slirp and under
 # QEMU with passt, each with its own defaults (MTU 1500, 1500 and 65520), in the lab: a machine of QEMU's software CPU in
-# which KVM is real. Times there are 10 to 30 times those of hardware, so only their ratios count; exits are exact.
+# which KVM is real. Times there are 10 to 30 times those of hardware, so only their ratios count, and only on a quiet
+# machine; the card's interrupts, as the guest counts them, are exact.
 #
 #   bench/net-vm.sh              medians of ROUNDS=3 boots of each
 #   ONLY='…' ROWS=FILE           which of them, and where the measured rows go
@@ -44,9 +45,11 @@ ip link set lo up
 ip addr add 10.0.2.15/24 dev eth0
 ip link set eth0 mtu \$mtu up
 ip route add default via 10.0.2.2
-echo "@ start"
+interrupts() { awk '/virtio[0-9]*-(in|out)put/ { sum += \$2 } END { print "irqs=" sum }' /proc/interrupts; }
+echo "@ start \$(interrupts)"
 for test in 'up 1 3000' 'down 1 3000' 'up 8 3000' 'down 8 3000' 'rr 1 3000' 'crr 16 3000'; do
-    echo "@ \$(echo \$test | cut -d' ' -f1,2 | tr -d ' ') \$(/net load \${test%% *} 198.51.100.2 \${test#* } 2>&1 | tail -n 1)"
+    row=\$(/net load \${test%% *} 198.51.100.2 \${test#* } 2>&1 | tail -n 1)
+    echo "@ \$(echo \$test | cut -d' ' -f1,2 | tr -d ' ') \$row \$(interrupts)"
 done
 poweroff -f
 INIT
@@ -105,7 +108,7 @@ case $name in
 kiln) /kiln -q run -accel kvm -no-reboot -mem 256 -kernel /vmlinuz -initrd /initrd -cmdline "${line}1500" ;;
 qemu-slirp) qemu -append "${line}1500" -netdev user,id=n ;;
 qemu-passt)
-    passt --foreground --quiet --ipv4-only --socket /tmp/passt --interface near --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 &
+    passt --foreground --one-off --quiet --ipv4-only --socket /tmp/passt --interface near --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 > /tmp/passt.log 2>&1 &
     n=0; until [ -S /tmp/passt ] || [ $n -gt 200 ]; do sleep 0.1; n=$((n + 1)); done
     qemu -append "${line}65520" -netdev stream,id=n,server=off,addr.type=unix,addr.path=/tmp/passt ;;
 esac < /dev/null 2>&1 | while read -r words; do

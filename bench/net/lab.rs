@@ -155,8 +155,9 @@ impl Lab {
         ticks(&self.status("stat"))
     }
 
-    /// Segments that the guest sent again, and how often its timer made it do so.
-    fn resent(&self) -> [u64; 2] {
+    /// Segments that the guest sent again; how often its timer made it do so, how often its probe after a pause; and how
+    /// often it learnt that the first had arrived.
+    fn resent(&self) -> [u64; 4] {
         let words = ["cat", "/proc/net/snmp", "/proc/net/netstat"].map(str::to_owned);
         let output = inside(&self.namespaces.guest, &words).output().expect("cat");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -165,7 +166,8 @@ impl Lab {
         let counters =
             lines.chunks_exact(2).flat_map(|pair| pair[0].split_whitespace().zip(pair[1].split_whitespace()));
         let counters: std::collections::HashMap<&str, &str> = counters.collect();
-        ["RetransSegs", "TCPTimeouts"].map(|name| counters.get(name).and_then(|value| value.parse().ok()).unwrap_or(0))
+        let names = ["RetransSegs", "TCPTimeouts", "TCPLossProbes", "TCPDSACKRecv"];
+        names.map(|name| counters.get(name).and_then(|value| value.parse().ok()).unwrap_or(0))
     }
 
     fn load(&self, words: &str) -> Command {
@@ -181,12 +183,14 @@ impl Lab {
             return "failed=1".to_owned();
         }
         let row = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let [again, timeouts] = self.resent();
+        let [again, timeouts, probes, needless] = self.resent();
         format!(
-            "{row} cpu_s={:.2} resent={} timeouts={} rss_kib={}",
+            "{row} cpu_s={:.2} resent={} timeouts={} probes={} needless={} rss_kib={}",
             self.cpu_s() - cpu_s,
             again - resent[0],
             timeouts - resent[1],
+            probes - resent[2],
+            needless - resent[3],
             self.resident_kib()
         )
     }

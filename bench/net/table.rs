@@ -6,7 +6,7 @@ use std::fs;
 use crate::stacks::STACKS;
 
 /// A line of the table: what it is called, test, value, and whether more is better.
-const LINES: [(&str, &str, &str, bool); 25] = [
+const LINES: [(&str, &str, &str, bool); 27] = [
     ("TCP up, 1 stream, Gb/s", "up1", "gbps", true),
     ("TCP down, 1 stream, Gb/s", "down1", "gbps", true),
     ("TCP up, 8 streams, Gb/s", "up8", "gbps", true),
@@ -16,7 +16,9 @@ const LINES: [(&str, &str, &str, bool); 25] = [
     ("CPU up, 8 streams, s/GB", "up8", "cpu_s_gb", false),
     ("CPU down, 8 streams, s/GB", "down8", "cpu_s_gb", false),
     ("segments the guest sent again, up", "up1", "resent", false),
+    ("… of which probes after a pause", "up1", "probes", false),
     ("segments the guest sent again, up, 8 streams", "up8", "resent", false),
+    ("… of which probes after a pause", "up8", "probes", false),
     ("request/response, /s", "rr1", "rate", true),
     ("request/response, p50, µs", "rr1", "p50_us", false),
     ("request/response, CPU, µs", "rr1", "cpu_us_each", false),
@@ -35,17 +37,21 @@ const LINES: [(&str, &str, &str, bool); 25] = [
 ];
 
 /// The lines of the table of whole machines.
-const MACHINE_LINES: [(&str, &str, &str, bool); 11] = [
+const MACHINE_LINES: [(&str, &str, &str, bool); 15] = [
     ("TCP up, 1 stream, Gb/s", "up1", "gbps", true),
     ("TCP down, 1 stream, Gb/s", "down1", "gbps", true),
     ("TCP up, 8 streams, Gb/s", "up8", "gbps", true),
     ("TCP down, 8 streams, Gb/s", "down8", "gbps", true),
     ("exits for a megabyte up", "up1", "exits_mb", false),
     ("exits for a megabyte down", "down1", "exits_mb", false),
+    ("the card's interrupts for a megabyte up", "up1", "irqs_mb", false),
+    ("the card's interrupts for a megabyte down", "down1", "irqs_mb", false),
     ("request/response, /s", "rr1", "rate", true),
     ("request/response, p50, µs", "rr1", "p50_us", false),
+    ("the card's interrupts for a request", "rr1", "irqs_each", false),
     ("exits for a request", "rr1", "exits_each", false),
     ("new connections, 16 at a time, /s", "crr16", "rate", true),
+    ("the card's interrupts for a connection", "crr16", "irqs_each", false),
     ("exits for a connection", "crr16", "exits_each", false),
 ];
 
@@ -54,7 +60,8 @@ type Rows = BTreeMap<(String, String), Vec<Row>>;
 
 fn read(file: &str) -> Rows {
     let mut rows = Rows::new();
-    let mut exits_before = 0.0;
+    // Counted since the machine began.
+    let mut before: BTreeMap<&str, f64> = BTreeMap::new();
     for line in fs::read_to_string(file).expect("the file of rows is readable").lines() {
         let mut words = line.split_whitespace();
         if words.next() != Some("row") {
@@ -63,8 +70,10 @@ fn read(file: &str) -> Rows {
         let (Some(name), Some(test)) = (words.next(), words.next()) else { continue };
         let pairs = words.filter_map(|word| word.split_once('='));
         let mut row: Row = pairs.filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?))).collect();
-        if let Some(exits) = row.get("exits").copied() {
-            row.insert("exits".to_owned(), exits - std::mem::replace(&mut exits_before, exits));
+        for key in ["exits", "irqs"] {
+            if let Some(count) = row.get_mut(key) {
+                *count -= before.insert(key, *count).unwrap_or(0.0);
+            }
         }
         derive(&mut row);
         rows.entry((name.to_owned(), test.to_owned())).or_default().push(row);
@@ -83,6 +92,12 @@ fn derive(row: &mut Row) {
     }
     if let (Some(exits), Some(bytes)) = (value("exits"), value("bytes")) {
         more.push(("exits_mb", exits * 1e6 / bytes));
+    }
+    if let (Some(irqs), Some(bytes)) = (value("irqs"), value("bytes")) {
+        more.push(("irqs_mb", irqs * 1e6 / bytes));
+    }
+    if let (Some(irqs), Some(rate), Some(s)) = (value("irqs"), value("rate"), value("s")) {
+        more.push(("irqs_each", irqs / (rate * s)));
     }
     if let (Some(exits), Some(rate), Some(s)) = (value("exits"), value("rate"), value("s")) {
         more.push(("exits_each", exits / (rate * s)));

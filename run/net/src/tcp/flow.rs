@@ -8,6 +8,7 @@ use super::Millis;
 use super::receive::{Budget, Receive};
 use super::send::{Acknowledged, Send};
 use super::socket::StreamSocket;
+use super::talk::Talk;
 use crate::poll::Ready;
 use crate::port::{GuestFrame, GuestPort};
 use crate::wire::{Macs, Seq, Tcp, TcpFlags};
@@ -102,6 +103,7 @@ pub struct Flow {
     /// The guest ended first: it knows of our end as soon as it acknowledges it.
     guest_ended_first: bool,
     pub(super) owes_ack: bool,
+    pub(super) talk: Talk,
     pub(super) calls: u8,
 }
 
@@ -124,6 +126,7 @@ impl Flow {
             has_ended: false,
             guest_ended_first: false,
             owes_ack: false,
+            talk: Talk::default(),
             calls: 0,
         }
     }
@@ -144,6 +147,7 @@ impl Flow {
             has_ended: true,
             guest_ended_first: false,
             owes_ack: false,
+            talk: Talk::default(),
             calls: 0,
         };
         flow.shake(cx);
@@ -172,7 +176,7 @@ impl Flow {
 
     /// When [`timer`](Self::timer) is to be called.
     pub fn deadline(&self) -> Option<Millis> {
-        self.send.deadline()
+        [self.send.deadline(), self.talk.deadline()].into_iter().flatten().min()
     }
 
     /// A segment came from the guest. [`flush`](Self::flush) is to be called soon.
@@ -247,6 +251,8 @@ impl Flow {
             // A SYN that comes again, a keep-alive, or somebody who guesses: all are told where we are (RFC 5961).
             match self.stage {
                 Stage::Shaking => self.shake(cx),
+                // One for each, so that the guest knows which ones it sent in vain.
+                _ if self.receive.is_repeat(tcp.seq, len) => self.send_ack(cx),
                 _ => self.owes_ack = true,
             }
             return Ok(());
@@ -265,7 +271,8 @@ impl Flow {
         if len > 0 || has_fin {
             let taken = self.receive.take((tcp.seq, has_fin), (frame, payload), &self.socket, cx.budget);
             let in_order = taken.map_err(|error| self.broken(&error, cx))?;
-            self.owes_ack = true;
+            let is_short = in_order && !has_fin && len < self.send.mss().into();
+            self.owes_ack |= !self.talk.asked(is_short, cx.now);
             if !in_order {
                 // At once and one for each, so that the guest counts them.
                 self.send_ack(cx);
@@ -371,6 +378,10 @@ impl Flow {
     /// The connection is over.
     pub fn timer(&mut self, cx: &mut Context<'_>) -> Result<(), Ending> {
         if self.deadline().is_none_or(|deadline| cx.now < deadline) {
+            return Ok(());
+        }
+        self.owes_ack |= self.talk.give_up(cx.now);
+        if self.send.deadline().is_none_or(|deadline| cx.now < deadline) {
             return Ok(());
         }
         match self.stage {

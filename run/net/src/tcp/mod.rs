@@ -13,6 +13,7 @@ mod remembered;
 mod send;
 mod socket;
 mod table;
+mod talk;
 
 pub use flow::{Context, Ending, Flow, FlowKey, Remembered, Stage};
 pub use receive::Budget;

@@ -112,6 +112,8 @@ impl Flow {
             return Ok(Piece::NoRoom);
         }
         self.owes_ack = false;
+        self.talk.answered();
+        self.receive.told_repeat();
         let count = u32::try_from(len_bytes).unwrap_or(u32::MAX);
         Ok(if is_all { Piece::Last(count) } else { Piece::Sent(count) })
     }
@@ -163,6 +165,10 @@ impl Flow {
         let tcp = self.header(flags, seq, cx);
         let went = cx.port.send(Headers::tcp(cx.macs, &self.ip(), &tcp, 0), &[]);
         self.owes_ack &= !went;
+        if went {
+            self.talk.acknowledged();
+            self.receive.told_repeat();
+        }
         went
     }
 

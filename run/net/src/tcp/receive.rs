@@ -29,14 +29,16 @@ const SPARES_LIMIT: usize = 4;
 /// What all connections of one guest may hold together, in bytes.
 #[derive(Debug)]
 pub struct Budget {
-    left_bytes: usize,
+    limit_bytes: usize,
+    /// May be more than the limit: each connection may hold a little.
+    held_bytes: usize,
     spares: Vec<Vec<u8>>,
 }
 
 impl Budget {
     /// A budget of so many bytes.
-    pub fn new(left_bytes: usize) -> Self {
-        Self { left_bytes, spares: Vec::new() }
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { limit_bytes, held_bytes: 0, spares: Vec::new() }
     }
 
     /// A piece with nothing in it.
@@ -53,12 +55,12 @@ impl Budget {
 
     /// How much is left.
     pub fn left_bytes(&self) -> usize {
-        self.left_bytes
+        self.limit_bytes.saturating_sub(self.held_bytes)
     }
 
     /// Takes what is held more than before, or gives back.
     pub(super) fn change(&mut self, from: usize, to: usize) {
-        self.left_bytes = (self.left_bytes + from).saturating_sub(to);
+        self.held_bytes = (self.held_bytes + to).saturating_sub(from);
     }
 }
 
@@ -82,6 +84,8 @@ pub(super) struct Receive {
     sent_of_first: usize,
     waiting_bytes: usize,
     gaps: Reassembly,
+    /// Came again, and the guest was not told of it yet.
+    repeat: Option<(Seq, Seq)>,
     /// The number of FIN, once it came.
     fin: Option<Seq>,
     has_ended: bool,
@@ -103,6 +107,7 @@ impl Receive {
             sent_of_first: 0,
             waiting_bytes: 0,
             gaps: Reassembly::default(),
+            repeat: None,
             fin: None,
             has_ended: false,
             held_bytes: 0,
@@ -134,8 +139,28 @@ impl Receive {
         self.held_bytes
     }
 
+    /// What came again (RFC 2883), and what came behind a gap.
     pub(super) fn sack(&self) -> SackBlocks {
-        self.gaps.sack()
+        let Some((start, end)) = self.repeat else { return self.gaps.sack() };
+        let mut blocks = SackBlocks::default();
+        blocks.push(start, end);
+        self.gaps.sack().iter().for_each(|(start, end)| blocks.push(start, end));
+        blocks
+    }
+
+    /// Whether a segment has bytes that came before. The next acknowledgement says which.
+    pub(super) fn is_repeat(&mut self, seq: Seq, len: u32) -> bool {
+        let is_repeat = len > 0 && seq.is_before(self.next);
+        if is_repeat {
+            let end = seq + len;
+            self.repeat = Some((seq, if self.next.is_before(end) { self.next } else { end }));
+        }
+        is_repeat
+    }
+
+    /// The guest was told of what came again.
+    pub(super) fn told_repeat(&mut self) {
+        self.repeat = None;
     }
 
     /// Whether a segment has something to do with the window (RFC 9293 section 3.10.7.4).
@@ -206,7 +231,7 @@ impl Receive {
         budget: &mut Budget,
     ) -> io::Result<bool> {
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let old = if seq.is_before(self.next) { (self.next - seq).min(len) } else { 0 };
+        let old = if self.is_repeat(seq, len) { (self.next - seq).min(len) } else { 0 };
         let fits =
             if (seq + len).is_before(self.edge) { len } else { self.edge.since(seq).max(0).cast_unsigned().min(len) };
         if has_fin && fits == len {

@@ -111,7 +111,9 @@ impl Worker {
 
     fn arm(&mut self, now: Millis) {
         let deadline = self.link.deadline();
-        if deadline == self.armed && deadline.is_none_or(|deadline| deadline > now) {
+        // A timer that fires too early costs less than one that is set again for each frame.
+        let is_early = self.armed.is_some_and(|armed| armed > now && deadline.is_none_or(|deadline| armed <= deadline));
+        if is_early || deadline.is_none() && self.armed.is_none() {
             return;
         }
         // Zero would switch it off.

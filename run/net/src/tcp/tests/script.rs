@@ -596,3 +596,62 @@ fn only_those_that_wait_for_an_answer_count_as_half_open() {
     }
     assert!(script.table.half_open.len() <= 9, "those that stand are not counted");
 }
+
+#[test]
+fn an_answer_acknowledges_its_question_where_they_take_turns() {
+    let (mut script, _, mut peer) = Script::connect(Keeping::Kernel, modern());
+    let answer = |script: &mut Script, peer: &mut TcpStream| {
+        peer.write_all(b"answer").unwrap();
+        let answers = script.received(6);
+        assert_eq!(answers[0].0.ack, script.next);
+        script.ack += 6;
+        answers.len()
+    };
+    for _ in 0..2 {
+        assert!(is_plain_ack(&script.data(b"question"), script.next), "nobody knows yet");
+        answer(&mut script, &mut peer);
+    }
+    for _ in 0..3 {
+        assert!(script.data(b"question").is_empty());
+        assert_eq!(answer(&mut script, &mut peer), 1);
+    }
+    assert!(script.data(b"question").is_empty());
+    assert!(is_plain_ack(&script.data(b"in two parts"), script.next), "a second one does not wait");
+    answer(&mut script, &mut peer);
+    for _ in 0..2 {
+        assert!(is_plain_ack(&script.data(b"question"), script.next), "they take turns no more");
+        answer(&mut script, &mut peer);
+    }
+    assert!(script.data(b"question").is_empty());
+    script.now += 10;
+    assert!(is_plain_ack(&script.turn(), script.next), "no answer came");
+    assert!(script.turn().is_empty());
+    answer(&mut script, &mut peer);
+    for _ in 0..2 {
+        assert!(is_plain_ack(&script.data(b"question"), script.next), "from now on it is at once");
+        answer(&mut script, &mut peer);
+    }
+    assert!(is_plain_ack(&script.data(&[7; 1_000]), script.next), "a whole segment is no question");
+    assert!(is_plain_ack(&script.fin(), script.next), "nor is an end");
+}
+
+#[test]
+fn what_came_again_is_told_once_so_that_the_guest_knows_that_nothing_was_lost() {
+    let (mut script, _, _peer) = Script::connect(Keeping::Kernel, modern());
+    let first = script.next;
+    let told = |answers: &[Answer]| -> Vec<(u32, u32)> {
+        assert!(is_plain_ack(answers, answers[0].0.ack));
+        answers[0].0.options.sack.iter().map(|(start, end)| (start - first, end - first)).collect()
+    };
+    assert!(told(&script.data(&[1; 10])).is_empty());
+    script.next = first;
+    assert_eq!(told(&script.data(&[1; 10])), [(0, 10)]);
+    script.next = first + 5;
+    assert_eq!(told(&script.data(&[1; 10])), [(5, 10)], "the rest is new");
+    script.next = first + 20;
+    assert_eq!(told(&script.data(&[1; 10])), [(20, 30)], "behind a gap");
+    script.next = first;
+    assert_eq!(told(&script.data(&[1; 3])), [(0, 3), (20, 30)]);
+    script.next = first + 15;
+    assert!(told(&script.data(&[1; 5])).is_empty(), "both were told");
+}
