@@ -21,6 +21,7 @@ mod inspect;
 mod iso;
 mod lab;
 mod network;
+mod network_guest;
 mod network_links;
 mod oci_archive;
 mod pkg;
