@@ -2,6 +2,10 @@
 
 use std::{
     io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{Builder, JoinHandle},
 };
 
@@ -25,6 +29,8 @@ pub struct VirtioNet {
     mac: Mac,
     mtu: u16,
     cable: Cable,
+    /// Whether somebody was at the other end of the cable when the worker last looked.
+    is_up: Arc<AtomicBool>,
     /// While it is active.
     serving: Option<Serving>,
 }
@@ -38,13 +44,14 @@ impl VirtioNet {
     /// A card of address `mac`, whose packets are at most `mtu` bytes long.
     #[must_use]
     pub fn new(cable: Cable, mac: Mac, mtu: u16) -> Self {
-        Self { mac, mtu, cable, serving: None }
+        Self { mac, mtu, cable, is_up: Arc::new(AtomicBool::new(true)), serving: None }
     }
 
     fn config(&self) -> [u8; config::BYTES] {
         let mut bytes = [0; config::BYTES];
         bytes[..6].copy_from_slice(&self.mac.0);
-        bytes[config::STATUS..][..2].copy_from_slice(&config::LINK_UP.to_le_bytes());
+        let status = if self.is_up.load(Ordering::SeqCst) { config::LINK_UP } else { 0 };
+        bytes[config::STATUS..][..2].copy_from_slice(&status.to_le_bytes());
         bytes[config::MAX_QUEUE_PAIRS..][..2].copy_from_slice(&1_u16.to_le_bytes());
         bytes[config::MTU..][..2].copy_from_slice(&self.mtu.to_le_bytes());
         bytes
@@ -86,7 +93,8 @@ impl VirtioDevice for VirtioNet {
         let stopped = stop.try_clone()?;
         let link = self.cable.take().ok_or(io::ErrorKind::ResourceBusy)?;
         let guest = (activation.memory, activation.signal);
-        let mut worker = Worker::new(link, self.cable.start(), guest, (receive, transmit), activation.features)?;
+        let other_end = (link, Arc::clone(&self.is_up));
+        let mut worker = Worker::new(other_end, self.cable.start(), guest, (receive, transmit), activation.features)?;
         let thread = Builder::new().name("kiln-net".into()).spawn(move || {
             if serve(&mut worker, &stopped).is_err() {
                 worker.signal_loss();

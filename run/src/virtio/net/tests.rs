@@ -167,6 +167,59 @@ fn without_mergeable_buffers_a_frame_that_is_too_long_is_lost_and_the_next_is_no
     assert_eq!(used.filled[10..12], 1_u16.to_le_bytes());
 }
 
+/// A link whose other end comes and goes.
+struct Loose {
+    changed: Flag,
+    is_up: bool,
+}
+
+impl Link for Loose {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.changed.as_fd()
+    }
+
+    fn takes(&self) -> Abilities {
+        Abilities::default()
+    }
+
+    fn from_guest(&mut self, _frame: &dyn GuestFrame, _port: &mut dyn GuestPort, _now: Millis) {}
+
+    fn turn(&mut self, _port: &mut dyn GuestPort, _now: Millis) -> io::Result<bool> {
+        self.is_up ^= self.changed.take();
+        Ok(false)
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        None
+    }
+
+    fn is_up(&self) -> bool {
+        self.is_up
+    }
+}
+
+#[test]
+fn the_driver_is_told_when_the_other_end_of_the_cable_is_lost_and_when_it_is_there_again() {
+    let changed = Flag::new().unwrap();
+    let cable = Cable::new(Box::new(Loose { changed: changed.try_clone().unwrap(), is_up: true }));
+    let mut driver = driver(&cable);
+    let is_up = |driver: &Driver| driver.read_u16(driver.at(DEVICE, config::STATUS as u64)) == config::LINK_UP;
+    driver.start();
+    assert!(is_up(&driver));
+    for wanted in [false, true, false] {
+        changed.raise();
+        driver.wait(0);
+        assert_eq!(is_up(&driver), wanted);
+        assert_eq!(driver.status() & status::DEVICE_NEEDS_RESET, 0);
+    }
+    // Nothing changed: it is not told again.
+    send(&mut driver, b"frame");
+    assert!(!driver.fired(0));
+    driver.reset();
+    driver.start();
+    assert!(!is_up(&driver), "a driver that comes later sees it too");
+}
+
 #[test]
 fn the_driver_learns_address_link_and_mtu() {
     let cable = cable();

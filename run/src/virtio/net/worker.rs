@@ -1,6 +1,13 @@
 //! An active card: both queues, the cable's other end, and its clock.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use kiln_net::Millis;
 use rustix::time::{
@@ -26,6 +33,8 @@ const FRAMES_PER_TURN: u32 = 256;
 /// An active card.
 pub(super) struct Worker {
     link: Taken,
+    /// What the driver reads of it.
+    is_up: Arc<AtomicBool>,
     memory: GuestMemory,
     signal: Arc<dyn Signal>,
     port: QueuePort,
@@ -39,7 +48,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        link: Taken,
+        (link, is_up): (Taken, Arc<AtomicBool>),
         start: Instant,
         (memory, signal): (GuestMemory, Arc<dyn Signal>),
         (receive, transmit): (Ring, Ring),
@@ -47,7 +56,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let port = QueuePort::new(memory.clone(), receive, Arc::clone(&signal), features);
-        Ok(Self { link, memory, signal, port, transmit, chain: Chain::default(), timer, start, armed: None })
+        Ok(Self { link, is_up, memory, signal, port, transmit, chain: Chain::default(), timer, start, armed: None })
     }
 
     /// Nothing is served any more: the driver is told.
@@ -97,6 +106,7 @@ impl Worker {
         // A host that cannot say what happened to its sockets has lost them: the guest's connections time out.
         let has_more = self.link.turn(&mut self.port, now).unwrap_or(false);
         self.port.finish()?;
+        self.look_at_link();
         if self.transmit.wants_signal(&self.memory)? {
             self.signal.queue_used(self.transmit.number());
         }
@@ -107,6 +117,14 @@ impl Worker {
         }
         self.arm(now);
         Ok(())
+    }
+
+    /// Tells the driver when the other end of the cable was lost, or is there again.
+    fn look_at_link(&self) {
+        let is_up = self.link.is_up();
+        if self.is_up.swap(is_up, Ordering::SeqCst) != is_up {
+            self.signal.config_changed();
+        }
     }
 
     fn arm(&mut self, now: Millis) {
