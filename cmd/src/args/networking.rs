@@ -26,9 +26,9 @@ pub struct Networking {
     #[arg(long, value_name = "KIND[,NAME][,KEY=VALUE]", help_heading = HEADING)]
     pub networking: Vec<Attachment>,
     /// A port of this machine that leads to one of the guest's, on 127.0.0.1 and ::1 unless IP says otherwise: 8080:80,
-    /// 0.0.0.0:2222:22, 53:53/udp, 8000-8010:80-90, ./web.sock:80. Without HOST, or with 0, one is chosen and told. `,proxy`
+    /// 0.0.0.0:2222:22, 53:53/udp, 8000-8010:80-90, ./web.sock:80. With 0, one is chosen and told. `,proxy`
     /// behind it tells the guest's program who called (PROXY protocol 2). Repeatable
-    #[arg(long, value_name = "[[IP:]HOST:]GUEST[/tcp|udp]", help_heading = HEADING)]
+    #[arg(long, value_name = "[IP:]HOST:GUEST[/tcp|udp]", help_heading = HEADING)]
     pub publish: Vec<PublishSpec>,
     /// The guest's address on the user-mode network [default: 10.0.2.15]
     #[arg(long, value_name = "ADDRESS", help_heading = HEADING)]

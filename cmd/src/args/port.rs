@@ -23,7 +23,7 @@ pub struct PortAdd {
     /// What `kiln run` was given, or the machine's state folder
     pub name: PathBuf,
     /// As with `kiln run -publish`
-    #[arg(required = true, value_name = "[[IP:]HOST:]GUEST[/tcp|udp]")]
+    #[arg(required = true, value_name = "[IP:]HOST:GUEST[/tcp|udp]")]
     pub ports: Vec<PublishSpec>,
 }
 

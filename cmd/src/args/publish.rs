@@ -1,4 +1,4 @@
-//! `-publish [[IP:]HOST:]GUEST[/tcp|udp][,proxy]`, as Podman and LinuxKit write it.
+//! `-publish [IP:]HOST:GUEST[/tcp|udp][,proxy]`, as Podman and LinuxKit write it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -18,6 +18,9 @@ pub enum PublishSpecError {
     /// Nothing was said.
     #[error("a port of the guest is missing: write HOST:GUEST, such as 8080:80")]
     Empty,
+    /// One port, and nothing says whose.
+    #[error("`{0}` names one port: write HOST:GUEST, such as 8080:{0}, or :{0} for a free port of the host")]
+    Alone(String),
     /// A number that no port has.
     #[error("`{0}` is no port: write a number from {1} to 65535, or a range such as 8000-8010")]
     Port(String, u16),
@@ -70,17 +73,21 @@ impl FromStr for PublishSpec {
         if guest.is_empty() {
             return Err(PublishSpecError::Empty);
         }
+        let Some(host) = host else {
+            range(guest, 1)?;
+            return Err(PublishSpecError::Alone(guest.into()));
+        };
         let guest = range(guest, 1)?;
         let publish = |host, guest_port| Publish { host, guest_port, transport, tells_caller };
-        if let Some(path) = host.filter(|host| host.starts_with(['/', '.'])) {
+        if host.starts_with(['/', '.']) {
             let (true, Transport::Tcp) = (guest.len() == 1, transport) else {
                 return Err(PublishSpecError::Unix(text.into()));
             };
-            return Ok(Self(vec![publish(HostPort::Unix(PathBuf::from(path)), *guest.start())]));
+            return Ok(Self(vec![publish(HostPort::Unix(PathBuf::from(host)), *guest.start())]));
         }
-        let (ip, host) = match host.unwrap_or_default().rsplit_once(':') {
+        let (ip, host) = match host.rsplit_once(':') {
             Some((ip, port)) => (Some(address(ip)?), port),
-            None => (None, host.unwrap_or_default()),
+            None => (None, host),
         };
         let host = if host.is_empty() { 0..=0 } else { range(host, 0)? };
         let is_chosen = host == (0..=0);
@@ -141,6 +148,8 @@ mod tests {
         for (text, wanted) in [
             ("", "a port of the guest is missing"),
             ("80:", "a port of the guest is missing"),
+            ("22", "`22` names one port: write HOST:GUEST, such as 8080:22, or :22 for a free port"),
+            ("22/udp", "`22` names one port"),
             ("99999:1", "`99999` is no port: write a number from 0 to 65535"),
             ("1:99999", "`99999` is no port: write a number from 1 to 65535"),
             ("1:0", "`0` is no port"),
@@ -170,7 +179,6 @@ mod tests {
         };
         one("8080:80", "*:8080", 80);
         one("8080:80/tcp", "*:8080", 80);
-        one("22", "*:0", 22);
         one("0:22", "*:0", 22);
         one(":22", "*:0", 22);
         one("0.0.0.0:8080:80", "0.0.0.0:8080", 80);
