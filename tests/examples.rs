@@ -22,7 +22,7 @@ fn check(console: &str, wanted: &[&str], unwanted: &[&str]) {
     for wanted in wanted.iter().chain(&["kiln: power off"]) {
         assert!(console.contains(wanted), "no `{wanted}` in:\n{console}");
     }
-    for unwanted in unwanted.iter().chain(&["cannot start", "cannot be started", "cannot set", "killed"]) {
+    for unwanted in unwanted.iter().chain(&["cannot start", "cannot be started", "cannot set", "killed by"]) {
         assert!(!console.contains(unwanted), "`{unwanted}` in:\n{console}");
     }
 }
