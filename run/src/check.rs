@@ -413,7 +413,7 @@ mod tests {
 
     use super::*;
     use crate::boot::tests::elf_kernel;
-    use crate::config::{DiskFormat, OnReset};
+    use crate::config::OnReset;
 
     fn machine(folder: &TempDir) -> MachineConfig {
         let kernel = folder.path().join("vmlinux");
@@ -430,7 +430,7 @@ mod tests {
     }
 
     fn disk(path: PathBuf, size_bytes: Option<u64>) -> Disk {
-        Disk { path, size_bytes, format: DiskFormat::Raw, read_only: false }
+        Disk { size_bytes, ..Disk::of(path) }
     }
 
     fn faults(config: &MachineConfig) -> Vec<String> {

@@ -29,7 +29,9 @@ pub(crate) fn open_all(disks: &[Disk]) -> Result<Vec<OpenDisk>, DiskError> {
 }
 
 fn open(disk: &Disk) -> Result<OpenDisk, DiskError> {
-    let DiskFormat::Raw = disk.format;
+    if disk.layout() != DiskFormat::Raw {
+        return Err(DiskError { action: "open", path: disk.path.clone(), source: io::ErrorKind::Unsupported.into() });
+    }
     let failed = |action| move |source| DiskError { action, path: disk.path.clone(), source };
     let mut options = File::options();
     options.read(true).write(!disk.read_only);
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     fn disk(path: PathBuf, size_bytes: Option<u64>) -> Disk {
-        Disk { path, size_bytes, format: DiskFormat::Raw, read_only: false }
+        Disk { size_bytes, ..Disk::of(path) }
     }
 
     #[test]

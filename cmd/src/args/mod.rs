@@ -224,9 +224,10 @@ pub struct Run {
     /// Memory in MiB, or with a unit: 512M, 4G
     #[arg(long, value_name = "SIZE", default_value = "1024", value_parser = size::memory_mib)]
     pub mem: u64,
-    /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. Repeatable; a root on a
-    /// disk comes before them
-    #[arg(long, value_name = "[file=]PATH[,size=1G][,format=raw][,readonly]")]
+    /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. WORDs: size=1G, made or
+    /// grown to that; format=raw|qcow2; readonly; cache=writeback|none|writethrough|unsafe; backing=FILE, which the image may be
+    /// an overlay of. Repeatable; a root on a disk comes before them
+    #[arg(long, value_name = "[file=]PATH[,WORD...]")]
     pub disk: Vec<DiskSpec>,
     /// About the network.
     #[command(flatten)]
@@ -325,7 +326,7 @@ mod tests {
             "kiln run -cpus x a",
             "kiln run -mem 1.5G a",
             "kiln run -accel hvf a",
-            "kiln run -disk format=qcow2 a",
+            "kiln run -disk format=vmdk,size=1G a",
             "kiln run -stop-timeout soon a",
             "kiln pkg",
             "kiln pkg build",
@@ -350,7 +351,7 @@ mod tests {
         let Command::Run(run) = cli.unwrap().command else { panic!("no run") };
         assert_eq!((run.cpus, run.mem, run.no_reboot, run.accel), (2, 1024, true, Accel::Qemu));
         assert_eq!(run.cmdline.as_deref(), Some("-x=1"));
-        assert_eq!(run.disk, [DiskSpec { file: None, size_bytes: Some(1 << 30), read_only: false }]);
+        assert_eq!(run.disk, [DiskSpec { size_bytes: Some(1 << 30), ..DiskSpec::default() }]);
         assert_eq!(run.words, ["minimal"]);
     }
 }

@@ -127,7 +127,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
     let built = name.and_then(roots::of_file).filter(|_| root.is_some()).map(|(built, _)| built);
     let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine"));
     let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(prefix, "-state"));
-    let root = root.map(|path| Disk { path, size_bytes: None, format: DiskFormat::Raw, read_only: true });
+    let root = root.map(|path| Disk { format: Some(DiskFormat::Raw), read_only: true, ..Disk::of(path) });
     let disks = asked.disk.iter().enumerate().map(|(at, spec)| disk(at, spec, &state_dir));
     let own_name = prefix.file_name().unwrap_or_default().to_string_lossy();
     let networks = surroundings::networks(&surroundings::variable);
@@ -144,11 +144,20 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
     })
 }
 
-/// A disk without a file is `disk.img`, `disk1.img`, … in the state folder.
+/// A disk without a file is `disk.img`, `disk1.img`, … in the state folder, or `disk.qcow2`, ….
 fn disk(at: usize, spec: &args::DiskSpec, state_dir: &Path) -> Disk {
     let number = if at == 0 { String::new() } else { at.to_string() };
-    let path = spec.file.clone().unwrap_or_else(|| state_dir.join(format!("disk{number}.img")));
-    Disk { path, size_bytes: spec.size_bytes, format: DiskFormat::Raw, read_only: spec.read_only }
+    let ending = if spec.format == Some(DiskFormat::Qcow2) { "qcow2" } else { "img" };
+    let path = spec.file.clone().unwrap_or_else(|| state_dir.join(format!("disk{number}.{ending}")));
+    Disk {
+        path,
+        size_bytes: spec.size_bytes,
+        format: spec.format,
+        read_only: spec.read_only,
+        cache: spec.cache,
+        backing: spec.backing.clone(),
+        ..Disk::default()
+    }
 }
 
 /// Whether a run that ended so did what it should.
@@ -225,7 +234,8 @@ mod tests {
         let path = |at, text| disk(at, &spec(text), Path::new("vm-state")).path;
         assert_eq!(path(0, "size=1G"), Path::new("vm-state/disk.img"));
         assert_eq!(path(1, "size=1G"), Path::new("vm-state/disk1.img"));
-        assert_eq!(path(2, "data.img,size=1G"), Path::new("data.img"));
+        assert_eq!(path(2, "size=1G,format=qcow2"), Path::new("vm-state/disk2.qcow2"));
+        assert_eq!(path(3, "data.img,size=1G"), Path::new("data.img"));
     }
 
     #[test]

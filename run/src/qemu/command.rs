@@ -93,7 +93,7 @@ mod tests {
     use kiln_net::wire::Mac;
 
     use crate::cards::open_all;
-    use crate::config::{CableEnd, Card, DiskFormat, OnReset};
+    use crate::config::{CableEnd, Card, OnReset};
 
     fn fds() -> Descriptors {
         Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13, cables: vec![14] }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn disk(path: PathBuf) -> Disk {
-        Disk { path, size_bytes: None, format: DiskFormat::Raw, read_only: true }
+        Disk { read_only: true, ..Disk::of(path) }
     }
 
     #[test]

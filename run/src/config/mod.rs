@@ -1,5 +1,7 @@
 //! The description of a machine that every front of kiln is parsed into. Plain data: nothing is opened here.
 
+mod disk;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -7,6 +9,8 @@ use kiln_net::link::Greeting;
 use kiln_net::policy::Policy;
 use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
+
+pub use disk::{Disk, DiskCache, DiskFormat};
 
 /// One machine, as its user asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,26 +43,6 @@ pub enum Boot {
         /// Kernel command line.
         cmdline: String,
     },
-}
-
-/// One disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    /// The file behind it.
-    pub path: PathBuf,
-    /// Size in bytes to create the file with when it is missing.
-    pub size_bytes: Option<u64>,
-    /// How the file is laid out.
-    pub format: DiskFormat,
-    /// The guest may not write.
-    pub read_only: bool,
-}
-
-/// Layout of a disk's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiskFormat {
-    /// The disk's bytes as they are.
-    Raw,
 }
 
 /// One network card.
