@@ -26,6 +26,7 @@ pub mod layout;
 pub mod machine;
 mod macs;
 pub mod mem;
+pub mod opened;
 pub mod pci;
 pub mod qemu;
 pub mod virtio;

@@ -12,12 +12,12 @@ pub mod state;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use kiln_run::cards;
 use kiln_run::check::{self, CheckedMachine};
 use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
 use kiln_run::control::ControlSocket;
 use kiln_run::exit::ExitReason;
 use kiln_run::host::{self, Accel, Backend, Facts};
+use kiln_run::opened::Opened;
 
 use self::start::{End, Surface};
 use self::state::StateError;
@@ -61,16 +61,16 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
     if let Some(trouble) = &choice.fell_back {
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
-    let cards = cards::open_all(&machine.config().cards, &machine.config().state_dir)?;
-    let _control = ControlSocket::open(&machine.config().state_dir, cards.clone())?;
-    networking::tell(&asked.networking, &machine.config().cards, &cards, printer);
+    let opened = Opened::open(machine.config())?;
+    let _control = ControlSocket::open(&machine.config().state_dir, opened.cards.clone())?;
+    networking::tell(&asked.networking, &machine.config().cards, &opened.cards, printer);
     let surface = Surface { patience: asked.stop_timeout, printer };
     let end = match (choice.backend, facts.qemu) {
         (Backend::Qemu, Some(found)) => {
             printer.detail(&format!("QEMU {} at {}", found.version, found.path.display()));
-            start::under_qemu(&machine, cards, found.path, &surface)?
+            start::under_qemu(&machine, opened, found.path, &surface)?
         }
-        _ => start::under_kvm(&machine, cards, &surface)?,
+        _ => start::under_kvm(&machine, opened, &surface)?,
     };
     meaning(end, asked)
 }

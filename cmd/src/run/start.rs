@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_run::boot::KernelCache;
-use kiln_run::cards::OpenCard;
 use kiln_run::check::CheckedMachine;
 use kiln_run::console::{AbandonOutput, Console};
 use kiln_run::event::{EventThread, Events};
 use kiln_run::exit::ExitReason;
 use kiln_run::hv;
 use kiln_run::machine::{self, Control, HostSide};
+use kiln_run::opened::Opened;
 use kiln_run::qemu;
 
 use super::signals::{self, Watch};
@@ -73,17 +73,17 @@ impl signals::Machine for Reach<Control> {
 /// Runs the machine under QEMU.
 pub fn under_qemu(
     machine: &CheckedMachine,
-    cards: Vec<OpenCard>,
+    opened: Opened,
     qemu: PathBuf,
     surface: &Surface<'_>,
 ) -> Result<End, Failure> {
     let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
-    let machine = qemu::Machine::new(machine.config().clone(), cards, programs);
+    let machine = qemu::Machine::new(machine.config().clone(), opened, programs);
     with_console(machine.remote(), surface, |console, _| Ok(machine.run(&console.sink(), &console.input())?))
 }
 
 /// Runs the machine in this process, over KVM.
-pub fn under_kvm(machine: &CheckedMachine, cards: Vec<OpenCard>, surface: &Surface<'_>) -> Result<End, Failure> {
+pub fn under_kvm(machine: &CheckedMachine, opened: Opened, surface: &Surface<'_>) -> Result<End, Failure> {
     let kvm = hv::kvm::probe()?;
     let control = Control::new();
     let kernels = surroundings::kept("kernels", &variable).map(KernelCache::new);
@@ -94,7 +94,7 @@ pub fn under_kvm(machine: &CheckedMachine, cards: Vec<OpenCard>, surface: &Surfa
             size: console.size(),
             events: events.clone(),
             kernels,
-            cards,
+            opened,
         };
         Ok(machine::run(&kvm, machine, &host, &control)?)
     })

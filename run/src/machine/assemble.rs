@@ -54,7 +54,6 @@ pub(super) fn assemble<V: Vm>(
     let parts = pci::Parts {
         host,
         disks,
-        cards: &host.cards,
         consoles,
         resources: Resources { memory: ram.memory().clone(), lines: vm.msi_lines(), doorbells: vm.doorbells() },
         split: ram.split(),

@@ -13,7 +13,6 @@ pub use self::control::Control;
 use crate::acpi;
 use crate::boot::{self, KernelCache};
 use crate::bus::Overlap;
-use crate::cards::OpenCard;
 use crate::check::CheckedMachine;
 use crate::chipset::Wish;
 use crate::config::OnReset;
@@ -23,6 +22,7 @@ use crate::event::Events;
 use crate::exit::ExitReason;
 use crate::hv::{self, Hypervisor};
 use crate::mem::{self, GuestRam};
+use crate::opened::Opened;
 use crate::pci::{AddError, NoRoom};
 
 /// The host's side of a machine.
@@ -39,8 +39,8 @@ pub struct HostSide {
     pub events: Events,
     /// Where unpacked kernels are kept.
     pub kernels: Option<KernelCache>,
-    /// The network cards that the description asks for, opened.
-    pub cards: Vec<OpenCard>,
+    /// What the description asks of the host, opened.
+    pub opened: Opened,
 }
 
 /// Why a machine could not run or had to be stopped.

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use super::{Error, HostSide};
 use crate::block::RawDisk;
 use crate::bus::Bus;
-use crate::cards::OpenCard;
 use crate::check::MAX_PLACES;
 use crate::disks::OpenDisk;
 use crate::layout::{ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT};
@@ -59,7 +58,6 @@ impl Consoles {
 pub(super) struct Parts<'a> {
     pub(super) host: &'a HostSide,
     pub(super) disks: &'a [OpenDisk],
-    pub(super) cards: &'a [OpenCard],
     /// Whether there is a virtio console, and who is typed to.
     pub(super) consoles: Consoles,
     pub(super) resources: Resources,
@@ -68,7 +66,8 @@ pub(super) struct Parts<'a> {
 
 /// Makes the bus with all its devices and puts it on `memory`.
 pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
-    let Parts { host, disks, cards, consoles, resources, split } = parts;
+    let Parts { host, disks, consoles, resources, split } = parts;
+    let cards = &host.opened.cards;
     let start64 = split.pci_window64_start();
     let windows = Windows { low: PCI_WINDOW32_START..PCI_WINDOW32_END, high: start64..start64 + PCI_WINDOW64_LEN };
     let (low, high) = (windows.low.clone(), windows.high.clone());

@@ -35,7 +35,7 @@ impl Rig {
             size: None,
             events: events.events(),
             kernels: None,
-            cards: vec![],
+            opened: Opened::default(),
         };
         let config = MachineConfig {
             cpus,

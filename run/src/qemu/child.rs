@@ -1,7 +1,7 @@
 //! Starts QEMU with our ends of its sockets, and sees it to its end.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::command::{self, Descriptors};
 use super::machine::{Programs, QemuError};
 use super::tied::TIED_COMMAND;
+use super::vhost_user::Served;
 use crate::cards::OpenCard;
 use crate::config::MachineConfig;
 
@@ -31,24 +32,33 @@ pub(super) struct Running {
     pub virtio_console: UnixStream,
     /// Our ends of the network cards' cables, in the order of the cards.
     pub cables: Vec<UnixStream>,
+    /// Our ends of the sockets of the devices that we serve, in their order.
+    pub devices: Vec<UnixStream>,
     /// Reading end of the pipe for processor resets.
     pub log: OwnedFd,
 }
 
 /// Starts QEMU for this machine. It is killed when the calling thread ends, if the programs say how.
-pub(super) fn start(config: &MachineConfig, cards: &[OpenCard], programs: &Programs) -> Result<Running, QemuError> {
+pub(super) fn start(
+    config: &MachineConfig,
+    cards: &[OpenCard],
+    served: &[Served],
+    programs: &Programs,
+) -> Result<Running, QemuError> {
     let _alone = INHERITABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let (qmp, their_qmp) = pair().map_err(QemuError::Sockets)?;
     let (serial, their_serial) = pair().map_err(QemuError::Sockets)?;
     let (virtio_console, their_virtio_console) = pair().map_err(QemuError::Sockets)?;
-    let cables = cards.iter().map(|_| pair()).collect::<Result<Vec<_>, _>>().map_err(QemuError::Sockets)?;
+    let pairs = |count: usize| (0..count).map(|_| pair()).collect::<Result<Vec<_>, _>>().map_err(QemuError::Sockets);
+    let (cables, devices) = (pairs(cards.len())?, pairs(served.len())?);
     let (log, their_log) = log_pipe().map_err(QemuError::Sockets)?;
     let descriptors = Descriptors {
         qmp: their_qmp.as_raw_fd(),
         serial: their_serial.as_raw_fd(),
         virtio_console: their_virtio_console.as_raw_fd(),
         log: their_log.as_raw_fd(),
-        cables: cables.iter().map(|(_, theirs)| theirs.as_raw_fd()).collect(),
+        cables: theirs(&cables),
+        devices: theirs(&devices),
     };
     let mut start = match &programs.tied_by {
         Some(own) => {
@@ -58,13 +68,17 @@ pub(super) fn start(config: &MachineConfig, cards: &[OpenCard], programs: &Progr
         }
         None => Command::new(&programs.qemu),
     };
-    start.args(command::arguments(config, cards, &descriptors)?);
+    start.args(command::arguments(config, cards, served, &descriptors)?);
     // A group of its own: the terminal's Ctrl-C is for this process, which then presses the power button.
     start.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let process = start.spawn().map_err(|source| QemuError::Start { program: start.get_program().into(), source })?;
     kiln_net::limits::give_back(process.id());
-    let cables = cables.into_iter().map(|(ours, _)| ours).collect();
-    Ok(Running { process, qmp, serial, virtio_console, cables, log })
+    let ours = |pairs: Vec<(UnixStream, OwnedFd)>| pairs.into_iter().map(|(ours, _)| ours).collect();
+    Ok(Running { process, qmp, serial, virtio_console, cables: ours(cables), devices: ours(devices), log })
+}
+
+fn theirs(pairs: &[(UnixStream, OwnedFd)]) -> Vec<RawFd> {
+    pairs.iter().map(|(_, theirs)| theirs.as_raw_fd()).collect()
 }
 
 /// Our end closes on exec, theirs does not.

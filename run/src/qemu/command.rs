@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::vhost_user::Served;
 use crate::cards::OpenCard;
 use crate::config::{Boot, Disk, MachineConfig};
 
@@ -22,6 +23,8 @@ pub(super) struct Descriptors {
     pub log: RawFd,
     /// Sockets of the network cards' cables, in the order of the cards.
     pub cables: Vec<RawFd>,
+    /// Sockets of the devices that we serve, in their order.
+    pub devices: Vec<RawFd>,
 }
 
 /// A path that cannot be written into QEMU's JSON.
@@ -33,14 +36,23 @@ pub struct NotUtf8(pub std::path::PathBuf);
 pub(super) fn arguments(
     config: &MachineConfig,
     cards: &[OpenCard],
+    served: &[Served],
     fds: &Descriptors,
 ) -> Result<Vec<OsString>, NotUtf8> {
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |line: &[&str]| words.extend(line.iter().map(OsString::from));
-    add(&["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,accel=tcg", "-cpu", "max"]);
+    add(&["-nodefaults", "-no-user-config", "-display", "none", "-cpu", "max"]);
+    let memory = format!("{}M", config.memory_mib);
+    if served.is_empty() {
+        add(&["-machine", "q35,accel=tcg"]);
+    } else {
+        // What we serve, we serve in memory that both have.
+        add(&["-machine", "q35,accel=tcg,memory-backend=memory"]);
+        add(&["-object", &format!("memory-backend-memfd,id=memory,size={memory},share=on")]);
+    }
     // A reset is always an end here: the caller tells it from a triple fault and starts anew if that is wished.
     add(&["-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown,watchdog=reset"]);
-    add(&["-smp", &config.cpus.to_string(), "-m", &format!("{}M", config.memory_mib)]);
+    add(&["-smp", &config.cpus.to_string(), "-m", &memory]);
     for (name, fd) in [("qmp", fds.qmp), ("serial", fds.serial), ("hvc", fds.virtio_console)] {
         add(&["-chardev", &format!("socket,id={name},fd={fd}")]);
     }
@@ -54,6 +66,10 @@ pub(super) fn arguments(
         // No ROM: nothing is booted from the network.
         let card = format!("virtio-net-pci,netdev={name},mac={mac},host_mtu={mtu},romfile=,disable-legacy=on");
         add(&["-device", &card]);
+    }
+    for (at, (served, fd)) in served.iter().zip(&fds.devices).enumerate() {
+        add(&["-chardev", &format!("socket,id=device{at},fd={fd}")]);
+        add(&["-device", &format!("{},chardev=device{at}", served.device_word)]);
     }
     for (at, disk) in config.disks.iter().enumerate() {
         let name = format!("disk{at}");
@@ -96,7 +112,7 @@ mod tests {
     use crate::config::{CableEnd, Card, OnReset};
 
     fn fds() -> Descriptors {
-        Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13, cables: vec![14] }
+        Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13, cables: vec![14], devices: vec![15] }
     }
 
     fn machine(disks: Vec<Disk>) -> MachineConfig {
@@ -118,7 +134,7 @@ mod tests {
     #[test]
     fn a_disk_whose_name_is_no_text_is_refused_by_name() {
         let config = machine(vec![disk(OsStr::from_bytes(b"a\xff").into())]);
-        assert!(arguments(&config, &[], &fds()).is_err());
+        assert!(arguments(&config, &[], &[], &fds()).is_err());
     }
 
     #[test]
@@ -131,12 +147,19 @@ mod tests {
             capture: None,
         };
         let cards = open_all(&[card], Path::new(".")).unwrap();
-        let words = arguments(&config, &cards, &fds()).unwrap();
+        let events = crate::event::EventThread::start("devices").unwrap();
+        let device = Box::new(crate::virtio::rng::VirtioRng::new(events.events()));
+        let served = [Served { device_word: "vhost-user-rng-pci".into(), queues: 1, device }];
+        let words = arguments(&config, &cards, &served, &fds()).unwrap();
         let after = |flag: &str| -> Vec<&str> {
             words.windows(2).filter(|pair| pair[0] == flag).filter_map(|pair| pair[1].to_str()).collect()
         };
         assert_eq!(after("-smp"), ["3"]);
         assert_eq!(after("-m"), ["5120M"]);
+        assert_eq!(after("-object"), ["memory-backend-memfd,id=memory,size=5120M,share=on"]);
+        assert_eq!(after("-machine"), ["q35,accel=tcg,memory-backend=memory"]);
+        assert!(after("-chardev").contains(&"socket,id=device0,fd=15"));
+        assert!(after("-device").contains(&"vhost-user-rng-pci,chardev=device0"));
         assert_eq!(after("-kernel"), ["k,x"]);
         assert_eq!(after("-initrd"), ["i"]);
         assert_eq!(after("-append"), ["console=ttyS0 a,b no_timer_check"]);

@@ -13,12 +13,13 @@ use super::child::{self, Running};
 use super::command::NotUtf8;
 use super::pump;
 use super::qmp::{self, Cause, Request};
-use crate::cards::OpenCard;
+use super::vhost_user;
 use crate::config::{Boot, MachineConfig, OnReset};
 use crate::console::{ConsoleInput, ConsoleSink};
 use crate::disks::{self, DiskError};
 use crate::event::Flag;
 use crate::exit::ExitReason;
+use crate::opened::Opened;
 
 /// How long QEMU has to end after it was told to, or after it closed its control socket.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -75,7 +76,7 @@ fn said_after_colon(said: &str) -> String {
 pub struct Machine {
     config: MachineConfig,
     programs: Programs,
-    cards: Vec<OpenCard>,
+    opened: Opened,
     events: Receiver<Event>,
     sender: Sender<Event>,
 }
@@ -106,11 +107,11 @@ impl Remote {
 }
 
 impl Machine {
-    /// A machine of this description, which has been checked, with its network cards, opened. Disks that are missing are
-    /// made when it runs.
-    pub fn new(config: MachineConfig, cards: Vec<OpenCard>, programs: Programs) -> Self {
+    /// A machine of this description, which has been checked, with what it has of the host. Disks that are missing are made
+    /// when it runs.
+    pub fn new(config: MachineConfig, opened: Opened, programs: Programs) -> Self {
         let (sender, events) = mpsc::channel();
-        Self { config, programs, cards, events, sender }
+        Self { config, programs, opened, events, sender }
     }
 
     /// What other threads reach the machine with.
@@ -133,8 +134,9 @@ impl Machine {
     /// From start to the first end, which a reset is too.
     fn run_once(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
         let stop_typing = Flag::new().map_err(QemuError::Sockets)?;
-        let running = child::start(&self.config, &self.cards, &self.programs)?;
-        let Running { mut process, qmp, serial, virtio_console, cables, log } = running;
+        let mut served = vhost_user::devices(&self.opened);
+        let running = child::start(&self.config, &self.opened.cards, &served, &self.programs)?;
+        let Running { mut process, qmp, serial, virtio_console, cables, devices, log } = running;
         let stderr = process.stderr.take();
         let listener = qmp.try_clone();
         let typed_into =
@@ -145,10 +147,15 @@ impl Machine {
         };
         let sender = self.sender.clone();
         thread::scope(|scope| {
-            for (card, cable) in self.cards.iter().zip(cables) {
+            for (card, cable) in self.opened.cards.iter().zip(cables) {
                 let serving = thread::Builder::new().name("kiln-net".into());
                 // Without a thread the guest has no network, as without a cable.
                 let _no_thread = serving.spawn_scoped(scope, move || pump::carry_frames(&card.cable, cable));
+            }
+            for (served, socket) in served.iter_mut().zip(devices) {
+                let serving = thread::Builder::new().name("vhost-user".into());
+                // Without a thread QEMU finds nobody at its socket, says so, and ends.
+                let _no_thread = serving.spawn_scoped(scope, move || vhost_user::serve(served, socket));
             }
             scope.spawn(|| pump::print(serial, output));
             scope.spawn(|| pump::print(virtio_console, output));
@@ -284,7 +291,7 @@ mod tests {
         let input = ConsoleInput::new().unwrap();
         let run = |qemu: &str| {
             let programs = Programs { qemu: qemu.into(), tied_by: None };
-            Machine::new(config.clone(), vec![], programs).run(&sink, &input).unwrap_err()
+            Machine::new(config.clone(), Opened::default(), programs).run(&sink, &input).unwrap_err()
         };
         assert!(matches!(run("/nonexistent/qemu"), QemuError::Start { .. }));
         let QemuError::Died { status, said } = run("/bin/ls") else { panic!("no death") };

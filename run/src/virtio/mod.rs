@@ -15,7 +15,7 @@ pub mod transport;
 mod mock;
 mod queue;
 
-pub use queue::{Chain, Misuse, Ring};
+pub use queue::{Chain, Layout, Misuse, Ring};
 
 use std::{io, sync::Arc};
 

@@ -6,6 +6,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::spec::feature;
 use crate::mem::{GuestMemory, transfer::Span};
 
 /// The available ring's flag by which the driver asks for no interrupt (2.7.6, `VIRTQ_AVAIL_F_NO_INTERRUPT`).
@@ -81,6 +82,46 @@ impl Chain {
     #[must_use]
     pub fn writable(&self) -> &[Span] {
         self.spans.get(self.readable..).unwrap_or_default()
+    }
+}
+
+/// Where a driver has put a queue. Nothing of it is checked before [`Layout::ring`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Its size in descriptors.
+    pub size: u16,
+    /// Guest-physical address of the descriptors.
+    pub descriptors: u64,
+    /// That of the available ring.
+    pub driver_area: u64,
+    /// That of the used ring.
+    pub device_area: u64,
+    /// Chains that were taken from it, and given back, before.
+    pub done: u16,
+}
+
+impl Layout {
+    /// The queue ready for use, or `None` if its size (at most `max_size`), its addresses or their alignment break the rules
+    /// (2.7).
+    #[must_use]
+    pub fn ring(
+        &self,
+        number: u16,
+        max_size: u16,
+        features: u64,
+        memory: &GuestMemory,
+        doorbell: Arc<EventFd>,
+    ) -> Option<Ring> {
+        let mut queue = Queue::new(max_size).ok()?;
+        queue.try_set_size(self.size).ok()?;
+        queue.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
+        queue.try_set_avail_ring_address(GuestAddress(self.driver_area)).ok()?;
+        queue.try_set_used_ring_address(GuestAddress(self.device_area)).ok()?;
+        queue.set_event_idx(features & feature::EVENT_IDX != 0);
+        queue.set_next_avail(self.done);
+        queue.set_next_used(self.done);
+        queue.set_ready(true);
+        queue.is_valid(memory).then(|| Ring::new(number, queue, doorbell))
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
     mem::GuestMemory,
-    virtio::{Ring, spec::feature},
+    virtio::{Layout, Ring},
 };
 
 /// Registers of one queue, as the driver wrote them. Nothing is checked before [`QueueSetup::ring`].
@@ -46,13 +44,8 @@ impl QueueSetup {
 
     /// The queue ready for use, or `None` if its size, its addresses or their alignment break the rules (2.7).
     pub fn ring(&self, number: u16, features: u64, memory: &GuestMemory) -> Option<Ring> {
-        let mut queue = Queue::new(self.max_size).ok()?;
-        queue.try_set_size(self.size).ok()?;
-        queue.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
-        queue.try_set_avail_ring_address(GuestAddress(self.driver_area)).ok()?;
-        queue.try_set_used_ring_address(GuestAddress(self.device_area)).ok()?;
-        queue.set_event_idx(features & feature::EVENT_IDX != 0);
-        queue.set_ready(true);
-        queue.is_valid(memory).then(|| Ring::new(number, queue, Arc::clone(&self.doorbell)))
+        let Self { max_size, size, descriptors, driver_area, device_area, .. } = *self;
+        let layout = Layout { size, descriptors, driver_area, device_area, done: 0 };
+        layout.ring(number, max_size, features, memory, Arc::clone(&self.doorbell))
     }
 }

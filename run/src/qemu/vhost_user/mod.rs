@@ -1,0 +1,54 @@
+//! Devices of ours on QEMU's bus: the back end of vhost-user (QEMU's "Vhost-user Protocol"). QEMU keeps the registers and
+//! tells where the queues are; the device serves them, in guest memory that both have mapped.
+//!
+//! A QEMU that says what it should not loses its device, and nothing else happens.
+
+mod backend;
+mod calls;
+mod kick;
+mod memory;
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use vhost::vhost_user::{BackendReqHandler, Error};
+
+use self::backend::Backend;
+use crate::opened::Opened;
+use crate::virtio::VirtioDevice;
+
+/// A device that QEMU puts on its bus and leaves to us.
+pub struct Served {
+    /// QEMU's word for it with what it must be told, without the `chardev`: `vhost-user-vsock-pci`.
+    pub device_word: String,
+    /// How many of the device's queues QEMU leaves to us, from the first one on.
+    pub queues: usize,
+    /// The device.
+    pub device: Box<dyn VirtioDevice>,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("device_word", &self.device_word).finish_non_exhaustive()
+    }
+}
+
+/// The devices of a machine that QEMU leaves to us, made anew for each start of it.
+pub(super) fn devices(_opened: &Opened) -> Vec<Served> {
+    Vec::new()
+}
+
+/// Serves the device until QEMU closes `socket` or breaks the protocol. The device is reset when this returns.
+pub(super) fn serve(served: &mut Served, socket: UnixStream) {
+    let backend = Arc::new(Mutex::new(Backend::new(&mut *served.device, served.queues)));
+    let mut requests = BackendReqHandler::from_stream(socket, backend);
+    loop {
+        match requests.handle_request() {
+            Ok(()) | Err(Error::SocketRetry(_)) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
