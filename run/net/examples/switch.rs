@@ -49,7 +49,7 @@ struct Counting {
 
 impl GuestPort for Counting {
     fn abilities(&self) -> Abilities {
-        Abilities { checksum: true, segmentation: true }
+        Abilities::ALL
     }
 
     fn room(&mut self, header_bytes: usize) -> usize {

@@ -2,12 +2,18 @@
 //! (RFC 791 section 3.2, RFC 8200 section 4.5).
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 
 use crate::port::GuestPort;
 use crate::wire::{Checksum, ETHERNET_HEADER_BYTES, Fragment, Headers, Ip, Macs, Protocol};
 
 /// Numbers of fragmented packets that one [`ToGuest`] may use up.
 pub const IDS_A_TURN: u32 = 256;
+
+/// Datagrams that go in one frame, at most (Linux: `UDP_MAX_SEGMENTS`, in kernels before 6.9).
+const RUN_LIMIT: usize = 64;
+/// And their length together: one packet's, less the headers of IPv6 and UDP.
+const RUN_LIMIT_BYTES: usize = 65_535 - 48;
 
 /// The way to the guest, and what it is like.
 pub struct ToGuest<'a> {
@@ -35,6 +41,26 @@ impl ToGuest<'_> {
         headers.complete_checksum(payload);
         let content = [headers.bytes().get(start..).unwrap_or_default(), payload].concat();
         self.packet(ip, &content);
+    }
+
+    /// Datagrams of `each_bytes` from one end to the other, of which the last may be shorter: in one frame, if the guest
+    /// takes such and has room.
+    pub fn datagrams(&mut self, (from, to): (SocketAddr, SocketAddr), payload: &[u8], each_bytes: NonZeroU16) {
+        let each = usize::from(each_bytes.get());
+        let ip = Ip::new(from.ip(), to.ip(), Protocol::UDP);
+        let abilities = self.port.abilities();
+        for run in payload.chunks(each * (RUN_LIMIT_BYTES / each).clamp(1, RUN_LIMIT)) {
+            let mut headers = Headers::udp(self.macs, &ip, from.port(), to.port(), run.len());
+            let header_bytes = headers.bytes().len();
+            let fits_link = header_bytes + each <= usize::from(self.mtu) + ETHERNET_HEADER_BYTES;
+            headers.set_segment_bytes(each_bytes.get());
+            let is_run = run.len() > each && fits_link && abilities.cover(&headers.offload());
+            if is_run && self.port.room(header_bytes) >= run.len() {
+                let _ = self.port.send(headers, run);
+            } else {
+                run.chunks(each).for_each(|piece| self.datagram((from, to), piece));
+            }
+        }
     }
 
     /// An ICMP message, whose checksum is made here.
@@ -84,10 +110,46 @@ impl ToGuest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::testing::Got;
     use crate::memory::MemoryPort;
-    use crate::wire::{Body, Frame, Mac};
+    use crate::port::Abilities;
+    use crate::wire::{Body, Frame, Mac, Segment};
 
     const MACS: Macs = Macs { source: Mac([2, 0, 0, 0, 0, 1]), destination: Mac([2, 0, 0, 0, 0, 2]) };
+
+    #[test]
+    fn datagrams_of_one_length_go_in_one_frame_to_those_who_take_it() {
+        let payload: Vec<u8> = (0..70 * 1_000 + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let all = Abilities::ALL;
+        for (abilities, each, frames) in [
+            (all, 1_000, 2),
+            // Longer ones than the link carries go in fragments, each on its own.
+            (all, 2_000, 71),
+            (Abilities { datagrams: false, ..all }, 1_000, 71),
+            (Abilities { checksum: false, ..all }, 1_000, 71),
+        ] {
+            for (from, to) in [("192.0.2.1:9", "10.0.2.15:7"), ("[2001:db8::1]:9", "[fd00::15]:7")] {
+                let mut got = Got { abilities, ..Got::new() };
+                let mut guest = ToGuest { port: &mut got, macs: MACS, mtu: 1_500, id: 7 };
+                guest.datagrams((from.parse().unwrap(), to.parse().unwrap()), &payload, NonZeroU16::new(each).unwrap());
+                assert_eq!(got.frames.len(), frames, "{each}");
+                let mut content = Vec::new();
+                for (frame, offload) in got.frames.iter().filter(|_| each == 1_000) {
+                    let mut one = |frame: &[u8]| {
+                        let Body::Ip { segment, payload, .. } = Frame::read(frame, frame.len()).unwrap().body else {
+                            panic!("no packet")
+                        };
+                        assert!(matches!(segment, Segment::Udp(udp) if udp.destination_port == 7));
+                        assert!(payload.len() == 1_000 || payload.len() == 7);
+                        content.extend_from_slice(&frame[payload]);
+                    };
+                    assert!(abilities.cover(offload) || offload.segments.is_none());
+                    offload.finish(frame, &mut one).unwrap();
+                }
+                assert!(each != 1_000 || content == payload);
+            }
+        }
+    }
 
     #[test]
     fn what_is_too_long_for_the_link_goes_in_fragments() {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recvmsg, send};
 
-use crate::wire::{Headers, Offload};
+use crate::wire::{Headers, Offload, SegmentKind};
 
 /// Where whole frames go.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,23 @@ pub struct Abilities {
     pub checksum: bool,
     /// It takes TCP segments that are longer than its link allows.
     pub segmentation: bool,
+    /// It takes several UDP datagrams of one length in one frame.
+    pub datagrams: bool,
+}
+
+impl Abilities {
+    /// All of them.
+    pub const ALL: Self = Self { checksum: true, segmentation: true, datagrams: true };
+
+    /// Whether a frame may come of which so much is left to be done.
+    pub fn cover(&self, offload: &Offload) -> bool {
+        let covers_segments = match offload.segments.map(|segments| segments.kind) {
+            None => true,
+            Some(SegmentKind::TcpV4 | SegmentKind::TcpV6) => self.segmentation,
+            Some(SegmentKind::Udp) => self.datagrams,
+        };
+        covers_segments && (self.checksum || offload.checksum_start == 0)
+    }
 }
 
 /// How data is read from a socket.
@@ -138,11 +155,11 @@ pub trait GuestPort {
 
     /// Sends the frame that was read last, with these headers in front.
     fn send_received(&mut self, headers: Headers);
+
     /// Sends a frame that was made elsewhere. What the guest does not do by itself is done before. False if there was no
     /// room for all of it, or if it is not what `offload` says: then it is lost.
     fn send_frame(&mut self, frame: &[u8], offload: &Offload) -> bool {
-        let Abilities { checksum, segmentation } = self.abilities();
-        if (checksum || offload.checksum_start == 0) && (segmentation || offload.segments.is_none()) {
+        if self.abilities().cover(offload) {
             let (headers, rest) = Headers::of_frame(frame, offload);
             return self.send(headers, rest);
         }

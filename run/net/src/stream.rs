@@ -262,7 +262,8 @@ impl StreamPort {
 impl GuestPort for StreamPort {
     fn abilities(&self) -> Abilities {
         let is_virtio = self.framing == Framing::Virtio;
-        Abilities { checksum: is_virtio, segmentation: is_virtio }
+        // Kernels before Linux 6.2 take no long datagrams: who is behind the stream may have one.
+        Abilities { checksum: is_virtio, segmentation: is_virtio, datagrams: false }
     }
 
     fn room(&mut self, header_bytes: usize) -> usize {

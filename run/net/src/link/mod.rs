@@ -16,7 +16,7 @@ mod watch;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "ioctls of taps, which no crate at hand knows")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -29,7 +29,9 @@ pub struct Tap {
     watch: Watch,
     packets: Packets,
     scratch: Vec<u8>,
-    /// What the kernel was told that the guest does by itself.
+    /// What the kernel takes.
+    takes: Abilities,
+    /// What it was told that the guest does by itself.
     told: Option<Abilities>,
     is_up: bool,
 }
@@ -72,9 +74,14 @@ impl Tap {
         // SAFETY: TUNSETVNETHDRSZ reads an int, which lives until the call returns.
         check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header_bytes) })?;
         let watch = Watch::new()?;
-        watch.add(std::os::fd::AsFd::as_fd(&fd), 0)?;
+        watch.add(fd.as_fd(), 0)?;
+        // From Linux 6.2 on.
+        let takes_datagrams = set_offloads(fd.as_fd(), flags_for(Abilities::ALL)).is_ok();
         let packets = Packets::new(fd, Kind::Device, Framing::Virtio);
-        Ok(Self { watch, packets, scratch: Vec::new(), told: None, is_up: true })
+        let takes = Abilities { datagrams: takes_datagrams, ..Abilities::ALL };
+        let mut tap = Self { watch, packets, scratch: Vec::new(), takes, told: None, is_up: true };
+        tap.tell(Abilities::default());
+        Ok(tap)
     }
 
     /// Tells the kernel what the guest does by itself.
@@ -83,17 +90,30 @@ impl Tap {
             return;
         }
         self.told = Some(abilities);
-        let mut flags = 0;
-        if abilities.checksum {
-            flags |= libc::TUN_F_CSUM;
-            if abilities.segmentation {
-                flags |= libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
-            }
-        }
+        let abilities = Abilities { datagrams: abilities.datagrams && self.takes.datagrams, ..abilities };
         // A kernel that refuses does all of it by itself, as before.
-        // SAFETY: TUNSETOFFLOAD takes its flags as a number.
-        let _ = unsafe { libc::ioctl(self.packets.fd().as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) };
+        let _ = set_offloads(self.packets.fd(), flags_for(abilities));
     }
+}
+
+/// What a guest of these abilities does by itself, as the kernel says it.
+fn flags_for(abilities: Abilities) -> libc::c_uint {
+    let mut flags = 0;
+    if abilities.checksum {
+        flags |= libc::TUN_F_CSUM;
+        if abilities.segmentation {
+            flags |= libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+        }
+        if abilities.datagrams {
+            flags |= libc::TUN_F_USO4 | libc::TUN_F_USO6;
+        }
+    }
+    flags
+}
+
+fn set_offloads(device: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its flags as a number.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
 }
 
 /// Whether `fd` is a tap that puts virtio-net's header in front of frames.
@@ -165,7 +185,7 @@ impl Link for Tap {
     }
 
     fn takes(&self) -> Abilities {
-        Abilities { checksum: true, segmentation: true }
+        self.takes
     }
 
     fn from_guest(&mut self, frame: &dyn GuestFrame, _: &mut dyn GuestPort, now: Millis) {

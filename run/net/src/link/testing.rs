@@ -10,7 +10,7 @@ use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
 use crate::wire::{Headers, Offload};
 
 /// A frame of the guest's.
-pub(super) struct Bytes(pub(super) Vec<u8>);
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl GuestFrame for Bytes {
     fn head(&self) -> &[u8] {
@@ -31,7 +31,7 @@ impl GuestFrame for Bytes {
 }
 
 /// A frame that lacks something.
-pub(super) struct Lacking(pub(super) Vec<u8>, pub(super) Offload);
+pub(crate) struct Lacking(pub(crate) Vec<u8>, pub(crate) Offload);
 
 impl GuestFrame for Lacking {
     fn head(&self) -> &[u8] {
@@ -56,19 +56,19 @@ impl GuestFrame for Lacking {
 }
 
 /// Keeps what the guest got.
-pub(super) struct Got {
-    pub(super) abilities: Abilities,
-    pub(super) frames: Vec<(Vec<u8>, Offload)>,
+pub(crate) struct Got {
+    pub(crate) abilities: Abilities,
+    pub(crate) frames: Vec<(Vec<u8>, Offload)>,
     /// Bytes that the next frame may have.
-    pub(super) room: usize,
+    pub(crate) room: usize,
 }
 
 impl Got {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { abilities: Abilities::default(), frames: Vec::new(), room: 65_549 }
     }
 
-    pub(super) fn bytes(&self) -> Vec<&[u8]> {
+    pub(crate) fn bytes(&self) -> Vec<&[u8]> {
         self.frames.iter().map(|(frame, _)| frame.as_slice()).collect()
     }
 }
@@ -100,7 +100,7 @@ impl GuestPort for Got {
 
 /// Turns a link until `is_done`, with a clock that runs as fast as it is looked at; what should happen happens before 10
 /// minutes of it.
-pub(super) fn turn_until(
+pub(crate) fn turn_until(
     link: &mut dyn Link,
     got: &mut Got,
     now: &mut Millis,

@@ -10,7 +10,7 @@ use crate::poll::{Owner, Ready};
 use crate::port::GuestPort;
 use crate::publish::{self, Caller, Datagram};
 use crate::tcp::{FlowKey, Unreachable};
-use crate::udp::Undelivered;
+use crate::udp::{Arrived, Undelivered};
 use crate::wire::{ETHERNET_HEADER_BYTES, Headers, Ip, Protocol};
 
 /// Ethernet, IPv6 and UDP headers.
@@ -39,7 +39,13 @@ impl Stack {
             Owner::Udp => {
                 let mut guest = self.guest(port);
                 let Self { udp, network, .. } = self;
-                udp.ready(ready, now, |to, from, bytes| guest.datagram((network.seen(from), to), bytes))
+                udp.ready(ready, now, |Arrived { guest: to, from, bytes, each_bytes }| {
+                    let ends = (network.seen(from), to);
+                    match each_bytes {
+                        Some(each_bytes) => guest.datagrams(ends, bytes, each_bytes),
+                        None => guest.datagram(ends, bytes),
+                    }
+                })
             }
             Owner::Echo => {
                 let mut guest = self.guest(port);

@@ -275,7 +275,7 @@ impl Link for Stack {
     }
 
     fn takes(&self) -> Abilities {
-        Abilities { checksum: true, segmentation: true }
+        Abilities::ALL
     }
 
     fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis) {

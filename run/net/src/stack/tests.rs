@@ -6,6 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use rustix::net::{AddressFamily, SocketType};
 
 use super::*;
+use crate::link::testing::Lacking;
 use crate::memory::{MemoryFrame, MemoryPort};
 use crate::ndp;
 use crate::packets::ToGuest;
@@ -231,6 +232,40 @@ fn connections_and_datagrams_go_out_over_both_families() {
         socket.send_to(b"answer", whom).unwrap();
         let (ip, _, payload) = bench.next();
         assert_eq!((ip.source, ip.destination, &payload[..]), (gateway, from.ip(), &b"answer"[..]));
+    }
+}
+
+#[test]
+fn many_datagrams_in_one_frame_go_out_and_come_back() {
+    for (local, gateway, guest) in [
+        ("127.0.0.1:0", IpAddr::from([10, 0, 2, 2]), "10.0.2.15:4000"),
+        ("[::1]:0", v6(2), "[fd6b:696c:6e00::15]:4000"),
+    ] {
+        let socket = UdpSocket::bind(local).unwrap();
+        let remote = SocketAddr::new(gateway, socket.local_addr().unwrap().port());
+        let from: SocketAddr = guest.parse().unwrap();
+        let mut bench = Bench::new(network());
+        let payload: Vec<u8> = (0..10_100_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let ip = Ip::new(from.ip(), remote.ip(), Protocol::UDP);
+        let mut headers = Headers::udp(bench.macs(), &ip, from.port(), remote.port(), payload.len());
+        headers.set_segment_bytes(1_000);
+        let frame = Lacking([headers.bytes(), &payload].concat(), headers.offload());
+        bench.stack.from_guest(&frame, &mut bench.port, bench.now);
+        bench.turn();
+        let mut buffer = [0; 2_000];
+        for wanted in payload.chunks(1_000) {
+            let (len, whom) = socket.recv_from(&mut buffer).unwrap();
+            assert!(buffer[..len] == *wanted);
+            socket.send_to(wanted, whom).unwrap();
+        }
+        let mut back = Vec::new();
+        while back.len() < payload.len() {
+            for (ip, _, piece) in bench.turn() {
+                assert!((ip.source, ip.destination) == (gateway, from.ip()) && piece.len() <= 1_000);
+                back.extend(piece);
+            }
+        }
+        assert!(back == payload);
     }
 }
 

@@ -6,6 +6,7 @@ mod socket;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::sockopt::set_ipv6_v6only;
@@ -13,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use crate::Millis;
 use crate::poll::{Owner, Poll, Ready, Token};
-use socket::{BATCH, Failure, Inbox, Outbox};
+use socket::{BATCH, Failure, Inbox, Outbox, Received};
 
 /// Ends that one port may have talked to and still hear from. With more, everybody may answer.
 const PEERS_LIMIT: usize = 256;
@@ -54,6 +55,19 @@ pub struct Undelivered {
     pub error: io::Error,
     /// What the link on the way carries, if it was too large for it.
     pub mtu: Option<u32>,
+}
+
+/// What came for a port of the guest.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived<'a> {
+    /// Whom it is for.
+    pub guest: SocketAddr,
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// What it says.
+    pub bytes: &'a [u8],
+    /// Set if it is several datagrams of this length, of which the last may be shorter.
+    pub each_bytes: Option<NonZeroU16>,
 }
 
 /// The mappings of one guest.
@@ -163,6 +177,7 @@ impl Nat {
         }
         bind(&socket, &any)?;
         socket::keep_errors(socket.as_fd(), guest.is_ipv4())?;
+        socket::take_runs(socket.as_fd());
         let place = self.next;
         self.next = self.next.wrapping_add(1);
         poll.add(socket.as_fd(), Token { owner: Owner::Udp, place, generation: 0 })?;
@@ -179,8 +194,8 @@ impl Nat {
         }
     }
 
-    /// Gives `take` what came for the guest's port: whom it is for, who sent it, and what. True if there may be more.
-    pub fn ready(&mut self, ready: Ready, now: Millis, mut take: impl FnMut(SocketAddr, SocketAddr, &[u8])) -> bool {
+    /// Gives `take` what came for the guest's port. True if there may be more.
+    pub fn ready(&mut self, ready: Ready, now: Millis, mut take: impl FnMut(Arrived<'_>)) -> bool {
         let Some(mapping) = self.by_place.get_mut(&ready.token.place) else { return false };
         let socket = mapping.socket.as_fd();
         // While errors wait, reading fails.
@@ -197,13 +212,13 @@ impl Nat {
                 // Of a datagram that did not arrive; the next call tells of others again.
                 Err(_) => return true,
             };
-            for (from, bytes) in self.inbox.datagrams() {
+            for Received { from, bytes, each_bytes } in self.inbox.received() {
                 if mapping.peers.len() <= PEERS_LIMIT && !mapping.peers.contains(&from.ip()) {
                     continue;
                 }
                 mapping.last_word = now;
                 mapping.is_answered = true;
-                take(mapping.guest, from, bytes);
+                take(Arrived { guest: mapping.guest, from, bytes, each_bytes });
             }
             if count < BATCH {
                 // Empty: the poll tells of the next one.
@@ -241,7 +256,7 @@ mod tests {
     fn received(nat: &mut Nat, poll: &Poll) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
         let mut all = Vec::new();
         for ready in poll.ready().unwrap() {
-            nat.ready(ready, 1, |to, from, bytes| all.push((to, from, bytes.to_vec())));
+            nat.ready(ready, 1, |arrived| all.push((arrived.guest, arrived.from, arrived.bytes.to_vec())));
         }
         all
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -30,7 +31,16 @@ struct Control([u8; 64]);
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     buffer: Vec<u8>,
-    read: Vec<(SocketAddr, usize)>,
+    read: Vec<(SocketAddr, usize, Option<NonZeroU16>)>,
+}
+
+/// What one call gave of one sender's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Received<'a> {
+    pub(super) from: SocketAddr,
+    pub(super) bytes: &'a [u8],
+    /// Set if they are several datagrams of this length, of which the last may be shorter.
+    pub(super) each_bytes: Option<NonZeroU16>,
 }
 
 impl Inbox {
@@ -44,22 +54,33 @@ impl Inbox {
         let mut names = [[0; NAME_BYTES]; BATCH];
         let (slots, _) = self.buffer.as_chunks_mut::<SLOT_BYTES>();
         let mut vectors: Vec<libc::iovec> = slots.iter_mut().map(|slot| vector(slot)).collect();
-        let mut headers: Vec<libc::mmsghdr> =
-            vectors.iter_mut().zip(&mut names).map(|(vector, name)| header(Some(name), vector)).collect();
+        let mut controls = [Control([0; 64]); BATCH];
+        let mut headers = Vec::with_capacity(BATCH);
+        for ((vector, name), control) in vectors.iter_mut().zip(&mut names).zip(&mut controls) {
+            let mut header = header(Some(name), vector);
+            header.msg_hdr.msg_control = (&raw mut control.0).cast();
+            header.msg_hdr.msg_controllen = size_of::<Control>();
+            headers.push(header);
+        }
         let count = receive_many(socket, &mut headers)?;
-        for (header, name) in headers.iter().zip(&names).take(count) {
+        for ((header, name), control) in headers.iter().zip(&names).zip(&controls).take(count) {
             // What has no address is none of ours; its place is kept.
             let from = address(name).unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
-            self.read.push((from, usize::try_from(header.msg_len).unwrap_or(0)));
+            let control = control.0.get(..header.msg_hdr.msg_controllen).unwrap_or_default();
+            self.read.push((from, usize::try_from(header.msg_len).unwrap_or(0), segment_bytes(control)));
         }
         Ok(count)
     }
 
     /// What was read: who sent it, and what.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    pub(super) fn received(&self) -> impl Iterator<Item = Received<'_>> {
         let slots = self.buffer.as_chunks::<SLOT_BYTES>().0.iter();
-        let read = self.read.iter().zip(slots).map(|((from, len), slot)| (*from, slot.get(..*len).unwrap_or(slot)));
-        read.filter(|(from, _)| !from.ip().is_unspecified())
+        let received = self.read.iter().zip(slots).map(|((from, len, each_bytes), slot)| {
+            let bytes = slot.get(..*len).unwrap_or(slot);
+            let each_bytes = each_bytes.filter(|each| usize::from(each.get()) < bytes.len());
+            Received { from: *from, bytes, each_bytes }
+        });
+        received.filter(|received| !received.from.ip().is_unspecified())
     }
 }
 
@@ -202,6 +223,19 @@ impl Outbox {
         }
         send_many(socket, &mut headers)
     }
+}
+
+/// How long the datagrams are that the kernel gives as one (`UDP_GRO`, udp(7)), if that is what the first control message
+/// tells.
+fn segment_bytes(control: &[u8]) -> Option<NonZeroU16> {
+    let word = |at: usize| control.get(at..)?.first_chunk::<4>().map(|word| i32::from_ne_bytes(*word));
+    let is_told = word(8)? == libc::SOL_UDP && word(12)? == libc::UDP_GRO;
+    NonZeroU16::new(u16::try_from(word(16)?).ok().filter(|_| is_told)?)
+}
+
+/// Lets the kernel give datagrams that came one behind the other as one. One that cannot gives each on its own.
+pub(super) fn take_runs(socket: BorrowedFd<'_>) {
+    let _ = set_on(socket, libc::SOL_UDP, libc::UDP_GRO);
 }
 
 /// The control message that tells how long the pieces of a payload are.
@@ -377,7 +411,9 @@ mod tests {
                 while got.len() < lens.len() {
                     to.set_nonblocking(true).unwrap();
                     match inbox.fill(to.as_fd()) {
-                        Ok(_) => got.extend(inbox.datagrams().map(|(who, bytes)| (who, bytes.to_vec()))),
+                        Ok(_) => {
+                            got.extend(inbox.received().map(|Received { from, bytes, .. }| (from, bytes.to_vec())))
+                        }
                         Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                     }
                 }
@@ -386,6 +422,37 @@ mod tests {
                     assert_eq!(*bytes, vec![u8::try_from(number).unwrap(); lens[number]], "{number}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn datagrams_of_one_length_come_together_and_the_others_as_they_are() {
+        for local in ["127.0.0.1:0", "[::1]:0"] {
+            let (from, to) = pair(local);
+            take_runs(to.as_fd());
+            let mut outbox = Outbox::default();
+            let lens = [900, 900, 900, 900, 20, 5, 0, 700];
+            for (number, len) in lens.into_iter().enumerate() {
+                outbox.push(to.local_addr().unwrap(), &vec![u8::try_from(number).unwrap(); len]);
+            }
+            assert!(outbox.send(from.as_fd()).is_empty());
+            let (mut inbox, mut pieces, mut calls) = (Inbox::default(), Vec::new(), 0);
+            to.set_nonblocking(true).unwrap();
+            while pieces.len() < lens.len() {
+                let Ok(_) = inbox.fill(to.as_fd()) else { continue };
+                for Received { from: who, bytes, each_bytes } in inbox.received() {
+                    assert_eq!(who, from.local_addr().unwrap());
+                    calls += 1;
+                    match each_bytes {
+                        None => pieces.push(bytes.to_vec()),
+                        Some(each) => pieces.extend(bytes.chunks(usize::from(each.get())).map(<[u8]>::to_vec)),
+                    }
+                }
+            }
+            for (number, piece) in pieces.iter().enumerate() {
+                assert_eq!(*piece, vec![u8::try_from(number).unwrap(); lens[number]], "{number}");
+            }
+            assert!(calls < lens.len(), "Linux has this since 5.0");
         }
     }
 

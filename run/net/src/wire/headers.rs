@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES};
+use super::offload::{TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET};
 use super::tcp::{TCP_HEADER_BYTES, write_options};
 use super::udp::UDP_HEADER_BYTES;
 use super::{
@@ -41,7 +42,7 @@ impl Headers {
         headers.put(&tcp.ack.0.to_be_bytes());
         headers.put(&[u8::try_from(header_bytes / 4).unwrap_or(0) << 4, tcp.flags.0]);
         headers.put(&tcp.window.to_be_bytes());
-        headers.begin_checksum(ip, 16, header_bytes + payload_bytes);
+        headers.begin_checksum(ip, TCP_CHECKSUM_OFFSET, header_bytes + payload_bytes);
         headers.put(&[0; 2]);
         headers.put(options.get(..options_len).unwrap_or_default());
         headers
@@ -54,7 +55,7 @@ impl Headers {
         headers.put(&source_port.to_be_bytes());
         headers.put(&destination_port.to_be_bytes());
         headers.put(&u16::try_from(len_bytes).unwrap_or(u16::MAX).to_be_bytes());
-        headers.begin_checksum(ip, 6, len_bytes);
+        headers.begin_checksum(ip, UDP_CHECKSUM_OFFSET, len_bytes);
         headers
     }
 
@@ -134,7 +135,11 @@ impl Headers {
 
     /// Says that the payload stands for packets of `segment_bytes` each.
     pub fn set_segment_bytes(&mut self, segment_bytes: u16) {
-        let kind = if self.is_v4() { SegmentKind::TcpV4 } else { SegmentKind::TcpV6 };
+        let kind = match self.offload.checksum_offset {
+            UDP_CHECKSUM_OFFSET => SegmentKind::Udp,
+            _ if self.is_v4() => SegmentKind::TcpV4,
+            _ => SegmentKind::TcpV6,
+        };
         let header_bytes = u16::try_from(self.len).unwrap_or(u16::MAX);
         self.offload.segments = Some(Segments { kind, header_bytes, payload_bytes: segment_bytes });
     }
@@ -149,7 +154,7 @@ impl Headers {
         let mut sum = Checksum::default();
         sum.add(self.bytes.get(start..self.len).unwrap_or_default());
         sum.add(payload);
-        let is_udp = checksum_offset == 6;
+        let is_udp = checksum_offset == UDP_CHECKSUM_OFFSET;
         let checksum = match sum.finish() {
             // Zero means that there is none.
             0 if is_udp => 0xffff,

@@ -10,8 +10,10 @@ pub const VIRTIO_HEADER_BYTES: usize = 12;
 const NEEDS_CHECKSUM: u8 = 1;
 /// No sender makes smaller ones (Linux: `tcp_min_snd_mss`, less the headers), and each costs a frame.
 const LEAST_SEGMENT_BYTES: u16 = 8;
-const TCP_CHECKSUM_OFFSET: u16 = 16;
-const UDP_CHECKSUM_OFFSET: u16 = 6;
+/// Where the checksum is, from the start of TCP's header.
+pub(super) const TCP_CHECKSUM_OFFSET: u16 = 16;
+/// The same for UDP.
+pub(super) const UDP_CHECKSUM_OFFSET: u16 = 6;
 
 /// What is not done about a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

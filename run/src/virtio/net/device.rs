@@ -13,7 +13,7 @@ use kiln_net::wire::Mac;
 
 use super::{
     spec::{config, feature},
-    worker::Worker,
+    worker::{Rings, Worker},
 };
 use crate::{
     cable::Cable,
@@ -23,6 +23,8 @@ use crate::{
 
 /// Frames that may wait each way, in descriptors.
 const QUEUE_SIZE: u16 = 1024;
+/// Commands that may wait, in descriptors. Drivers give one after the other.
+const COMMANDS: u16 = 64;
 
 /// A network card, served on a thread of its own while it is active.
 pub struct VirtioNet {
@@ -65,17 +67,22 @@ impl VirtioDevice for VirtioNet {
 
     fn features(&self) -> u64 {
         let mut features = feature::MAC | feature::MTU | feature::STATUS | feature::MRG_RXBUF;
-        if self.cable.takes().checksum {
-            features |= feature::CSUM | feature::GUEST_CSUM;
-        }
-        if self.cable.takes().segmentation {
-            features |= feature::HOST_TSO4 | feature::HOST_TSO6 | feature::GUEST_TSO4 | feature::GUEST_TSO6;
+        let takes = self.cable.takes();
+        // What is cut gets new checksums: the one needs the other (5.1.3.1).
+        if takes.checksum {
+            features |= feature::CSUM | feature::GUEST_CSUM | feature::CTRL_VQ | feature::CTRL_GUEST_OFFLOADS;
+            if takes.segmentation {
+                features |= feature::HOST_TSO4 | feature::HOST_TSO6 | feature::GUEST_TSO4 | feature::GUEST_TSO6;
+            }
+            if takes.datagrams {
+                features |= feature::HOST_USO | feature::GUEST_USO4 | feature::GUEST_USO6;
+            }
         }
         features
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE, QUEUE_SIZE]
+        &[QUEUE_SIZE, QUEUE_SIZE, COMMANDS]
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -94,7 +101,9 @@ impl VirtioDevice for VirtioNet {
         let link = self.cable.take().ok_or(io::ErrorKind::ResourceBusy)?;
         let guest = (activation.memory, activation.signal);
         let other_end = (link, Arc::clone(&self.is_up));
-        let mut worker = Worker::new(other_end, self.cable.start(), guest, (receive, transmit), activation.features)?;
+        let control = rings.next().flatten().filter(|_| activation.features & feature::CTRL_VQ != 0);
+        let rings = Rings { receive, transmit, control };
+        let mut worker = Worker::new(other_end, self.cable.start(), guest, rings, activation.features)?;
         let thread = Builder::new().name("kiln-net".into()).spawn(move || {
             if serve(&mut worker, &stopped).is_err() {
                 worker.signal_loss();

@@ -73,8 +73,14 @@ impl QueuePort {
         Ok(())
     }
 
-    fn has(&self, feature: u64) -> bool {
-        self.features & feature != 0
+    /// From now on the driver takes this of what was agreed on.
+    pub(super) fn set_offloads(&mut self, offloads: u64) {
+        self.features = self.features & !feature::GUEST_OFFLOADS | offloads;
+    }
+
+    /// Whether all of these count.
+    fn has(&self, features: u64) -> bool {
+        self.features & features == features
     }
 
     /// Takes chains from the ring until there is room for `wanted_bytes`, or there are no more.
@@ -151,10 +157,10 @@ impl QueuePort {
 
 impl GuestPort for QueuePort {
     fn abilities(&self) -> Abilities {
-        let segmentation = feature::GUEST_TSO4 | feature::GUEST_TSO6;
         Abilities {
             checksum: self.has(feature::GUEST_CSUM),
-            segmentation: self.features & segmentation == segmentation,
+            segmentation: self.has(feature::GUEST_CSUM | feature::GUEST_TSO4 | feature::GUEST_TSO6),
+            datagrams: self.has(feature::GUEST_CSUM | feature::GUEST_USO4 | feature::GUEST_USO6),
         }
     }
 

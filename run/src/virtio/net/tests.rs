@@ -1,13 +1,14 @@
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use kiln_net::Millis;
 use kiln_net::link::Link;
 use kiln_net::port::{Abilities, GuestFrame, GuestPort};
-use kiln_net::wire::{Headers, Mac};
+use kiln_net::wire::{Headers, Ip, Mac, Macs, Protocol, SegmentKind};
 
 use super::VirtioNet;
-use super::spec::{config, feature, header};
+use super::spec::{command, config, feature, header};
 use crate::cable::Cable;
 use crate::event::Flag;
 use crate::virtio::mock::{Buffer, DEVICE, Driver, NEXT, WRITE};
@@ -15,6 +16,7 @@ use crate::virtio::spec::status;
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
+const CONTROL: u16 = 2;
 
 /// Sends every frame back, with how many came before it in front.
 struct Mirror {
@@ -28,7 +30,7 @@ impl Link for Mirror {
     }
 
     fn takes(&self) -> Abilities {
-        Abilities { checksum: true, segmentation: true }
+        Abilities::ALL
     }
 
     fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, _now: Millis) {
@@ -218,6 +220,146 @@ fn the_driver_is_told_when_the_other_end_of_the_cable_is_lost_and_when_it_is_the
     driver.reset();
     driver.start();
     assert!(!is_up(&driver), "a driver that comes later sees it too");
+}
+
+/// Gives every frame back as it is, or done as far as the driver wants it.
+struct Reflecting {
+    never: Flag,
+    takes: Abilities,
+}
+
+impl Link for Reflecting {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.never.as_fd()
+    }
+
+    fn takes(&self) -> Abilities {
+        self.takes
+    }
+
+    fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, _now: Millis) {
+        let mut bytes = Vec::new();
+        frame.copy_to(0..frame.len_bytes(), &mut bytes);
+        assert!(port.send_frame(&bytes, &frame.offload()));
+    }
+
+    fn turn(&mut self, _port: &mut dyn GuestPort, _now: Millis) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        None
+    }
+}
+
+fn reflecting(takes: Abilities) -> Cable {
+    Cable::new(Box::new(Reflecting { never: Flag::new().unwrap(), takes }))
+}
+
+/// Three datagrams of 1,000 bytes in one frame.
+fn datagrams() -> Buffer {
+    let macs = Macs { source: Mac([2; 6]), destination: Mac([4; 6]) };
+    let address = |last| IpAddr::from([10, 0, 2, last]);
+    let mut headers = Headers::udp(macs, &Ip::new(address(15), address(2), Protocol::UDP), 9, 7, 3_000);
+    headers.set_segment_bytes(1_000);
+    Buffer::Out([&headers.offload().bytes(0), headers.bytes(), &[7; 3_000]].concat())
+}
+
+/// The frames that come back of what [`datagrams`] is: flags, kind of segments and length of each.
+fn reflected(driver: &mut Driver) -> Vec<(u8, u8, u32)> {
+    for _ in 0..6 {
+        driver.put(RECEIVE, &[Buffer::In(4_000)]);
+    }
+    driver.request(TRANSMIT, &[datagrams()]);
+    let mut frames = Vec::new();
+    let mut content_bytes = 0;
+    while content_bytes < 3_000 {
+        let used = driver.finished(RECEIVE);
+        frames.push((used.filled[0], used.filled[1], used.written));
+        content_bytes += used.written - 54;
+    }
+    driver.reset();
+    frames
+}
+
+/// Sets the offloads that count from now on; gives the answer.
+fn set_offloads(driver: &mut Driver, offloads: u64) -> u8 {
+    let command = [&[command::GUEST_OFFLOADS, command::GUEST_OFFLOADS_SET][..], &offloads.to_le_bytes()].concat();
+    driver.request(CONTROL, &[Buffer::Out(command), Buffer::In(1)]).filled[0]
+}
+
+#[test]
+fn commands_that_are_none_are_refused_and_the_next_is_done() {
+    let mut driver = driver(&reflecting(Abilities::ALL));
+    driver.start_with(!feature::GUEST_USO6);
+    let set = [command::GUEST_OFFLOADS, command::GUEST_OFFLOADS_SET];
+    for command in [
+        vec![0],
+        set.to_vec(),
+        [&set[..], &[0; 7]].concat(),
+        vec![command::GUEST_OFFLOADS, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ] {
+        let used = driver.request(CONTROL, &[Buffer::Out(command), Buffer::In(1)]);
+        assert_eq!((used.written, &used.filled[..]), (1, &[command::ERROR][..]));
+    }
+    assert_eq!(driver.request(CONTROL, &[Buffer::In(1)]).filled, [command::ERROR]);
+    for offloads in [feature::GUEST_USO6, feature::MAC, u64::MAX] {
+        assert_eq!(set_offloads(&mut driver, offloads), command::ERROR, "never agreed on");
+    }
+    for _ in 0..40 {
+        assert_eq!(set_offloads(&mut driver, feature::GUEST_CSUM), command::OK);
+    }
+    // No room for an answer.
+    driver.put(CONTROL, &[Buffer::Out(vec![0; 10])]);
+    driver.notify(CONTROL);
+    driver.wait_for_break_down();
+}
+
+#[test]
+fn frames_are_as_the_driver_takes_them_and_it_may_change_its_mind() {
+    let mut driver = driver(&reflecting(Abilities::ALL));
+    let whole = [(1, SegmentKind::Udp as u8, 3_054)];
+    let complete = [(0, 0, 1_054); 3];
+    driver.start();
+    assert_eq!(reflected(&mut driver), whole);
+    driver.start_with(!(feature::GUEST_USO4 | feature::GUEST_USO6));
+    assert_eq!(reflected(&mut driver), complete);
+    driver.start_with(!feature::GUEST_CSUM);
+    assert_eq!(reflected(&mut driver), complete, "one needs the other");
+    for (offloads, wanted) in [
+        (0, &complete[..]),
+        (feature::GUEST_CSUM | feature::GUEST_TSO4 | feature::GUEST_TSO6, &complete),
+        (feature::GUEST_OFFLOADS, &whole),
+    ] {
+        driver.start();
+        // Off first, so that the second command is what counts.
+        assert_eq!(set_offloads(&mut driver, 0), command::OK);
+        assert_eq!(set_offloads(&mut driver, offloads), command::OK);
+        assert_eq!(reflected(&mut driver), wanted, "{offloads:#x}");
+    }
+    driver.start();
+    assert_eq!(reflected(&mut driver), whole, "all of it counts again after a reset");
+}
+
+#[test]
+fn a_card_offers_what_its_cable_takes() {
+    let all = feature::GUEST_OFFLOADS
+        | feature::CSUM
+        | feature::HOST_TSO4
+        | feature::HOST_TSO6
+        | feature::HOST_USO
+        | feature::CTRL_VQ
+        | feature::CTRL_GUEST_OFFLOADS;
+    let datagrams = feature::HOST_USO | feature::GUEST_USO4 | feature::GUEST_USO6;
+    for (takes, offered) in [
+        (Abilities::ALL, all),
+        (Abilities { datagrams: false, ..Abilities::ALL }, all & !datagrams),
+        (Abilities { checksum: false, ..Abilities::ALL }, 0),
+        (Abilities::default(), 0),
+    ] {
+        assert_eq!(driver(&reflecting(takes)).offered() & all, offered, "{takes:?}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use super::{frame::ChainFrame, port::QueuePort};
+use super::{control::ControlQueue, frame::ChainFrame, port::QueuePort};
 use crate::{
     cable::Taken,
     event::{EventHandler, Interest},
@@ -26,9 +26,17 @@ const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 const SOCKETS: u32 = 2;
 const TIMER: u32 = 3;
+const CONTROL: u32 = 4;
 
 /// Frames after which sockets have their turn.
 const FRAMES_PER_TURN: u32 = 256;
+
+/// The queues of a card. A driver need not have one for commands.
+pub(super) struct Rings {
+    pub(super) receive: Ring,
+    pub(super) transmit: Ring,
+    pub(super) control: Option<Ring>,
+}
 
 /// An active card.
 pub(super) struct Worker {
@@ -39,6 +47,7 @@ pub(super) struct Worker {
     signal: Arc<dyn Signal>,
     port: QueuePort,
     transmit: Ring,
+    control: Option<ControlQueue>,
     chain: Chain,
     timer: std::os::fd::OwnedFd,
     start: Instant,
@@ -51,12 +60,14 @@ impl Worker {
         (link, is_up): (Taken, Arc<AtomicBool>),
         start: Instant,
         (memory, signal): (GuestMemory, Arc<dyn Signal>),
-        (receive, transmit): (Ring, Ring),
+        Rings { receive, transmit, control }: Rings,
         features: u64,
     ) -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let port = QueuePort::new(memory.clone(), receive, Arc::clone(&signal), features);
-        Ok(Self { link, is_up, memory, signal, port, transmit, chain: Chain::default(), timer, start, armed: None })
+        let control = control.map(|ring| ControlQueue::new(ring, features));
+        let chain = Chain::default();
+        Ok(Self { link, is_up, memory, signal, port, transmit, control, chain, timer, start, armed: None })
     }
 
     /// Nothing is served any more: the driver is told.
@@ -93,8 +104,19 @@ impl Worker {
         }
     }
 
+    /// Does what the driver asks for.
+    fn obey(&mut self) -> Result<(), Misuse> {
+        let Some(control) = &mut self.control else { return Ok(()) };
+        let _ = control.ring().doorbell().read();
+        if control.serve(&self.memory, |offloads| self.port.set_offloads(offloads))? {
+            self.signal.queue_used(control.ring().number());
+        }
+        Ok(())
+    }
+
     fn turn(&mut self, token: u32) -> Result<(), Misuse> {
         match token {
+            CONTROL => self.obey()?,
             RECEIVE => drop(self.port.ring().doorbell().read()),
             TRANSMIT => drop(self.transmit.doorbell().read()),
             TIMER => drop(rustix::io::read(&self.timer, &mut [0; 8])),
@@ -153,6 +175,9 @@ impl EventHandler for Worker {
     fn start(&mut self, interest: &mut Interest<'_>) -> io::Result<()> {
         interest.watch(self.port.ring().doorbell(), RECEIVE)?;
         interest.watch(self.transmit.doorbell(), TRANSMIT)?;
+        if let Some(control) = &self.control {
+            interest.watch(control.ring().doorbell(), CONTROL)?;
+        }
         interest.watch(&self.link.fd(), SOCKETS)?;
         interest.watch(&self.timer, TIMER)?;
         // What came while no driver was there.
@@ -164,6 +189,9 @@ impl EventHandler for Worker {
         if self.turn(token).is_err() {
             interest.ignore(self.port.ring().doorbell());
             interest.ignore(self.transmit.doorbell());
+            if let Some(control) = &self.control {
+                interest.ignore(control.ring().doorbell());
+            }
             interest.ignore(&self.link.fd());
             interest.ignore(&self.timer);
             self.signal.needs_reset();

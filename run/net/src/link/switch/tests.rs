@@ -33,7 +33,7 @@ impl Net {
         let mac = mac(last);
         let member = Member::join(&self.folder(), (name, mac), wanted.map(Ipv4Addr::from), network)?;
         let mut got = Got::new();
-        got.abilities = Abilities { checksum: true, segmentation: true };
+        got.abilities = Abilities::ALL;
         Ok(Machine { member, got, mac })
     }
 }
