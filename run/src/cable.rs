@@ -1,17 +1,20 @@
 //! The cable of a network card: what is at its other end outlasts the card, as a network does.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use kiln_net::link::Link;
 use kiln_net::port::Abilities;
 
+use crate::lent::{self, Lent};
+
+/// The end of a cable, while somebody has it.
+pub type Taken = lent::Taken<dyn Link>;
+
 /// The other end of a card's cable. A machine that starts again finds it as it was.
 #[derive(Clone)]
 pub struct Cable {
-    link: Arc<Mutex<Option<Box<dyn Link>>>>,
+    link: Lent<dyn Link>,
     /// The link's clock, whoever turns it.
     start: Instant,
     takes: Abilities,
@@ -27,7 +30,7 @@ impl Cable {
     /// A cable with `link` at its end.
     #[must_use]
     pub fn new(link: Box<dyn Link>) -> Self {
-        Self { takes: link.takes(), link: Arc::new(Mutex::new(Some(link))), start: Instant::now() }
+        Self { takes: link.takes(), link: Lent::new(link), start: Instant::now() }
     }
 
     /// What frames may lack that go into it.
@@ -45,39 +48,6 @@ impl Cable {
     /// The end of the cable, until the value is dropped. `None` while somebody has it.
     #[must_use]
     pub fn take(&self) -> Option<Taken> {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(Taken { link: Some(link), cable: self.clone() })
-    }
-}
-
-/// The end of a cable. It goes back when this is dropped, unless a panic is the reason: then nobody knows what it is in.
-pub struct Taken {
-    /// Always there but in `drop`.
-    link: Option<Box<dyn Link>>,
-    cable: Cable,
-}
-
-/// Stands in for a link that is not there.
-const HELD: &str = "a taken link is held until it is dropped";
-
-impl Deref for Taken {
-    type Target = dyn Link;
-
-    fn deref(&self) -> &Self::Target {
-        self.link.as_deref().expect(HELD)
-    }
-}
-
-impl DerefMut for Taken {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.link.as_deref_mut().expect(HELD)
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            *self.cable.link.lock().unwrap_or_else(PoisonError::into_inner) = self.link.take();
-        }
+        self.link.take()
     }
 }

@@ -1,6 +1,7 @@
 //! Checks a machine's description as a whole, before anything is made or opened for use. Every fault is found in one go.
 
 mod card;
+mod vsock;
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 pub use self::card::CardFault;
+pub use self::vsock::VsockFault;
 use crate::boot::{self, inspect, unpacked_bytes};
 use crate::config::{Boot, Card, Disk, MachineConfig};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
@@ -22,7 +24,7 @@ pub const MIN_MEMORY_MIB: u64 = 16;
 /// Most memory, in MiB: processors with the fewest address lines (39) must still reach the PCI window above it.
 pub const MAX_MEMORY_MIB: u64 = 480 * 1024;
 /// Most disks and network cards together: the places that are left on the PCI bus.
-pub const MAX_PLACES: usize = 28;
+pub const MAX_PLACES: usize = 26;
 /// Most network cards: each has a thread.
 pub const MAX_CARDS: usize = 8;
 /// Sizes of disks are multiples of this, in bytes.
@@ -203,6 +205,9 @@ pub enum Fault {
     /// A network card.
     #[error(transparent)]
     Card(#[from] CardFault),
+    /// The sockets between host and guest.
+    #[error(transparent)]
+    Vsock(#[from] VsockFault),
     /// Two disks are the same file.
     #[error("disk `{}` is given twice", path.display())]
     DiskTwice {
@@ -238,6 +243,7 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     let most_disks = MAX_PLACES - config.cards.len().min(MAX_CARDS);
     check_disks(&config.disks, most_disks, &config.state_dir, &mut faults);
     card::check(&config.cards, &mut faults);
+    vsock::check(config.vsock.as_ref(), &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
 }
@@ -424,6 +430,7 @@ mod tests {
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
             cards: vec![],
+            vsock: None,
             on_reset: OnReset::Stop,
             state_dir: folder.path().join("state"),
         }

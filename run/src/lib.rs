@@ -22,6 +22,7 @@ pub mod exit;
 pub mod host;
 pub mod hv;
 pub mod layout;
+pub mod lent;
 #[cfg(target_arch = "x86_64")]
 pub mod machine;
 mod macs;
@@ -30,6 +31,7 @@ pub mod opened;
 pub mod pci;
 pub mod qemu;
 pub mod virtio;
+pub mod vsock;
 
 /// The network, whose plain types descriptions of machines are made of.
 pub use kiln_net as net;

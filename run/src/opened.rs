@@ -2,12 +2,15 @@
 
 use crate::cards::{self, CardError, OpenCard};
 use crate::config::MachineConfig;
+use crate::vsock::{OpenVsock, VsockError};
 
 /// All that was opened for one machine. It outlasts resets; clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Opened {
     /// The network cards, in order.
     pub cards: Vec<OpenCard>,
+    /// The sockets between host and guest.
+    pub vsock: Option<OpenVsock>,
 }
 
 /// Something that cannot be had.
@@ -16,6 +19,9 @@ pub enum OpenError {
     /// A network card.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// A socket of a vsock port.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
 }
 
 impl Opened {
@@ -24,6 +30,8 @@ impl Opened {
     /// # Errors
     /// The first thing that cannot be had.
     pub fn open(config: &MachineConfig) -> Result<Self, OpenError> {
-        Ok(Self { cards: cards::open_all(&config.cards, &config.state_dir)? })
+        let cards = cards::open_all(&config.cards, &config.state_dir)?;
+        let vsock = config.vsock.as_ref().map(|vsock| OpenVsock::open(vsock, &config.state_dir)).transpose()?;
+        Ok(Self { cards, vsock })
     }
 }

@@ -19,6 +19,7 @@ mod secure_boot;
 mod size;
 mod squashfs;
 mod timings;
+mod vsock;
 mod yaml;
 
 use std::ffi::OsString;
@@ -45,6 +46,7 @@ pub use sbom::Sbom;
 pub use secure_boot::SecureBoot;
 pub use squashfs::Squashfs;
 pub use timings::Timings;
+pub use vsock::Vsock;
 pub use yaml::Yaml;
 
 /// The whole command line.
@@ -232,6 +234,9 @@ pub struct Run {
     /// About the network.
     #[command(flatten)]
     pub networking: Networking,
+    /// About sockets between host and guest.
+    #[command(flatten)]
+    pub vsock: Vsock,
     /// Ask the registry for oci://NAME even when it is in the store
     #[arg(long)]
     pub pull: bool,

@@ -139,6 +139,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
         boot,
         disks,
         cards,
+        vsock: Some(asked.vsock.machine().map_err(Failure::usage)?),
         on_reset: if asked.no_reboot { OnReset::Stop } else { OnReset::Reboot },
         state_dir,
     })
@@ -190,6 +191,7 @@ mod tests {
             mem: 1024,
             disk: vec![],
             networking: args::Networking::default(),
+            vsock: args::Vsock::default(),
             pull: false,
             kernel: None,
             initrd: None,

@@ -36,6 +36,10 @@ pub enum Owner {
     Dns = 3,
     /// A published port.
     Publish = 4,
+    /// A socket that others connect to.
+    Listener = 5,
+    /// A connection that is on no network.
+    Stream = 6,
 }
 
 const GENERATION_BITS: u32 = 28;
@@ -55,6 +59,8 @@ impl Token {
             2 => Owner::Echo,
             3 => Owner::Dns,
             4 => Owner::Publish,
+            5 => Owner::Listener,
+            6 => Owner::Stream,
             _ => return None,
         };
         let place = u32::try_from(bits >> 32).ok()?;
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_as_it_was() {
-        for owner in [Owner::Tcp, Owner::Udp, Owner::Echo, Owner::Dns, Owner::Publish] {
+        for owner in [Owner::Tcp, Owner::Udp, Owner::Echo, Owner::Dns, Owner::Publish, Owner::Stream] {
             for (place, generation) in [(0, 0), (u32::MAX, Token::GENERATION_MASK), (7, 1)] {
                 let token = Token { owner, place, generation };
                 assert_eq!(Token::from_bits(token.to_bits()), Some(token));

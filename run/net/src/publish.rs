@@ -112,7 +112,7 @@ impl OpenPort {
                 Ok(Self { socket, published: Published { host: Host::Ip(address), ..published }, _file: None })
             }
             Host::Unix(path) => {
-                let (socket, file) = listen_at(path)?;
+                let (socket, file) = listen_at(path, SocketType::STREAM)?;
                 Ok(Self { socket, published, _file: Some(file) })
             }
         }
@@ -168,14 +168,14 @@ impl Drop for SocketFile {
 ///
 /// # Errors
 /// Somebody listens there, something else is there, or the path is too long for a socket's name.
-pub fn listen_at(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
+pub fn listen_at(path: &Path, kind: SocketType) -> io::Result<(OwnedFd, SocketFile)> {
     let name = SocketAddrUnix::new(path).map_err(|_| {
         io::Error::new(io::ErrorKind::InvalidFilename, format!("a socket's path has at most {PATH_BYTES} bytes"))
     })?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let probe = socket_with(AddressFamily::UNIX, kind, flags, None)?;
         if connect(&probe, &name) == Err(rustix::io::Errno::CONNREFUSED) {
             fs::remove_file(path)?;
         }
@@ -421,7 +421,7 @@ mod tests {
         fs::write(&path, "a file").unwrap();
         assert_eq!(open().unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let long = folder.path().join("x".repeat(120));
-        assert!(listen_at(&long).unwrap_err().to_string().contains("107"));
+        assert!(listen_at(&long, SocketType::STREAM).unwrap_err().to_string().contains("107"));
     }
 
     #[test]

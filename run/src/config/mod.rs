@@ -1,6 +1,7 @@
 //! The description of a machine that every front of kiln is parsed into. Plain data: nothing is opened here.
 
 mod disk;
+mod vsock;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
 
 pub use disk::{Disk, DiskCache, DiskFormat};
+pub use vsock::{DEFAULT_CID, HOST_CID, MAX_VSOCK_PORTS, Vsock, VsockKind, VsockPort};
 
 /// One machine, as its user asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct MachineConfig {
     pub disks: Vec<Disk>,
     /// Network cards in the order that the guest sees them: `eth0`, `eth1`, …
     pub cards: Vec<Card>,
+    /// The device for sockets between host and guest.
+    pub vsock: Option<Vsock>,
     /// What a reset asked for by the guest does.
     pub on_reset: OnReset,
     /// Folder for what the machine keeps between runs; made only when all checks have passed.

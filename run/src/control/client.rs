@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::words::{Answer, Port, Request};
-use super::{LINE_BYTES, short};
+use super::{LINE_BYTES, SOCKET};
+use crate::host::Folder;
 
 /// How long a machine may take to answer: it opens sockets, and others may ask before.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,8 +49,8 @@ impl Client {
     /// None runs there, or it is another user's.
     pub fn connect(state_dir: &Path) -> Result<Self, AskError> {
         let connect = || -> io::Result<UnixStream> {
-            let (_folder, path) = short(state_dir)?;
-            let stream = UnixStream::connect(path)?;
+            let folder = Folder::open(state_dir)?;
+            let stream = UnixStream::connect(folder.file(SOCKET))?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(stream)

@@ -6,7 +6,7 @@ mod server;
 mod words;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use client::{AskError, Client};
 pub use server::ControlSocket;
@@ -24,16 +24,6 @@ pub struct ControlError {
     path: PathBuf,
     #[source]
     source: io::Error,
-}
-
-/// A name for a file of `folder` that is short enough for a socket, however long the folder's is; good as long as the
-/// descriptor is open.
-fn short(folder: &Path) -> io::Result<(rustix::fd::OwnedFd, PathBuf)> {
-    use rustix::fs::{Mode, OFlags};
-    use std::os::fd::AsRawFd;
-    let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(SOCKET);
-    Ok((folder, path))
 }
 
 #[cfg(test)]

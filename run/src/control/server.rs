@@ -1,7 +1,6 @@
 //! The machine's end: a thread that answers one after the other.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread::{Builder, JoinHandle};
@@ -9,12 +8,14 @@ use std::time::Duration;
 
 use kiln_net::publish::{SocketFile, listen_at};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::SocketType;
 
 use super::words::{Answer, Port, Request};
-use super::{ControlError, LINE_BYTES, SOCKET, short};
+use super::{ControlError, LINE_BYTES, SOCKET};
 use crate::cards::{OpenCard, open_port};
 use crate::config::{MAX_PUBLISHED, Publish};
 use crate::event::Flag;
+use crate::host::Folder;
 
 /// How long one who is connected may be silent: nobody else is answered meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ pub struct ControlSocket {
     stop: Flag,
     thread: Option<JoinHandle<()>>,
     _file: SocketFile,
-    _folder: OwnedFd,
+    _folder: Folder,
 }
 
 impl ControlSocket {
@@ -35,8 +36,8 @@ impl ControlSocket {
     /// The host's: the folder is not writable, or there are no more descriptors or threads.
     pub fn open(state_dir: &Path, cards: Vec<OpenCard>) -> Result<Self, ControlError> {
         let failed = |source| ControlError { path: state_dir.join(SOCKET), source };
-        let (folder, path) = short(state_dir).map_err(failed)?;
-        let (socket, file) = listen_at(&path).map_err(failed)?;
+        let folder = Folder::open(state_dir).map_err(failed)?;
+        let (socket, file) = listen_at(&folder.file(SOCKET), SocketType::STREAM).map_err(failed)?;
         let listener = UnixListener::from(socket);
         let stop = Flag::new().map_err(failed)?;
         let stopped = stop.try_clone().map_err(failed)?;

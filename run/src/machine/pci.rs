@@ -17,6 +17,7 @@ use crate::virtio::console::VirtioConsole;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::VirtioRng;
 use crate::virtio::transport::{Resources, VirtioPci};
+use crate::virtio::vsock::VirtioVsock;
 
 /// Device number of the entropy source.
 const RNG_SLOT: u8 = 1;
@@ -24,8 +25,10 @@ const RNG_SLOT: u8 = 1;
 const CONSOLE_SLOT: u8 = 2;
 /// Device number of the first network card; the others follow, then the disks.
 const FIRST_SLOT: u8 = 3;
-/// The LPC bridge has the last one.
-const END_SLOT: u8 = 31;
+/// Behind them.
+const END_SLOT: u8 = 29;
+/// Device number of the socket device; the LPC bridge has the last one.
+const VSOCK_SLOT: u8 = 30;
 const _: () = assert!(FIRST_SLOT as usize + MAX_PLACES == END_SLOT as usize);
 
 /// Which consoles a kernel's command line asks for.
@@ -88,6 +91,9 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
     let mut slots = FIRST_SLOT..END_SLOT;
     for (slot, card) in slots.by_ref().take(cards.len()).zip(cards) {
         add(slot, Box::new(VirtioNet::new(card.cable.clone(), card.mac, card.mtu)))?;
+    }
+    if let Some(vsock) = &host.opened.vsock {
+        add(VSOCK_SLOT, Box::new(VirtioVsock::new(vsock.clone())))?;
     }
     for (index, (slot, disk)) in slots.zip(disks).enumerate() {
         let file = disk.file.try_clone().map_err(Error::Device)?;

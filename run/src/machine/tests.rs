@@ -43,6 +43,7 @@ impl Rig {
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
             cards: vec![],
+            vsock: None,
             on_reset: OnReset::Stop,
             state_dir: folder.path().join("state"),
         };

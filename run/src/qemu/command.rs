@@ -122,6 +122,7 @@ mod tests {
             boot: Boot::Linux { kernel: "k,x".into(), initrd: Some("i".into()), cmdline: "console=ttyS0 a,b".into() },
             disks,
             cards: vec![],
+            vsock: None,
             on_reset: OnReset::Reboot,
             state_dir: "s".into(),
         }

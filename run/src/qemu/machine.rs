@@ -284,6 +284,7 @@ mod tests {
             boot: Boot::Linux { kernel: "/nonexistent".into(), initrd: None, cmdline: String::new() },
             disks: vec![],
             cards: vec![],
+            vsock: None,
             on_reset: OnReset::Stop,
             state_dir: "s".into(),
         };

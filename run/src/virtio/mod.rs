@@ -10,6 +10,7 @@ pub mod net;
 pub mod rng;
 pub mod spec;
 pub mod transport;
+pub mod vsock;
 
 #[cfg(test)]
 mod mock;

@@ -59,6 +59,8 @@ impl Stack {
                 false
             }
             Owner::Publish => self.published(ready, port, now),
+            // Not on a network.
+            Owner::Listener | Owner::Stream => false,
         }
     }
 

@@ -16,6 +16,8 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 use self::backend::Backend;
 use crate::opened::Opened;
 use crate::virtio::VirtioDevice;
+use crate::virtio::vsock::VirtioVsock;
+use crate::vsock::OpenVsock;
 
 /// A device that QEMU puts on its bus and leaves to us.
 pub struct Served {
@@ -34,8 +36,14 @@ impl std::fmt::Debug for Served {
 }
 
 /// The devices of a machine that QEMU leaves to us, made anew for each start of it.
-pub(super) fn devices(_opened: &Opened) -> Vec<Served> {
-    Vec::new()
+pub(super) fn devices(opened: &Opened) -> Vec<Served> {
+    // QEMU keeps the queue of events to itself.
+    let vsock = |vsock: &OpenVsock| Served {
+        device_word: "vhost-user-vsock-pci".into(),
+        queues: 2,
+        device: Box::new(VirtioVsock::new(vsock.clone())),
+    };
+    opened.vsock.iter().map(vsock).collect()
 }
 
 /// Serves the device until QEMU closes `socket` or breaks the protocol. The device is reset when this returns.
