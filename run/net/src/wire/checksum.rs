@@ -5,8 +5,9 @@ use std::net::IpAddr;
 /// A sum on its way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checksum {
+    /// Of words in this machine's order of bytes: the sum comes out the same (section 2 (B)), and none has to be turned.
     sum: u64,
-    /// The next byte is the lower half of a word.
+    /// The next byte is the second half of a word.
     is_odd: bool,
 }
 
@@ -20,30 +21,35 @@ impl Checksum {
                 IpAddr::V6(address) => sum.add(&address.octets()),
             }
         }
-        sum.sum += u64::from(protocol) + len_bytes as u64;
+        sum.add(&[0, protocol]);
+        sum.add(&(len_bytes as u64).to_be_bytes());
         sum
     }
 
     /// Adds what comes next.
     pub fn add(&mut self, mut bytes: &[u8]) {
         if self.is_odd
-            && let Some((low, rest)) = bytes.split_first()
+            && let Some((second, rest)) = bytes.split_first()
         {
-            self.sum += u64::from(*low);
+            self.sum += u64::from(u16::from_ne_bytes([0, *second]));
             self.is_odd = false;
             bytes = rest;
         }
-        let (words, rest) = bytes.as_chunks::<4>();
-        for word in words {
-            // Two words at once: the sum of both halves is folded at the end.
-            self.sum += u64::from(u32::from_be_bytes(*word));
+        let (fours, rest) = bytes.as_chunks::<8>();
+        // Four words at once: what the sums have beyond sixteen bits is folded at the end.
+        let (mut low, mut high) = (0, 0);
+        for four in fours {
+            let four = u64::from_ne_bytes(*four);
+            low += four & 0xffff_ffff;
+            high += four >> 32;
         }
+        self.sum += low + high;
         let (words, rest) = rest.as_chunks::<2>();
         for word in words {
-            self.sum += u64::from(u16::from_be_bytes(*word));
+            self.sum += u64::from(u16::from_ne_bytes(*word));
         }
-        if let [high] = rest {
-            self.sum += u64::from(*high) << 8;
+        if let [first] = rest {
+            self.sum += u64::from(u16::from_ne_bytes([*first, 0]));
             self.is_odd = true;
         }
     }
@@ -56,7 +62,7 @@ impl Checksum {
             sum = (sum & 0xffff) + (sum >> 16);
         }
         // At most 0xffff by now.
-        u16::try_from(sum).unwrap_or(u16::MAX)
+        u16::from_be(u16::try_from(sum).unwrap_or(u16::MAX))
     }
 
     /// The checksum.
