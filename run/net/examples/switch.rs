@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use kiln_net::link::{Link, Member};
-use kiln_net::port::{Abilities, GuestFrame, GuestPort, Reading};
+use kiln_net::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use kiln_net::stack::Network;
 use kiln_net::wire::{Headers, Ip, Mac, Macs, Offload, Protocol, Seq, Tcp, TcpFlags, TcpOptions};
 
@@ -65,7 +65,7 @@ impl GuestPort for Counting {
         true
     }
 
-    fn receive(&mut self, _: usize, _: usize, _: BorrowedFd<'_>, _: Reading) -> io::Result<usize> {
+    fn receive(&mut self, _: Shape, _: usize, _: BorrowedFd<'_>, _: Reading) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -8,7 +8,7 @@ use rustix::net::{SendFlags, send};
 
 use crate::Millis;
 use crate::link::Link;
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
+use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Offload};
 
 /// Frames that are late at once, in one direction; what is more is lost.
@@ -204,15 +204,9 @@ impl GuestPort for Worse<'_> {
         (0..times).all(|_| self.port.send(headers.clone(), payload))
     }
 
-    fn receive(
-        &mut self,
-        header_bytes: usize,
-        limit: usize,
-        socket: BorrowedFd<'_>,
-        reading: Reading,
-    ) -> io::Result<usize> {
+    fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
         let mut bytes = self.received.take().unwrap_or_default();
-        let count = reading.into_memory(self.port.room(header_bytes).min(limit), socket, &mut bytes)?;
+        let count = reading.into_memory(self.reach(shape).min(limit), socket, &mut bytes)?;
         self.received = Some(bytes);
         Ok(count)
     }

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::net::{SendFlags, send};
 
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
+use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use crate::wire::{HEADERS_LIMIT_BYTES, Headers};
 
 /// Longest payload, as that of the longest IP packet.
@@ -75,14 +75,8 @@ impl GuestPort for MemoryPort {
         true
     }
 
-    fn receive(
-        &mut self,
-        header_bytes: usize,
-        limit: usize,
-        socket: BorrowedFd<'_>,
-        reading: Reading,
-    ) -> io::Result<usize> {
-        let room = self.room(header_bytes).min(limit);
+    fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
+        let room = self.reach(shape).min(limit);
         reading.into_memory(room, socket, &mut self.received)
     }
 

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Millis;
 use crate::link::Link;
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
+use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use crate::wire::{Headers, Offload};
 
 /// Bytes of a frame that are written, unless somebody says otherwise: all of it.
@@ -181,15 +181,9 @@ impl GuestPort for Tapped<'_> {
         true
     }
 
-    fn receive(
-        &mut self,
-        header_bytes: usize,
-        limit: usize,
-        socket: BorrowedFd<'_>,
-        reading: Reading,
-    ) -> io::Result<usize> {
+    fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
         let mut bytes = self.received.take().unwrap_or_default();
-        let count = reading.into_memory(self.port.room(header_bytes).min(limit), socket, &mut bytes)?;
+        let count = reading.into_memory(self.reach(shape).min(limit), socket, &mut bytes)?;
         self.received = Some(bytes);
         Ok(count)
     }

@@ -129,6 +129,15 @@ impl Reading {
     }
 }
 
+/// What frames are like that are read from a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Length of the headers of each.
+    pub header_bytes: usize,
+    /// Payload of each but the last, at least 1, for a guest that takes no longer segments.
+    pub segment_bytes: usize,
+}
+
 /// The way to the guest. Nothing here waits.
 pub trait GuestPort {
     /// What the guest does by itself.
@@ -137,23 +146,23 @@ pub trait GuestPort {
     /// How many bytes of payload the next frame can hold behind headers of `header_bytes`. 0: no frame can be sent now.
     fn room(&mut self, header_bytes: usize) -> usize;
 
+    /// How many bytes of payload one look at a socket can bring now. 0: no frame can be sent.
+    fn reach(&mut self, shape: Shape) -> usize {
+        let room = self.room(shape.header_bytes);
+        if self.abilities().segmentation { room } else { room.min(shape.segment_bytes) }
+    }
+
     /// Sends a frame. False if there was no room: then it is lost.
     fn send(&mut self, headers: Headers, payload: &[u8]) -> bool;
 
-    /// Reads at most `limit` bytes of a socket straight into the next frame, behind `header_bytes`. The frame goes with
-    /// [`send_received`](Self::send_received), or is forgotten by the next call.
+    /// Reads at most `limit` bytes of a socket, and not more than it [reaches](Self::reach), straight into the next frame
+    /// or frames. They go with [`send_received`](Self::send_received), or are forgotten by the next call.
     ///
     /// # Errors
     /// The socket's; [`io::ErrorKind::WouldBlock`] also when there is no room.
-    fn receive(
-        &mut self,
-        header_bytes: usize,
-        limit: usize,
-        socket: BorrowedFd<'_>,
-        reading: Reading,
-    ) -> io::Result<usize>;
+    fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize>;
 
-    /// Sends the frame that was read last, with these headers in front.
+    /// Sends what was read last, with these headers in front. If it is longer than a segment may be, they say so.
     fn send_received(&mut self, headers: Headers);
 
     /// Sends a frame that was made elsewhere. What the guest does not do by itself is done before. False if there was no

@@ -16,13 +16,14 @@ use crate::stream::{Incoming, StreamPort};
 /// The socket's, or the host cannot say what happened to its sockets.
 pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming, start: Instant) -> io::Result<()> {
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
+    let joins = link.takes().segmentation;
     let mut has_more = false;
     loop {
         let has_frames = wait(link, port, (has_more, clock()))?;
         let now = clock();
         if has_frames && !link.is_full() {
             match incoming.fill(port.fd()) {
-                Ok(true) => incoming.frames(|frame| link.from_guest(frame, port, now))?,
+                Ok(true) => incoming.frames(joins, |frame| link.from_guest(frame, port, now))?,
                 Ok(false) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use super::Link;
 use crate::Millis;
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
+use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use crate::wire::{Headers, Offload};
 
 /// A frame of the guest's.
@@ -91,7 +91,7 @@ impl GuestPort for Got {
         true
     }
 
-    fn receive(&mut self, _: usize, _: usize, _: BorrowedFd<'_>, _: Reading) -> io::Result<usize> {
+    fn receive(&mut self, _: Shape, _: usize, _: BorrowedFd<'_>, _: Reading) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

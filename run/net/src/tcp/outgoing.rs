@@ -5,6 +5,7 @@ use std::io;
 use super::flow::{Context, Ending, Flow, Stage};
 use super::socket::Looked;
 use super::{Millis, WINDOW_SCALE};
+use crate::port::Shape;
 use crate::wire::{Headers, Ip, Protocol, Seq, Tcp, TcpFlags, TcpOptions, Timestamps};
 
 /// Data that one connection may send to the guest before others have their turn, in bytes.
@@ -90,15 +91,13 @@ impl Flow {
     fn send_piece(&mut self, offset_bytes: u32, limit: u32, cx: &mut Context<'_>) -> io::Result<Piece> {
         let header_bytes = self.header_bytes();
         let mss = usize::from(self.send.mss()).saturating_sub(self.option_bytes(header_bytes)).max(1);
-        let most = match cx.port.abilities().segmentation {
-            true => PACKET_LIMIT_BYTES - header_bytes,
-            false => mss,
-        };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(most).min(cx.port.room(header_bytes));
+        let shape = Shape { header_bytes, segment_bytes: mss };
+        let most = (PACKET_LIMIT_BYTES - header_bytes).min(cx.port.reach(shape));
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(most);
         if limit == 0 {
             return Ok(Piece::NoRoom);
         }
-        let (len_bytes, is_all) = match self.socket.look(offset_bytes, (header_bytes, limit), cx.port, cx.budget)? {
+        let (len_bytes, is_all) = match self.socket.look(offset_bytes, (shape, limit), cx.port, cx.budget)? {
             Looked::Data { len_bytes, is_all } => (len_bytes, is_all),
             nothing => return Ok(Piece::None(nothing)),
         };

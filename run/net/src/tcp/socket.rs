@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Budget;
 use super::kept::Kept;
-use crate::port::{GuestPort, Reading};
+use crate::port::{GuestPort, Reading, Shape};
 use crate::wire::Headers;
 
 /// Discarded at once; nothing is copied there.
@@ -114,15 +114,15 @@ impl StreamSocket {
         Ok(send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
     }
 
-    /// Looks at most at `limit` bytes, `offset_bytes` behind the first byte that is not [done](Self::done), for a frame
-    /// with headers of `header_bytes`.
+    /// Looks at most at `limit` bytes, `offset_bytes` behind the first byte that is not [done](Self::done), for
+    /// frames of this shape.
     ///
     /// # Errors
     /// The socket's.
     pub fn look(
         &mut self,
         offset_bytes: u32,
-        (header_bytes, limit): (usize, usize),
+        (shape, limit): (Shape, usize),
         port: &mut dyn GuestPort,
         budget: &mut Budget,
     ) -> io::Result<Looked> {
@@ -133,7 +133,7 @@ impl StreamSocket {
                     peek::set_offset(self.fd.as_fd(), wanted)?;
                     *current = wanted;
                 }
-                match port.receive(header_bytes, limit, self.fd.as_fd(), Reading::Peek) {
+                match port.receive(shape, limit, self.fd.as_fd(), Reading::Peek) {
                     Ok(0) => Ok(Looked::End),
                     Ok(len_bytes) => {
                         *current = wanted.saturating_add(u32::try_from(len_bytes).unwrap_or(u32::MAX));
@@ -272,11 +272,12 @@ mod tests {
         let mut peer = listener.accept().unwrap().0;
         let mut socket = StreamSocket::new(ours.into(), Keeping::Kernel).unwrap();
         let (mut port, mut budget) = (MemoryPort::with_room(64), Budget::new(0));
+        let shape = Shape { header_bytes: 54, segment_bytes: usize::MAX };
         let mut look_at = |socket: &mut StreamSocket, count: usize| {
             let mut looked = 0;
             while looked < count {
                 let offset = u32::try_from(looked).unwrap();
-                match socket.look(offset, (54, count - looked), &mut port, &mut Budget::new(0)).unwrap() {
+                match socket.look(offset, (shape, count - looked), &mut port, &mut Budget::new(0)).unwrap() {
                     Looked::Data { len_bytes, .. } => looked += len_bytes,
                     _ => std::thread::yield_now(),
                 }

@@ -13,7 +13,7 @@ mod script;
 
 use super::*;
 use crate::poll::{Owner, Ready, Token};
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
+use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use crate::wire::{Body, Frame, Headers, Ip, Mac, Macs, Protocol, SackBlocks, Segment, Seq, Tcp, TcpFlags, TcpOptions};
 
 const MACS: Macs = Macs { source: Mac([2, 0, 0, 0, 0, 1]), destination: Mac([2, 0, 0, 0, 0, 2]) };
@@ -82,7 +82,7 @@ impl GuestPort for MemoryPort {
         true
     }
 
-    fn receive(&mut self, _: usize, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
+    fn receive(&mut self, _: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
         let flags = match reading {
             Reading::Take => RecvFlags::DONTWAIT,
             Reading::Peek => RecvFlags::DONTWAIT | RecvFlags::PEEK,

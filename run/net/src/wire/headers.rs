@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use super::ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES};
-use super::offload::{TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET};
+use super::offload::{TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET, put, put_ip_len, put_tcp};
 use super::tcp::{TCP_HEADER_BYTES, write_options};
 use super::udp::UDP_HEADER_BYTES;
 use super::{
-    Checksum, ETHERNET_HEADER_BYTES, EtherType, Ethernet, Ip, Mac, Offload, Protocol, SegmentKind, Segments, Tcp,
+    Checksum, ETHERNET_HEADER_BYTES, EtherType, Ethernet, Ip, Mac, Malformed, Offload, Protocol, SegmentKind, Segments,
+    Tcp, at,
 };
 
 /// The extension header of a fragment (RFC 8200 section 4.5).
@@ -142,6 +143,36 @@ impl Headers {
         };
         let header_bytes = u16::try_from(self.len).unwrap_or(u16::MAX);
         self.offload.segments = Some(Segments { kind, header_bytes, payload_bytes: segment_bytes });
+    }
+
+    /// Those of one of the TCP segments that a payload of `payload_bytes` stands for, behind `sent_bytes` of others; and
+    /// how much of the payload it has. All of it, if they stand for one.
+    ///
+    /// # Errors
+    /// They are of something else.
+    pub fn segment(&self, sent_bytes: usize, payload_bytes: usize) -> Result<(Self, usize), Malformed> {
+        let Some(segments) = self.offload.segments else { return Ok((self.clone(), payload_bytes)) };
+        if segments.kind == SegmentKind::Udp {
+            return Err(Malformed::Value);
+        }
+        let segment_bytes = usize::from(segments.payload_bytes);
+        let left = payload_bytes.saturating_sub(sent_bytes);
+        let count = left.min(segment_bytes);
+        let mut headers = self.clone();
+        headers.offload.segments = None;
+        let index = sent_bytes.checked_div(segment_bytes).ok_or(Malformed::Value)?;
+        put_ip_len(&mut headers.bytes, self.len + count, index)?;
+        let tcp = usize::from(self.offload.checksum_start);
+        let sent = u32::try_from(sent_bytes).map_err(|_| Malformed::Length)?;
+        put_tcp(&mut headers.bytes, tcp, sent, (sent_bytes == 0, count == left))?;
+        // The sum of the pseudo header, of which the length is another now.
+        let field = tcp + usize::from(self.offload.checksum_offset);
+        let mut sum = Checksum::default();
+        sum.add(&at::<2>(&self.bytes, field)?);
+        let others = u16::try_from(payload_bytes - count).map_err(|_| Malformed::Length)?;
+        sum.add(&(!others).to_be_bytes());
+        put(&mut headers.bytes, field, &sum.partial().to_be_bytes())?;
+        Ok((headers, count))
     }
 
     /// Completes the checksum over the payload, for a receiver that does not.

@@ -154,8 +154,8 @@ impl Offload {
             whole.clear();
             whole.extend_from_slice(headers);
             whole.extend_from_slice(piece);
-            put_ip_len(&mut whole, index)?;
-            let len_bytes = whole.len() - start;
+            let (frame_bytes, len_bytes) = (whole.len(), whole.len() - start);
+            put_ip_len(&mut whole, frame_bytes, index)?;
             if ip.protocol == Protocol::TCP {
                 put_tcp(&mut whole, start, sent_bytes, (index == 0, index + 1 == count))?;
             } else {
@@ -180,7 +180,7 @@ fn pieces(content: &[u8], len_bytes: u16) -> impl Iterator<Item = &[u8]> {
     empty.into_iter().chain(content.chunks(len_bytes.max(1).into()))
 }
 
-fn put(frame: &mut [u8], place: usize, bytes: &[u8]) -> Result<(), Malformed> {
+pub(super) fn put(frame: &mut [u8], place: usize, bytes: &[u8]) -> Result<(), Malformed> {
     frame.get_mut(place..place + bytes.len()).ok_or(Malformed::Length)?.copy_from_slice(bytes);
     Ok(())
 }
@@ -194,26 +194,32 @@ fn put_checksum(frame: &mut [u8], field: usize, sum: Checksum, offset: u16) -> R
     put(frame, field, &checksum.to_be_bytes())
 }
 
-/// The length in the IP header of one of several packets; IPv4's identification counts them.
-fn put_ip_len(frame: &mut [u8], index: usize) -> Result<(), Malformed> {
+/// The length in the IP header of one of several frames, of which `headers` are the start; IPv4's identification counts
+/// them.
+pub(super) fn put_ip_len(headers: &mut [u8], len_bytes: usize, index: usize) -> Result<(), Malformed> {
     const IP: usize = ETHERNET_HEADER_BYTES;
-    let is_v4 = at::<2>(frame, 12)? == EtherType::IPV4.0.to_be_bytes();
-    let content = u16::try_from(frame.len() - IP).map_err(|_| Malformed::Length)?;
+    let is_v4 = at::<2>(headers, 12)? == EtherType::IPV4.0.to_be_bytes();
+    let content = len_bytes.checked_sub(IP).and_then(|len| u16::try_from(len).ok()).ok_or(Malformed::Length)?;
     if !is_v4 {
         let payload = content.checked_sub(40).ok_or(Malformed::Length)?;
-        return put(frame, IP + 4, &payload.to_be_bytes());
+        return put(headers, IP + 4, &payload.to_be_bytes());
     }
-    put(frame, IP + 2, &content.to_be_bytes())?;
-    let id = u16::from_be_bytes(at(frame, IP + 4)?).wrapping_add(u16::try_from(index).unwrap_or(0));
-    put(frame, IP + 4, &id.to_be_bytes())?;
-    put(frame, IP + 10, &[0; 2])?;
-    let header_bytes = usize::from(at::<1>(frame, IP)?[0] & 0xf) * 4;
+    put(headers, IP + 2, &content.to_be_bytes())?;
+    let id = u16::from_be_bytes(at(headers, IP + 4)?).wrapping_add(u16::try_from(index).unwrap_or(0));
+    put(headers, IP + 4, &id.to_be_bytes())?;
+    put(headers, IP + 10, &[0; 2])?;
+    let header_bytes = usize::from(at::<1>(headers, IP)?[0] & 0xf) * 4;
     let mut sum = Checksum::default();
-    sum.add(frame.get(IP..IP + header_bytes).ok_or(Malformed::Length)?);
-    put(frame, IP + 10, &sum.finish().to_be_bytes())
+    sum.add(headers.get(IP..IP + header_bytes).ok_or(Malformed::Length)?);
+    put(headers, IP + 10, &sum.finish().to_be_bytes())
 }
 
-fn put_tcp(frame: &mut [u8], tcp: usize, sent_bytes: u32, (is_first, is_last): (bool, bool)) -> Result<(), Malformed> {
+pub(super) fn put_tcp(
+    frame: &mut [u8],
+    tcp: usize,
+    sent_bytes: u32,
+    (is_first, is_last): (bool, bool),
+) -> Result<(), Malformed> {
     const FIN_AND_PUSH: u8 = 0x09;
     const CONGESTION_WINDOW_REDUCED: u8 = 0x80;
     let seq = u32::from_be_bytes(at(frame, tcp + 4)?).wrapping_add(sent_bytes);

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, os::fd::BorrowedFd, sync::Arc};
 
 use kiln_net::{
-    port::{Abilities, GuestPort, Reading},
+    port::{Abilities, GuestPort, Reading, Shape},
     wire::Headers,
 };
 
@@ -187,19 +187,13 @@ impl GuestPort for QueuePort {
         true
     }
 
-    fn receive(
-        &mut self,
-        header_bytes: usize,
-        limit: usize,
-        socket: BorrowedFd<'_>,
-        reading: Reading,
-    ) -> io::Result<usize> {
+    fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
         self.received = None;
-        let room = self.room(header_bytes).min(limit);
+        let room = self.reach(shape).min(limit);
         if room == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let spans = part(&self.spans(), (header::BYTES + header_bytes) as u64, room as u64);
+        let spans = part(&self.spans(), (header::BYTES + shape.header_bytes) as u64, room as u64);
         let how = match reading {
             Reading::Take => Receiving::Take,
             Reading::Peek => Receiving::Peek,

@@ -1,147 +1,17 @@
-//! A port over a Unix stream socket: each frame behind its length, four bytes, the highest first. QEMU's `-netdev stream`,
-//! passt, gvproxy and socket_vmnet speak so.
+//! The way to the other side.
 
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recvmsg, sendmsg};
 
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading};
-use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Malformed, Offload, VIRTIO_HEADER_BYTES};
+use super::{FRAME_LIMIT_BYTES, Framing, LENGTH_BYTES};
+use crate::port::{Abilities, GuestPort, Reading, Shape};
+use crate::wire::{HEADERS_LIMIT_BYTES, Headers, VIRTIO_HEADER_BYTES};
 
-/// The length in front of each frame.
-pub const LENGTH_BYTES: usize = 4;
-/// Longest frame: a segment of 64 KiB with its headers.
-const FRAME_LIMIT_BYTES: usize = 65_536 + HEADERS_LIMIT_BYTES;
 /// What may wait for the other side before no frame is made any more. A processor's cache should hold it.
 const WAITING_BYTES: usize = 256 << 10;
-/// Read at once.
-const READ_BYTES: usize = 256 << 10;
-
-/// The frame in front of which virtio's header stands, or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// Ethernet frames with complete checksums.
-    Plain,
-    /// In front of each the twelve bytes of virtio-net (Virtual I/O Device 1.2, section 5.1.6), which tell of checksums and
-    /// segments.
-    Virtio,
-}
-
-impl Framing {
-    /// Takes apart what came as one: the frame, and what is not done about it.
-    ///
-    /// # Errors
-    /// The header in front of it cannot be one.
-    pub fn split(self, whole: &[u8]) -> Result<(&[u8], Offload), Malformed> {
-        let Self::Virtio = self else { return Ok((whole, Offload::default())) };
-        let (header, frame) = whole.split_first_chunk().ok_or(Malformed::Short)?;
-        Ok((frame, Offload::read(header, frame.len())?))
-    }
-
-    fn header_bytes(self) -> usize {
-        match self {
-            Self::Plain => 0,
-            Self::Virtio => VIRTIO_HEADER_BYTES,
-        }
-    }
-}
-
-/// What came and is not looked at yet.
-#[derive(Debug)]
-pub struct Incoming {
-    buffer: Vec<u8>,
-    read: Range<usize>,
-    framing: Framing,
-}
-
-/// One frame of [`Incoming`].
-struct StreamFrame<'a> {
-    bytes: &'a [u8],
-    offload: Offload,
-}
-
-impl GuestFrame for StreamFrame<'_> {
-    fn head(&self) -> &[u8] {
-        self.bytes.get(..HEADERS_LIMIT_BYTES).unwrap_or(self.bytes)
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let bytes = self.bytes.get(range).unwrap_or_default();
-        Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-    }
-
-    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(self.bytes.get(range).unwrap_or_default());
-    }
-
-    fn offload(&self) -> Offload {
-        self.offload
-    }
-}
-
-impl Incoming {
-    /// Nothing came yet.
-    pub fn new(framing: Framing) -> Self {
-        Self { buffer: vec![0; READ_BYTES + FRAME_LIMIT_BYTES], read: 0..0, framing }
-    }
-
-    /// Reads what there is. False at the end.
-    ///
-    /// # Errors
-    /// The socket's; [`io::ErrorKind::WouldBlock`] if nothing came.
-    pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
-        self.buffer.copy_within(self.read.clone(), 0);
-        self.read = 0..self.read.len();
-        let room = self.buffer.get_mut(self.read.end..).unwrap_or_default();
-        let (len, _) = recv(socket, room, RecvFlags::DONTWAIT)?;
-        self.read.end += len;
-        Ok(len > 0)
-    }
-
-    /// Gives each whole frame to `take`.
-    ///
-    /// # Errors
-    /// What comes is no frame, so nothing behind it can be either.
-    pub fn frames(&mut self, mut take: impl FnMut(&dyn GuestFrame)) -> io::Result<()> {
-        while let Some(whole) = self.first()? {
-            // A header that cannot be makes its frame none.
-            if let Ok((bytes, offload)) = self.framing.split(whole) {
-                take(&StreamFrame { bytes, offload });
-            }
-            self.skip();
-        }
-        Ok(())
-    }
-
-    /// The first frame that came, behind its virtio header if it has one. It stays the first until it is skipped.
-    ///
-    /// # Errors
-    /// What comes is no frame, so nothing behind it can be either.
-    pub fn first(&self) -> io::Result<Option<&[u8]>> {
-        let rest = self.buffer.get(self.read.clone()).unwrap_or_default();
-        let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-        let len = u32::from_be_bytes(*length) as usize;
-        if len > FRAME_LIMIT_BYTES || len < self.framing.header_bytes() {
-            let text = format!("a frame of {len} bytes: the other side speaks something else");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        Ok(rest.get(..len))
-    }
-
-    /// Forgets the first frame, if it is whole.
-    pub fn skip(&mut self) {
-        if let Ok(Some(frame)) = self.first() {
-            self.read.start += LENGTH_BYTES + frame.len();
-        }
-    }
-}
 
 /// Frames for the other side: a ring in which no frame is cut in two.
 #[derive(Debug)]
@@ -155,8 +25,8 @@ pub struct StreamPort {
     tail: usize,
     /// Where the frames end that come before the one at the ring's start.
     turn: Option<usize>,
-    /// How much payload was read into the next frame, and how long its headers are.
-    received: Option<(usize, usize)>,
+    /// How much payload was read into the next frames, and what they are like.
+    received: Option<(usize, Shape)>,
 }
 
 impl StreamPort {
@@ -241,13 +111,31 @@ impl StreamPort {
         (prefix, LENGTH_BYTES + skipped)
     }
 
-    /// Writes the headers at `tail`, in front of a payload that is there already.
-    fn push(&mut self, mut headers: Headers, payload_bytes: usize) {
-        let payload = self.tail + self.front_bytes() + headers.bytes().len();
-        if self.framing == Framing::Plain {
-            headers.complete_checksum(self.ring.get(payload..payload + payload_bytes).unwrap_or_default());
+    /// How long a frame of this shape is, with what stands in front of it.
+    fn stride(&self, shape: Shape) -> usize {
+        (self.front_bytes() + shape.header_bytes).saturating_add(shape.segment_bytes)
+    }
+
+    /// Writes the headers at `tail`, in front of a payload that is there already, in one frame or in several.
+    fn push(&mut self, headers: &Headers, payload_bytes: usize) {
+        if self.framing == Framing::Virtio {
+            return self.push_one(headers, payload_bytes);
         }
-        let (prefix, prefix_len) = self.prefix(&headers, payload_bytes);
+        let mut pushed = 0;
+        while let Ok((mut headers, count)) = headers.segment(pushed, payload_bytes) {
+            let payload = self.tail + self.front_bytes() + headers.bytes().len();
+            headers.complete_checksum(self.ring.get(payload..payload + count).unwrap_or_default());
+            self.push_one(&headers, count);
+            pushed += count;
+            if pushed >= payload_bytes {
+                return;
+            }
+        }
+    }
+
+    fn push_one(&mut self, headers: &Headers, payload_bytes: usize) {
+        let payload = self.tail + self.front_bytes() + headers.bytes().len();
+        let (prefix, prefix_len) = self.prefix(headers, payload_bytes);
         let place = self.ring.get_mut(self.tail..payload).unwrap_or_default();
         if let Some((first, second)) = place.split_at_mut_checked(prefix_len)
             && second.len() == headers.bytes().len()
@@ -256,6 +144,19 @@ impl StreamPort {
             second.copy_from_slice(headers.bytes());
             self.tail = payload + payload_bytes;
         }
+    }
+
+    /// Where in the ring `limit` bytes of payload go, in frames of this shape.
+    fn places(&mut self, shape: Shape, limit: usize) -> Vec<IoSliceMut<'_>> {
+        let (start, stride) = (self.front_bytes() + shape.header_bytes, self.stride(shape));
+        let mut left = limit;
+        let space = self.ring.get_mut(self.tail..).unwrap_or_default();
+        let frames = space.chunks_mut(stride).map_while(|frame| {
+            let count = left.min(shape.segment_bytes);
+            left -= count;
+            frame.get_mut(start..start + count).filter(|_| count > 0).map(IoSliceMut::new)
+        });
+        frames.collect()
     }
 }
 
@@ -271,47 +172,60 @@ impl GuestPort for StreamPort {
         if self.fits(FRAME_LIMIT_BYTES) { FRAME_LIMIT_BYTES - HEADERS_LIMIT_BYTES - header_bytes } else { 0 }
     }
 
+    fn reach(&mut self, shape: Shape) -> usize {
+        let room = self.room(shape.header_bytes);
+        match self.framing {
+            Framing::Virtio => room,
+            // Several whole ones, or a part of one.
+            Framing::Plain => {
+                room.min(shape.segment_bytes.saturating_mul((FRAME_LIMIT_BYTES / self.stride(shape)).max(1)))
+            }
+        }
+    }
+
     fn send(&mut self, headers: Headers, payload: &[u8]) -> bool {
         self.received = None;
-        let front = self.front_bytes() + headers.bytes().len();
-        if !self.fits(front + payload.len()) {
+        let header_bytes = headers.bytes().len();
+        let segments = headers.offload().segments.filter(|_| self.framing == Framing::Plain);
+        let segment_bytes = segments.map_or(payload.len(), |segments| segments.payload_bytes.into()).max(1);
+        let shape = Shape { header_bytes, segment_bytes };
+        let front_bytes = (self.front_bytes() + header_bytes) * payload.len().div_ceil(segment_bytes).max(1);
+        if !self.fits(front_bytes + payload.len()) {
             return false;
         }
-        let start = self.tail + front;
-        if let Some(place) = self.ring.get_mut(start..start + payload.len()) {
-            place.copy_from_slice(payload);
-        }
-        self.push(headers, payload.len());
+        let places = self.places(shape, payload.len());
+        places
+            .into_iter()
+            .zip(payload.chunks(segment_bytes))
+            .for_each(|(mut place, piece)| place.copy_from_slice(piece));
+        self.push(&headers, payload.len());
         true
     }
 
-    fn receive(
-        &mut self,
-        header_bytes: usize,
-        limit: usize,
-        socket: BorrowedFd<'_>,
-        reading: Reading,
-    ) -> io::Result<usize> {
+    fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
         let flags = match reading {
             Reading::Take => RecvFlags::DONTWAIT,
             Reading::Peek => RecvFlags::DONTWAIT | RecvFlags::PEEK,
         };
-        let limit = limit.min(self.room(header_bytes));
+        let limit = limit.min(self.reach(shape));
         if limit == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let start = self.tail + self.front_bytes() + header_bytes;
-        let place = self.ring.get_mut(start..start + limit).unwrap_or_default();
-        let (count, _) = recv(socket, place, flags)?;
-        self.received = Some((count, header_bytes)).filter(|_| count > 0);
+        let shape = match self.framing {
+            Framing::Virtio => Shape { segment_bytes: limit, ..shape },
+            Framing::Plain => shape,
+        };
+        let mut none = RecvAncillaryBuffer::default();
+        let count = recvmsg(socket, &mut self.places(shape, limit), &mut none, flags)?.bytes;
+        self.received = Some((count, shape)).filter(|_| count > 0);
         Ok(count)
     }
 
     fn send_received(&mut self, headers: Headers) {
-        if let Some((payload_bytes, header_bytes)) = self.received.take()
-            && header_bytes == headers.bytes().len()
+        if let Some((payload_bytes, shape)) = self.received.take()
+            && shape.header_bytes == headers.bytes().len()
         {
-            self.push(headers, payload_bytes);
+            self.push(&headers, payload_bytes);
         }
     }
 }

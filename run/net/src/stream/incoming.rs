@@ -1,0 +1,128 @@
+//! What comes from the other side.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::train::Train;
+use super::{FRAME_LIMIT_BYTES, Framing, LENGTH_BYTES};
+use crate::port::GuestFrame;
+use crate::wire::{HEADERS_LIMIT_BYTES, Offload};
+
+/// Read at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// What came and is not looked at yet.
+#[derive(Debug)]
+pub struct Incoming {
+    buffer: Vec<u8>,
+    read: Range<usize>,
+    framing: Framing,
+}
+
+/// One frame of [`Incoming`].
+struct StreamFrame<'a> {
+    bytes: &'a [u8],
+    offload: Offload,
+}
+
+impl GuestFrame for StreamFrame<'_> {
+    fn head(&self) -> &[u8] {
+        self.bytes.get(..HEADERS_LIMIT_BYTES).unwrap_or(self.bytes)
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let bytes = self.bytes.get(range).unwrap_or_default();
+        Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    }
+
+    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.bytes.get(range).unwrap_or_default());
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
+    }
+}
+
+impl Incoming {
+    /// Nothing came yet.
+    pub fn new(framing: Framing) -> Self {
+        Self { buffer: vec![0; READ_BYTES + FRAME_LIMIT_BYTES], read: 0..0, framing }
+    }
+
+    /// Reads what there is. False at the end.
+    ///
+    /// # Errors
+    /// The socket's; [`io::ErrorKind::WouldBlock`] if nothing came.
+    pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        self.buffer.copy_within(self.read.clone(), 0);
+        self.read = 0..self.read.len();
+        let room = self.buffer.get_mut(self.read.end..).unwrap_or_default();
+        let (len, _) = recv(socket, room, RecvFlags::DONTWAIT)?;
+        self.read.end += len;
+        Ok(len > 0)
+    }
+
+    /// Gives each whole frame to `take`; segments that follow each other as one, if whoever takes them `joins` such.
+    ///
+    /// # Errors
+    /// What comes is no frame, so nothing behind it can be either.
+    pub fn frames(&mut self, joins: bool, mut take: impl FnMut(&dyn GuestFrame)) -> io::Result<()> {
+        let joins = joins && self.framing == Framing::Plain;
+        while let Some(first) = self.first()? {
+            let mut end = self.read.start + LENGTH_BYTES + first.len();
+            let second = if joins { self.at(end)? } else { None };
+            if let Some(second) = second
+                && let Some(mut train) = Train::of(first, second)
+            {
+                end += LENGTH_BYTES + second.len();
+                while let Some(next) = self.at(end)?
+                    && train.add(next)
+                {
+                    end += LENGTH_BYTES + next.len();
+                }
+                if let Ok(frame) = train.frame() {
+                    take(&frame);
+                }
+            } else if let Ok((bytes, offload)) = self.framing.split(first) {
+                // A header that cannot be makes its frame none.
+                take(&StreamFrame { bytes, offload });
+            }
+            self.read.start = end;
+        }
+        Ok(())
+    }
+
+    /// The first frame that came, behind its virtio header if it has one. It stays the first until it is skipped.
+    ///
+    /// # Errors
+    /// What comes is no frame, so nothing behind it can be either.
+    pub fn first(&self) -> io::Result<Option<&[u8]>> {
+        self.at(self.read.start)
+    }
+
+    fn at(&self, start: usize) -> io::Result<Option<&[u8]>> {
+        let rest = self.buffer.get(start..self.read.end).unwrap_or_default();
+        let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let len = u32::from_be_bytes(*length) as usize;
+        if len > FRAME_LIMIT_BYTES || len < self.framing.header_bytes() {
+            let text = format!("a frame of {len} bytes: the other side speaks something else");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(rest.get(..len))
+    }
+
+    /// Forgets the first frame, if it is whole.
+    pub fn skip(&mut self) {
+        if let Ok(Some(frame)) = self.first() {
+            self.read.start += LENGTH_BYTES + frame.len();
+        }
+    }
+}
