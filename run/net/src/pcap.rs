@@ -125,6 +125,12 @@ impl<L: Link> Link for Pcap<L> {
         more
     }
 
+    fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        let more = self.link.settle(&mut Tapped { port, capture: &mut self.capture, now, received: None }, now);
+        self.capture.flush();
+        more
+    }
+
     fn deadline(&self) -> Option<Millis> {
         self.link.deadline()
     }

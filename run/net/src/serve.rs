@@ -19,7 +19,7 @@ pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming
     let joins = link.takes().segmentation;
     let mut has_more = false;
     loop {
-        let has_frames = wait(link, port, (has_more, clock()))?;
+        let (has_frames, is_ready) = wait(link, port, (has_more, clock()))?;
         let now = clock();
         if has_frames && !link.is_full() {
             match incoming.fill(port.fd()) {
@@ -29,13 +29,13 @@ pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming
                 Err(error) => return Err(error),
             }
         }
-        has_more = link.turn(port, now)?;
+        has_more = if is_ready { link.turn(port, now)? } else { link.settle(port, now)? };
         port.flush()?;
     }
 }
 
-/// Waits for something to do. True if frames came, or the end of them.
-fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<bool> {
+/// Waits for something to do. Says whether frames came, or the end of them; and whether the link is ready.
+fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<(bool, bool)> {
     let mut wanted = if link.is_full() { PollFlags::empty() } else { PollFlags::IN };
     if port.is_waiting() {
         wanted |= PollFlags::OUT;
@@ -54,9 +54,9 @@ fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> 
     });
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(false),
+        Err(rustix::io::Errno::INTR) => return Ok((false, false)),
         Err(error) => return Err(error.into()),
     }
-    let [_, port] = fds;
-    Ok(port.revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR))
+    let [link, port] = fds.map(|fd| fd.revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR));
+    Ok((port, link))
 }

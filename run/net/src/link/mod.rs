@@ -54,6 +54,14 @@ pub trait Link: Send {
     /// The host cannot say what happened to its descriptors.
     fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool>;
 
+    /// The same while [`fd`](Self::fd) is known not to be readable: what frames from the guest and the clock ask for.
+    ///
+    /// # Errors
+    /// As those of [`turn`](Self::turn).
+    fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        self.turn(port, now)
+    }
+
     /// When [`turn`](Self::turn) is to be called even if nothing happens.
     fn deadline(&self) -> Option<Millis>;
 
@@ -92,6 +100,10 @@ impl Link for Box<dyn Link> {
 
     fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
         (**self).turn(port, now)
+    }
+
+    fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        (**self).settle(port, now)
     }
 
     fn deadline(&self) -> Option<Millis> {

@@ -244,6 +244,37 @@ impl Stack {
             || is_on_link && !self.network.is_gateway(source) && !self.network.is_dns(source)
     }
 
+    /// What `ready` and what came before ask for. True if there is more.
+    fn work(&mut self, ready: Vec<Ready>, port: &mut dyn GuestPort, now: Millis) -> bool {
+        let unfinished = std::mem::take(&mut self.unfinished);
+        for ready in unfinished.into_iter().chain(ready) {
+            if self.socket(ready, port, now) && !self.unfinished.iter().any(|other| other.token == ready.token) {
+                self.unfinished.push(ready);
+            }
+        }
+        for lost in self.udp.flush() {
+            let seen = self.network.seen(lost.target);
+            self.tell_undelivered(&lost, seen, port);
+        }
+        self.advertise_when_due(port, now);
+        let (table, _, mut cx) = self.tcp(port, now);
+        table.timers(&mut cx);
+        let has_more = table.flush(&mut cx);
+        if now.saturating_sub(self.swept) >= SWEEP_MS {
+            self.swept = now;
+            self.errors_left = ERRORS_A_SECOND;
+            self.echoes_left = ECHOES_A_SECOND;
+            self.udp.sweep(now);
+            self.budget.give_back();
+            self.fragments.sweep(now);
+            self.echoes.sweep(now);
+            for answer in self.dns.sweep(&self.poll, now) {
+                self.guest(port).datagram((answer.from, answer.to), &answer.bytes);
+            }
+        }
+        has_more || !self.unfinished.is_empty()
+    }
+
     fn macs(&self) -> Macs {
         Macs { source: self.network.gateway_mac, destination: self.guest_mac.unwrap_or(Mac::BROADCAST) }
     }
@@ -302,32 +333,12 @@ impl Link for Stack {
     }
 
     fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
-        let unfinished = std::mem::take(&mut self.unfinished);
-        for ready in unfinished.into_iter().chain(self.poll.ready()?) {
-            if self.socket(ready, port, now) && !self.unfinished.iter().any(|other| other.token == ready.token) {
-                self.unfinished.push(ready);
-            }
-        }
-        for lost in self.udp.flush() {
-            let seen = self.network.seen(lost.target);
-            self.tell_undelivered(&lost, seen, port);
-        }
-        self.advertise_when_due(port, now);
-        let (table, _, mut cx) = self.tcp(port, now);
-        table.timers(&mut cx);
-        let has_more = table.flush(&mut cx);
-        if now.saturating_sub(self.swept) >= SWEEP_MS {
-            self.swept = now;
-            self.errors_left = ERRORS_A_SECOND;
-            self.echoes_left = ECHOES_A_SECOND;
-            self.udp.sweep(now);
-            self.fragments.sweep(now);
-            self.echoes.sweep(now);
-            for answer in self.dns.sweep(&self.poll, now) {
-                self.guest(port).datagram((answer.from, answer.to), &answer.bytes);
-            }
-        }
-        Ok(has_more || !self.unfinished.is_empty())
+        let ready = self.poll.ready()?;
+        Ok(self.work(ready, port, now))
+    }
+
+    fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
+        Ok(self.work(Vec::new(), port, now))
     }
 
     fn lost(&self) -> u64 {
@@ -335,8 +346,11 @@ impl Link for Stack {
     }
 
     fn deadline(&self) -> Option<Millis> {
-        let is_sweeping =
-            self.dns.is_waiting() || !self.udp.is_empty() || !self.echoes.is_empty() || !self.fragments.is_empty();
+        let is_sweeping = self.dns.is_waiting()
+            || !self.udp.is_empty()
+            || !self.echoes.is_empty()
+            || !self.fragments.is_empty()
+            || self.budget.has_spares();
         let sweep = is_sweeping.then_some(self.swept + SWEEP_MS);
         [self.tcp.deadline(), sweep, self.advertising.due()].into_iter().flatten().min()
     }

@@ -22,6 +22,8 @@ const DIRECT_BYTES: usize = 16 << 10;
 const LEAST_BYTES: u32 = 4 << 10;
 /// What waits for the socket is kept in pieces of this size, however small the segments were that it came in.
 const PIECE_BYTES: usize = 64 << 10;
+/// What begins with less is a question, not the start of much: its piece grows as it needs.
+const QUESTION_BYTES: usize = 1 << 10;
 
 /// Pieces that are kept to be used again.
 const SPARES_LIMIT: usize = 4;
@@ -51,6 +53,16 @@ impl Budget {
             piece.clear();
             self.spares.push(piece);
         }
+    }
+
+    /// Whether it has memory that nobody uses.
+    pub fn has_spares(&self) -> bool {
+        !self.spares.is_empty()
+    }
+
+    /// Gives back the memory that nobody uses.
+    pub fn give_back(&mut self) {
+        self.spares = Vec::new();
     }
 
     /// How much is left.
@@ -308,7 +320,8 @@ impl Receive {
         if kept > 0 {
             let rest = part.start + sent..part.start + sent + kept;
             if self.waiting.back().is_none_or(|last| last.len() + kept > PIECE_BYTES) {
-                self.waiting.push_back(if self.is_full { Vec::new() } else { budget.piece() });
+                let is_small = self.is_full || kept < QUESTION_BYTES;
+                self.waiting.push_back(if is_small { Vec::new() } else { budget.piece() });
             }
             if let Some(last) = self.waiting.back_mut() {
                 frame.copy_to(rest, last);

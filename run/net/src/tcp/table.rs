@@ -51,6 +51,9 @@ impl From<SocketAddr> for Target {
     }
 }
 
+/// Slots that stay when there are no connections any more.
+const SPARE_SLOTS: usize = 64;
+
 #[derive(Debug)]
 struct Slot {
     generation: u32,
@@ -64,6 +67,8 @@ struct Slot {
 #[derive(Debug)]
 pub struct Table {
     slots: Vec<Slot>,
+    /// That of the next slot: no token of one that was there before has it.
+    generation: u32,
     free: Vec<u32>,
     by_key: HashMap<FlowKey, u32>,
     timers: BTreeSet<(Millis, u32)>,
@@ -90,6 +95,7 @@ impl Table {
     pub fn new(keeping: Keeping) -> Self {
         Self {
             slots: Vec::new(),
+            generation: 0,
             free: Vec::new(),
             by_key: HashMap::new(),
             timers: BTreeSet::new(),
@@ -282,7 +288,7 @@ impl Table {
             Some(place) => place,
             None => {
                 let place = u32::try_from(self.slots.len()).map_err(|_| io::ErrorKind::QuotaExceeded)?;
-                self.slots.push(Slot { generation: 0, flow: None, is_dirty: false, armed: None });
+                self.slots.push(Slot { generation: self.generation, flow: None, is_dirty: false, armed: None });
                 place
             }
         };
@@ -355,6 +361,17 @@ impl Table {
         self.by_key.remove(&flow.key());
         self.free.push(place);
         flow.close(cx);
+        if self.by_key.is_empty() && self.slots.len() > SPARE_SLOTS {
+            self.give_back();
+        }
+    }
+
+    /// Gives back the memory of many connections, when there are none.
+    fn give_back(&mut self) {
+        let last = self.slots.iter().map(|slot| slot.generation).max().unwrap_or(0);
+        self.generation = last.wrapping_add(1) & Token::GENERATION_MASK;
+        (self.slots, self.free, self.dirty) = (Vec::new(), Vec::new(), Vec::new());
+        (self.by_key, self.half_open) = (HashMap::new(), VecDeque::new());
     }
 
     /// What connections keep of what came from the guest.

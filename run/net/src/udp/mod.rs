@@ -199,7 +199,7 @@ impl Nat {
         let Some(mapping) = self.by_place.get_mut(&ready.token.place) else { return false };
         let socket = mapping.socket.as_fd();
         // While errors wait, reading fails.
-        for _ in 0..BATCH {
+        for _ in 0..if ready.has_ended { BATCH } else { 0 } {
             let Ok(socket::Returned { target, payload, error, mtu }) = socket::returned(socket) else { break };
             if self.undelivered.len() < UNDELIVERED_LIMIT {
                 self.undelivered.push(Undelivered { guest: mapping.guest, target, payload, error, mtu });
@@ -228,8 +228,9 @@ impl Nat {
         true
     }
 
-    /// Forgets those that are silent.
+    /// Forgets those that are silent, and gives back the memory of what passed.
     pub fn sweep(&mut self, now: Millis) {
+        self.outbox.give_back();
         let is_over = |mapping: &Mapping| {
             let limit_ms = match () {
                 () if mapping.is_for_names => NAMES_MS,

@@ -50,7 +50,10 @@ impl Inbox {
     /// The socket's; [`io::ErrorKind::WouldBlock`] if there is nothing.
     pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.read.clear();
-        self.buffer.resize(BATCH * SLOT_BYTES, 0);
+        if self.buffer.is_empty() {
+            // Not filled: the host gives memory only to what is written to.
+            self.buffer = vec![0; BATCH * SLOT_BYTES];
+        }
         let mut names = [[0; NAME_BYTES]; BATCH];
         let (slots, _) = self.buffer.as_chunks_mut::<SLOT_BYTES>();
         let mut vectors: Vec<libc::iovec> = slots.iter_mut().map(|slot| vector(slot)).collect();
@@ -112,6 +115,13 @@ impl Outbox {
     pub(super) fn is_full_for(&self, payload_bytes: usize) -> bool {
         !self.is_empty()
             && (self.bytes.len() + payload_bytes > OUTBOX_BYTES || self.datagrams.len() >= BATCH * RUN_LIMIT)
+    }
+
+    /// Gives back the memory of what was sent.
+    pub(super) fn give_back(&mut self) {
+        if self.is_empty() {
+            (self.bytes, self.datagrams) = (Vec::new(), Vec::new());
+        }
     }
 
     pub(super) fn push(&mut self, target: SocketAddr, payload: &[u8]) {

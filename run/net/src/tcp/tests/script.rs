@@ -598,6 +598,26 @@ fn only_those_that_wait_for_an_answer_count_as_half_open() {
 }
 
 #[test]
+fn what_is_late_for_many_that_are_gone_is_not_taken_for_those_that_come() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut script = Script::new(Keeping::Kernel, listener.local_addr().unwrap());
+    let ask = |script: &mut Script, port, flags, next| {
+        (script.key.guest, script.next) = (SocketAddr::new(script.key.guest.ip(), port), next);
+        script.give(&script.segment(flags), b"");
+    };
+    for _ in 0..2 {
+        (1..200).for_each(|port| ask(&mut script, port, TcpFlags::SYN, FIRST));
+        assert_eq!(script.table.len(), 199);
+        (1..200).for_each(|port| ask(&mut script, port, TcpFlags::RST, FIRST + 1));
+        assert!(script.table.is_empty() && script.port.frames.is_empty());
+    }
+    ask(&mut script, 1, TcpFlags::SYN, FIRST);
+    let late = happened(true, true);
+    assert!(script.with(|table, poll, cx| table.ready(late, poll, cx)).is_none());
+    assert!(script.table.len() == 1 && script.port.frames.is_empty(), "nobody was answered");
+}
+
+#[test]
 fn an_answer_acknowledges_its_question_where_they_take_turns() {
     let (mut script, _, mut peer) = Script::connect(Keeping::Kernel, modern());
     let answer = |script: &mut Script, peer: &mut TcpStream| {
