@@ -210,7 +210,7 @@ impl World {
                 return;
             }
         }
-        self.stack.from_guest(&MemoryFrame(frame), &mut self.port, self.now);
+        self.stack.from_guest(&MemoryFrame::whole(frame), &mut self.port, self.now);
     }
 
     fn is_ours(&self, port: u16) -> bool {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kiln_net::chance::Chance;
 use kiln_net::faulty::{Faults, Faulty};
 use kiln_net::link::{Link, Tap};
 use kiln_net::publish::{Published, Transport};
@@ -53,26 +54,6 @@ struct Done {
     datagrams: AtomicU64,
     lost: AtomicU64,
     names: AtomicU64,
-}
-
-/// Numbers that look random.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit.max(1)
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(len + 8);
-        while bytes.len() < len {
-            self.below(1);
-            bytes.extend(self.0.rotate_left(29).to_le_bytes());
-        }
-        bytes.truncate(len);
-        bytes
-    }
 }
 
 /// The outside: the stack, servers, and those who connect to the published port.
@@ -222,7 +203,7 @@ fn echo_datagrams(socket: &UdpSocket) {
 fn call(published: SocketAddr, seconds: u64, seed: u64, done: &Done) -> Result<(), Failure> {
     // Done while the guest is there.
     let end = Instant::now() + Duration::from_secs(seconds.saturating_sub(5));
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     while Instant::now() < end {
         // Until the guest listens, connections are refused or end.
         if transfer(published, &mut chance, 1 << 20, done).is_err() {
@@ -299,7 +280,7 @@ fn guest(words: &[String]) -> Result<(), Failure> {
         .map(|number| {
             let (done, failures) = (Arc::clone(&done), Arc::clone(&failures));
             thread::spawn(move || {
-                let mut chance = Chance(number + 100);
+                let mut chance = Chance::new(number + 100);
                 while Instant::now() < end {
                     if let Err(error) = work(&mut chance, (streams, datagrams, closed), &done)
                         && let Ok(mut failures) = failures.lock()

@@ -2,42 +2,14 @@
 //! place on the network, and memory as its guest. Prints the processor time of both ends, for frames of 1,514 bytes and for
 //! segments of 64 KiB.
 use std::io;
-use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use kiln_net::link::{Link, Member};
-use kiln_net::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
+use kiln_net::memory::MemoryFrame;
+use kiln_net::port::{Abilities, GuestPort, Reading, Shape};
 use kiln_net::stack::Network;
-use kiln_net::wire::{Headers, Ip, Mac, Macs, Offload, Protocol, Seq, Tcp, TcpFlags, TcpOptions};
-
-/// A frame in memory.
-struct Memory {
-    bytes: Vec<u8>,
-    offload: Offload,
-}
-
-impl GuestFrame for Memory {
-    fn head(&self) -> &[u8] {
-        self.bytes.get(..256).unwrap_or(&self.bytes)
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn send_to(&self, _: Range<usize>, _: BorrowedFd<'_>) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(self.bytes.get(range).unwrap_or_default());
-    }
-
-    fn offload(&self) -> Offload {
-        self.offload
-    }
-}
+use kiln_net::wire::{Headers, Ip, Mac, Macs, Protocol, Seq, Tcp, TcpFlags, TcpOptions};
 
 /// Copies what comes, as a guest's buffers do, and counts it.
 #[derive(Default)]
@@ -72,14 +44,14 @@ impl GuestPort for Counting {
     fn send_received(&mut self, _: Headers) {}
 }
 
-fn frame(macs: Macs, ip: &Ip, payload_bytes: usize) -> Memory {
+fn frame(macs: Macs, ip: &Ip, payload_bytes: usize) -> MemoryFrame {
     let (seq, ack, flags) = (Seq(1), Seq(1), TcpFlags(0x10));
     let tcp = Tcp { source_port: 1, destination_port: 2, seq, ack, flags, window: 9, options: TcpOptions::default() };
     let mut headers = Headers::tcp(macs, ip, &tcp, payload_bytes);
     if payload_bytes > 1_460 {
         headers.set_segment_bytes(1_460);
     }
-    Memory { bytes: [headers.bytes(), &vec![7; payload_bytes]].concat(), offload: headers.offload() }
+    MemoryFrame { bytes: [headers.bytes(), &vec![7; payload_bytes]].concat(), offload: headers.offload() }
 }
 
 /// Processor time of this process so far.

@@ -352,6 +352,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::Chance;
 
     fn lease() -> Lease {
         Lease {
@@ -402,12 +403,10 @@ mod tests {
         }
         let other = message(Kind::Request, &[option::SERVER, 4, 10, 0, 2, 9]);
         assert_eq!(lease().answer(&other), None, "it asks another server");
-        let mut random = 7_u32;
+        let mut chance = Chance::new(7);
         for _ in 0..100_000 {
             let mut changed = whole.clone();
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let place = (random >> 8) as usize % changed.len();
-            changed[place] = random.to_be_bytes()[0];
+            chance.change(&mut changed);
             lease().answer(&changed);
         }
     }

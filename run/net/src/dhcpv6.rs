@@ -251,6 +251,7 @@ fn put_address(to: &mut Vec<u8>, address: Ipv6Addr, valid_s: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::Chance;
 
     const CLIENT: [u8; 10] = [0, 3, 0, 1, 2, 0, 0, 0, 0, 9];
 
@@ -317,12 +318,10 @@ mod tests {
         ] {
             assert_eq!(lease().answer(&message(kind, options)), None, "{kind:?} {options:?}");
         }
-        let mut random = 7_u32;
+        let mut chance = Chance::new(7);
         for _ in 0..100_000 {
             let mut changed = whole.clone();
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let place = (random >> 8) as usize % changed.len();
-            changed[place] = random.to_be_bytes()[0];
+            chance.change(&mut changed);
             lease().answer(&changed);
         }
     }

@@ -1,15 +1,14 @@
 //! A link that loses frames, doubles them and lets them come late, for tests: the same ones on each run.
 
 use std::io;
-use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use rustix::net::{SendFlags, send};
-
 use crate::Millis;
+use crate::chance::Chance;
 use crate::link::Link;
+use crate::memory::MemoryFrame;
 use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
-use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Offload};
+use crate::wire::Headers;
 
 /// Frames that are late at once, in one direction; what is more is lost.
 const LATE_LIMIT: usize = 1_024;
@@ -32,55 +31,25 @@ pub struct Faults {
 /// A frame on its way.
 #[derive(Debug, Clone)]
 struct Late {
-    bytes: Vec<u8>,
-    offload: Offload,
+    frame: MemoryFrame,
     due: Millis,
-}
-
-impl GuestFrame for Late {
-    fn head(&self) -> &[u8] {
-        self.bytes.get(..HEADERS_LIMIT_BYTES).unwrap_or(&self.bytes)
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let bytes = self.bytes.get(range).unwrap_or_default();
-        Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-    }
-
-    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(self.bytes.get(range).unwrap_or_default());
-    }
-
-    fn offload(&self) -> Offload {
-        self.offload
-    }
 }
 
 /// Frames of one direction.
 #[derive(Debug)]
 struct Way {
     faults: Faults,
-    chance: u64,
+    chance: Chance,
     late: Vec<Late>,
 }
 
 impl Way {
     fn new(faults: Faults, seed: u64) -> Self {
-        Self { faults, chance: seed, late: Vec::new() }
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        // Knuth's constants; the high bits are the better ones.
-        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.chance >> 33) % limit.max(1)
+        Self { faults, chance: Chance::new(seed), late: Vec::new() }
     }
 
     fn happens(&mut self, of_1000: u16) -> bool {
-        self.below(1_000) < of_1000.into()
+        self.chance.below(1_000) < of_1000.into()
     }
 
     /// How often a frame goes on at once; it may be kept for later.
@@ -89,7 +58,7 @@ impl Way {
             return 0;
         }
         if self.happens(self.faults.late) {
-            let due = now + 1 + self.below(self.faults.late_ms);
+            let due = now + 1 + self.chance.below(self.faults.late_ms);
             if self.late.len() < LATE_LIMIT {
                 self.late.push(frame(due));
             }
@@ -140,7 +109,7 @@ impl<L: Link> Link for Faulty<L> {
         let keep = |due| {
             let mut bytes = Vec::new();
             frame.copy_to(0..frame.len_bytes(), &mut bytes);
-            Late { bytes, offload: frame.offload(), due }
+            Late { frame: MemoryFrame { bytes, offload: frame.offload() }, due }
         };
         let mut port = Worse { port, way: &mut self.down, received: None, now };
         for _ in 0..self.up.times(keep, now) {
@@ -149,13 +118,13 @@ impl<L: Link> Link for Faulty<L> {
     }
 
     fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
-        for Late { bytes, offload, .. } in self.down.due(now) {
+        for Late { frame, .. } in self.down.due(now) {
             // Lost, if there is no room.
-            let _ = port.send_frame(&bytes, &offload);
+            let _ = port.send_frame(&frame.bytes, &frame.offload);
         }
         let mut port = Worse { port, way: &mut self.down, received: None, now };
         for late in self.up.due(now) {
-            self.link.from_guest(&late, &mut port, now);
+            self.link.from_guest(&late.frame, &mut port, now);
         }
         self.link.turn(&mut port, now)
     }
@@ -199,7 +168,10 @@ impl GuestPort for Worse<'_> {
     }
 
     fn send(&mut self, headers: Headers, payload: &[u8]) -> bool {
-        let keep = |due| Late { bytes: [headers.bytes(), payload].concat(), offload: headers.offload(), due };
+        let keep = |due| {
+            let bytes = [headers.bytes(), payload].concat();
+            Late { frame: MemoryFrame { bytes, offload: headers.offload() }, due }
+        };
         let times = self.way.times(keep, self.now);
         (0..times).all(|_| self.port.send(headers.clone(), payload))
     }

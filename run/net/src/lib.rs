@@ -1,6 +1,7 @@
 //! A user-mode network: Ethernet frames of a guest on one side, sockets of the host on the other. It knows no virtual
 //! machine, asks for no privilege and starts no thread: whoever owns it turns it.
 
+pub mod chance;
 pub mod dhcp;
 pub mod dhcpv6;
 pub mod dns;

@@ -1,4 +1,4 @@
-//! A port in memory, for tests and fuzzing: frames are lists of bytes.
+//! A guest in memory: frames are bytes. For frames that came another way than a queue, for tests and for fuzzing.
 
 use std::io;
 use std::ops::Range;
@@ -7,31 +7,48 @@ use std::os::fd::BorrowedFd;
 use rustix::net::{SendFlags, send};
 
 use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
-use crate::wire::{HEADERS_LIMIT_BYTES, Headers};
+use crate::wire::{HEADERS_LIMIT_BYTES, Headers, Offload};
 
 /// Longest payload, as that of the longest IP packet.
 const PAYLOAD_LIMIT_BYTES: usize = 65_535;
 
 /// A frame of the guest's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryFrame(pub Vec<u8>);
+pub struct MemoryFrame<B = Vec<u8>> {
+    /// All of it.
+    pub bytes: B,
+    /// What is not done about it.
+    pub offload: Offload,
+}
 
-impl GuestFrame for MemoryFrame {
+impl<B: AsRef<[u8]>> MemoryFrame<B> {
+    /// A frame that lacks nothing.
+    pub fn whole(bytes: B) -> Self {
+        Self { bytes, offload: Offload::default() }
+    }
+}
+
+impl<B: AsRef<[u8]>> GuestFrame for MemoryFrame<B> {
     fn head(&self) -> &[u8] {
-        self.0.get(..HEADERS_LIMIT_BYTES).unwrap_or(&self.0)
+        let bytes = self.bytes.as_ref();
+        bytes.get(..HEADERS_LIMIT_BYTES).unwrap_or(bytes)
     }
 
     fn len_bytes(&self) -> usize {
-        self.0.len()
+        self.bytes.as_ref().len()
     }
 
     fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let bytes = self.0.get(range).unwrap_or_default();
+        let bytes = self.bytes.as_ref().get(range).unwrap_or_default();
         Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(self.0.get(range).unwrap_or_default());
+        to.extend_from_slice(self.bytes.as_ref().get(range).unwrap_or_default());
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
     }
 }
 
@@ -40,9 +57,10 @@ impl GuestFrame for MemoryFrame {
 pub struct MemoryPort {
     /// What the guest is said to do by itself.
     pub abilities: Abilities,
+    /// How many frames there is room for.
+    pub room: usize,
     frames: Vec<Vec<u8>>,
     received: Vec<u8>,
-    room: usize,
 }
 
 impl MemoryPort {

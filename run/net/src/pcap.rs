@@ -230,7 +230,7 @@ mod tests {
             let capture = Capture::create(&path, snap_bytes).unwrap();
             let mut link = Pcap::new(Stack::new(Network::default()).unwrap(), capture);
             let mut port = MemoryPort::new(9);
-            link.from_guest(&MemoryFrame(QUESTION.to_vec()), &mut port, 5_000);
+            link.from_guest(&MemoryFrame::whole(QUESTION), &mut port, 5_000);
             link.turn(&mut port, 6_000).unwrap();
             let answer = port.take_frames().remove(0);
             let file = std::fs::read(&path).unwrap();
@@ -255,7 +255,7 @@ mod tests {
         let mut link = Pcap::new(Stack::new(Network::default()).unwrap(), capture);
         let mut port = MemoryPort::new(9);
         for _ in 0..3 {
-            link.from_guest(&MemoryFrame(QUESTION.to_vec()), &mut port, 0);
+            link.from_guest(&MemoryFrame::whole(QUESTION), &mut port, 0);
             link.turn(&mut port, 0).unwrap();
         }
         assert_eq!(port.take_frames().len(), 3);

@@ -52,7 +52,7 @@ impl Guest {
     }
 
     fn gives(&mut self, frame: Vec<u8>) {
-        self.stack.from_guest(&MemoryFrame(frame), &mut self.port, self.now);
+        self.stack.from_guest(&MemoryFrame::whole(frame), &mut self.port, self.now);
     }
 
     fn tcp(&mut self, (from, to): (u16, u16), (flags, seq, ack): (TcpFlags, Seq, Seq), payload: &[u8]) {

@@ -156,14 +156,14 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use super::*;
-    use crate::link::testing::Bytes;
+    use crate::memory::MemoryFrame;
 
     #[test]
     fn who_takes_nothing_costs_a_bounded_amount_and_is_not_waited_for() {
         let (near, far) = UnixDatagram::pair().unwrap();
         let mut outgoing = Outgoing::default();
         for _ in 0..1_000 {
-            outgoing.send((b"", &Bytes(vec![7; 9_000])), Outlet::Socket(near.as_fd()), 5).unwrap();
+            outgoing.send((b"", &MemoryFrame::whole(vec![7; 9_000])), Outlet::Socket(near.as_fd()), 5).unwrap();
         }
         assert!(outgoing.bytes <= LIMIT_BYTES && outgoing.lost() > 500, "{}", outgoing.lost());
         assert!(outgoing.is_full());
@@ -182,7 +182,9 @@ mod tests {
         near.set_nonblocking(true).unwrap();
         let (mut outgoing, mut wanted, mut got) = (Outgoing::default(), Vec::new(), Vec::new());
         for number in 0..100_u8 {
-            outgoing.send((&[number], &Bytes(vec![number; 9_000])), Outlet::Socket(near.as_fd()), 0).unwrap();
+            outgoing
+                .send((&[number], &MemoryFrame::whole(vec![number; 9_000])), Outlet::Socket(near.as_fd()), 0)
+                .unwrap();
             wanted.extend(vec![number; 9_001]);
         }
         assert!(!outgoing.frames.is_empty());
@@ -195,6 +197,6 @@ mod tests {
         assert!(got == wanted && outgoing.bytes == 0 && outgoing.lost() == 0);
         // Closing would do only where no other thread is about to start a program, which has the socket until then.
         far.shutdown(Shutdown::Both).unwrap();
-        assert_eq!(outgoing.send((b"", &Bytes(vec![1])), Outlet::Socket(near.as_fd()), 0), Err(Gone));
+        assert_eq!(outgoing.send((b"", &MemoryFrame::whole(vec![1])), Outlet::Socket(near.as_fd()), 0), Err(Gone));
     }
 }

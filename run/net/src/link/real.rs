@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::testing::{Bytes, Got, Lacking};
+use super::testing::Got;
 use super::*;
+use crate::memory::MemoryFrame;
 use crate::wire::{Arp, ArpOperation, Body, EtherType, Ethernet, Frame, Headers, Ip, Mac, Macs, Offload, Protocol};
 
 const GUEST: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
@@ -34,7 +35,7 @@ fn neighbor(link: &mut dyn Link, got: &mut Got, target: [u8; 4], sender: [u8; 4]
     loop {
         assert!(start.elapsed() < PATIENCE, "nobody answers");
         let now = Millis::try_from(start.elapsed().as_millis()).unwrap();
-        link.from_guest(&Bytes(arp(target, sender)), got, now);
+        link.from_guest(&MemoryFrame::whole(arp(target, sender)), got, now);
         let mut fds = [rustix::event::PollFd::from_borrowed_fd(link.fd(), rustix::event::PollFlags::IN)];
         let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         rustix::event::poll(&mut fds, Some(&pause)).unwrap();
@@ -120,7 +121,7 @@ fn a_tap_carries_frames_whose_checksums_nobody_computes() {
     assert!(matches!(Tap::open("lo").unwrap_err(), LinkError::Tap { .. }));
     got.abilities = link.takes();
     // A device that is down loses frames, and is no reason to end.
-    link.from_guest(&Bytes(arp([10, 9, 0, 1], [10, 9, 0, 2])), &mut got, 0);
+    link.from_guest(&MemoryFrame::whole(arp([10, 9, 0, 1], [10, 9, 0, 2])), &mut got, 0);
     assert!(link.is_up() && link.lost() == 1);
     ip("link set kt0 up");
     let host = neighbor(&mut link, &mut got, [10, 9, 0, 1], [10, 9, 0, 2]);
@@ -130,7 +131,11 @@ fn a_tap_carries_frames_whose_checksums_nobody_computes() {
     let packet = Ip::new(addresses[0], addresses[1], Protocol::UDP);
     let headers = Headers::udp(Macs { source: GUEST, destination: host }, &packet, 9, 7, 5);
     assert!(headers.offload().checksum_start > 0);
-    link.from_guest(&Lacking([headers.bytes(), b"hello"].concat(), headers.offload()), &mut got, 0);
+    link.from_guest(
+        &MemoryFrame { bytes: [headers.bytes(), b"hello"].concat(), offload: headers.offload() },
+        &mut got,
+        0,
+    );
     let mut buffer = [0; 9];
     let (len, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..len], from), (&b"hello"[..], (addresses[0], 9).into()));
@@ -143,7 +148,7 @@ fn a_tap_carries_frames_whose_checksums_nobody_computes() {
         link.turn(&mut got, 0).unwrap();
         // The host asks for the guest's address first.
         let asks = arp([10, 9, 0, 1], [10, 9, 0, 2]);
-        link.from_guest(&Bytes(asks), &mut got, 0);
+        link.from_guest(&MemoryFrame::whole(asks), &mut got, 0);
     }
     let (_, offload) = got.frames.iter().find(is_answer).unwrap();
     assert_eq!((offload.checksum_start, offload.checksum_offset), (34, 6), "the host did not compute it either");
@@ -151,7 +156,7 @@ fn a_tap_carries_frames_whose_checksums_nobody_computes() {
     let start = Instant::now();
     while link.is_up() {
         assert!(start.elapsed() < PATIENCE);
-        link.from_guest(&Bytes(arp([10, 9, 0, 1], [10, 9, 0, 2])), &mut got, 0);
+        link.from_guest(&MemoryFrame::whole(arp([10, 9, 0, 1], [10, 9, 0, 2])), &mut got, 0);
         link.turn(&mut got, 0).unwrap();
     }
 }

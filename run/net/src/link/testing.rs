@@ -1,59 +1,12 @@
 //! A guest in memory.
 
 use std::io;
-use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use super::Link;
 use crate::Millis;
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
+use crate::port::{Abilities, GuestPort, Reading, Shape};
 use crate::wire::{Headers, Offload};
-
-/// A frame of the guest's.
-pub(crate) struct Bytes(pub(crate) Vec<u8>);
-
-impl GuestFrame for Bytes {
-    fn head(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.0.len()
-    }
-
-    fn send_to(&self, _: Range<usize>, _: BorrowedFd<'_>) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.0[range]);
-    }
-}
-
-/// A frame that lacks something.
-pub(crate) struct Lacking(pub(crate) Vec<u8>, pub(crate) Offload);
-
-impl GuestFrame for Lacking {
-    fn head(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.0.len()
-    }
-
-    fn send_to(&self, _: Range<usize>, _: BorrowedFd<'_>) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.0[range]);
-    }
-
-    fn offload(&self) -> Offload {
-        self.1
-    }
-}
 
 /// Keeps what the guest got.
 pub(crate) struct Got {

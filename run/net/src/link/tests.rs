@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
-use super::testing::{Bytes, Got, turn_until};
+use super::testing::{Got, turn_until};
 use super::*;
+use crate::memory::MemoryFrame;
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -43,8 +44,8 @@ fn frames_pass_a_stream_both_ways_however_they_are_cut() {
     let listener = UnixListener::bind(&path).unwrap();
     let (mut link, mut got, mut now) = (UnixStream::connect(&path).unwrap(), Got::new(), 0);
     let mut peer = listener.accept().unwrap().0;
-    link.from_guest(&Bytes(vec![1; 60]), &mut got, now);
-    link.from_guest(&Bytes(vec![2; 1514]), &mut got, now);
+    link.from_guest(&MemoryFrame::whole(vec![1; 60]), &mut got, now);
+    link.from_guest(&MemoryFrame::whole(vec![2; 1514]), &mut got, now);
     let mut sent = vec![0; 4 + 60 + 4 + 1514];
     peer.read_exact(&mut sent).unwrap();
     assert_eq!(sent[..5], [0, 0, 0, 60, 1]);
@@ -91,7 +92,7 @@ fn a_stream_that_breaks_or_talks_nonsense_is_taken_up_again() {
         peer.write_all(nonsense).unwrap();
         drop(peer);
         turn_until(&mut link, &mut got, &mut now, |link, _| !link.is_up());
-        link.from_guest(&Bytes(vec![1; 60]), &mut got, now);
+        link.from_guest(&MemoryFrame::whole(vec![1; 60]), &mut got, now);
         turn_until(&mut link, &mut got, &mut now, |link, _| link.is_up());
     }
     assert_eq!(link.lost(), 2, "what the guest sent meanwhile");
@@ -105,7 +106,7 @@ fn a_stream_that_breaks_or_talks_nonsense_is_taken_up_again() {
     assert!(!link.is_up());
     let listener = UnixListener::bind(&path).unwrap();
     turn_until(&mut link, &mut got, &mut now, |link, _| link.is_up());
-    link.from_guest(&Bytes(vec![9; 60]), &mut got, now);
+    link.from_guest(&MemoryFrame::whole(vec![9; 60]), &mut got, now);
     let mut first = [0; 5];
     listener.accept().unwrap().0.read_exact(&mut first).unwrap();
     assert_eq!(first, [0, 0, 0, 60, 9], "nothing of what was lost comes late");
@@ -120,7 +121,7 @@ fn datagrams_pass_behind_the_greeting() {
     let (len, from) = peer.recv_from(&mut word).unwrap();
     assert_eq!(&word[..len], b"VFKT");
     assert_eq!(from.as_pathname(), Some(path.with_file_name("own.sock").as_path()));
-    link.from_guest(&Bytes(vec![1; 60]), &mut got, now);
+    link.from_guest(&MemoryFrame::whole(vec![1; 60]), &mut got, now);
     assert_eq!(received(&peer), [1; 60]);
     for frame in [vec![], vec![2; 1514], vec![3; 60]] {
         peer.send_to(&frame, from.as_pathname().unwrap()).unwrap();
@@ -151,7 +152,7 @@ fn a_peer_of_datagrams_that_comes_back_is_greeted_again() {
     let (mut link, mut got, mut now) = (gram(&path, Greeting::Vfkit).unwrap(), Got::new(), 0);
     assert_eq!(received(&peer), b"VFKT");
     drop(peer);
-    link.from_guest(&Bytes(vec![1; 60]), &mut got, now);
+    link.from_guest(&MemoryFrame::whole(vec![1; 60]), &mut got, now);
     assert_eq!((link.is_up(), link.lost()), (false, 1));
     std::fs::remove_file(&path).unwrap();
     let peer = UnixDatagram::bind(&path).unwrap();
@@ -179,7 +180,7 @@ fn a_peer_that_takes_nothing_makes_the_guest_wait_for_a_while() {
     let (mut link, mut got, mut now) = (gram(&path, Greeting::None).unwrap(), Got::new(), 0_u64);
     let mut count = 0;
     while !link.is_full() {
-        link.from_guest(&Bytes(vec![7; 1514]), &mut got, now);
+        link.from_guest(&MemoryFrame::whole(vec![7; 1514]), &mut got, now);
         count += 1;
     }
     now += 900;

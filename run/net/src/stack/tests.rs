@@ -6,7 +6,6 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use rustix::net::{AddressFamily, SocketType};
 
 use super::*;
-use crate::link::testing::Lacking;
 use crate::memory::{MemoryFrame, MemoryPort};
 use crate::ndp;
 use crate::packets::ToGuest;
@@ -37,7 +36,7 @@ impl Bench {
     }
 
     fn gives(&mut self, frame: Vec<u8>) {
-        self.stack.from_guest(&MemoryFrame(frame), &mut self.port, self.now);
+        self.stack.from_guest(&MemoryFrame::whole(frame), &mut self.port, self.now);
     }
 
     /// Frames that the guest's own kernel would make of a packet.
@@ -249,7 +248,7 @@ fn many_datagrams_in_one_frame_go_out_and_come_back() {
         let ip = Ip::new(from.ip(), remote.ip(), Protocol::UDP);
         let mut headers = Headers::udp(bench.macs(), &ip, from.port(), remote.port(), payload.len());
         headers.set_segment_bytes(1_000);
-        let frame = Lacking([headers.bytes(), &payload].concat(), headers.offload());
+        let frame = MemoryFrame { bytes: [headers.bytes(), &payload].concat(), offload: headers.offload() };
         bench.stack.from_guest(&frame, &mut bench.port, bench.now);
         bench.turn();
         let mut buffer = [0; 2_000];

@@ -4,12 +4,12 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, recv};
 
 use super::train::Train;
 use super::{FRAME_LIMIT_BYTES, Framing, LENGTH_BYTES};
+use crate::memory::MemoryFrame;
 use crate::port::GuestFrame;
-use crate::wire::{HEADERS_LIMIT_BYTES, Offload};
 
 /// Read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -20,35 +20,6 @@ pub struct Incoming {
     buffer: Vec<u8>,
     read: Range<usize>,
     framing: Framing,
-}
-
-/// One frame of [`Incoming`].
-struct StreamFrame<'a> {
-    bytes: &'a [u8],
-    offload: Offload,
-}
-
-impl GuestFrame for StreamFrame<'_> {
-    fn head(&self) -> &[u8] {
-        self.bytes.get(..HEADERS_LIMIT_BYTES).unwrap_or(self.bytes)
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let bytes = self.bytes.get(range).unwrap_or_default();
-        Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-    }
-
-    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(self.bytes.get(range).unwrap_or_default());
-    }
-
-    fn offload(&self) -> Offload {
-        self.offload
-    }
 }
 
 impl Incoming {
@@ -93,7 +64,7 @@ impl Incoming {
                 }
             } else if let Ok((bytes, offload)) = self.framing.split(first) {
                 // A header that cannot be makes its frame none.
-                take(&StreamFrame { bytes, offload });
+                take(&MemoryFrame { bytes, offload });
             }
             self.read.start = end;
         }

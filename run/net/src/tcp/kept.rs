@@ -7,12 +7,29 @@ use std::os::fd::BorrowedFd;
 use rustix::net::{RecvFlags, recv};
 
 use super::Budget;
-use super::socket::Looked;
 
 /// Most that one connection keeps.
 const LIMIT_BYTES: usize = 256 << 10;
 /// What each may keep even when the budget is spent, so that all go on.
 const LEAST_BYTES: usize = 16 << 10;
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// Data, for [`StreamSocket::send_looked`](super::StreamSocket::send_looked).
+    Data {
+        /// How much.
+        len_bytes: usize,
+        /// Whether there was nothing behind it.
+        is_all: bool,
+    },
+    /// The peer sends no more.
+    End,
+    /// Nothing came yet.
+    Nothing,
+    /// There may be more, but not before the guest has acknowledged something.
+    Full,
+}
 
 /// Bytes in their order; the first is the oldest that is not acknowledged.
 #[derive(Debug, Default)]

@@ -16,8 +16,9 @@ mod table;
 mod talk;
 
 pub use flow::{Context, Ending, Flow, FlowKey, Remembered, Stage};
+pub use kept::Looked;
 pub use receive::Budget;
-pub use socket::{Keeping, Looked, StreamSocket};
+pub use socket::{Keeping, StreamSocket};
 pub(crate) use table::connecting_to;
 pub use table::{Table, Target, Unreachable};
 

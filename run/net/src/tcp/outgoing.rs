@@ -3,7 +3,7 @@
 use std::io;
 
 use super::flow::{Context, Ending, Flow, Stage};
-use super::socket::Looked;
+use super::kept::Looked;
 use super::{Millis, WINDOW_SCALE};
 use crate::port::Shape;
 use crate::wire::{Headers, Ip, Protocol, Seq, Tcp, TcpFlags, TcpOptions, Timestamps};

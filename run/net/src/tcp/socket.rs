@@ -9,7 +9,7 @@ use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Budget;
-use super::kept::Kept;
+use super::kept::{Kept, Looked};
 use crate::port::{GuestPort, Reading, Shape};
 use crate::wire::Headers;
 
@@ -31,24 +31,6 @@ pub enum Keeping {
     Kernel,
     /// Here, in a buffer of each connection.
     Here,
-}
-
-/// What a look found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Looked {
-    /// Data, for [`StreamSocket::send_looked`].
-    Data {
-        /// How much.
-        len_bytes: usize,
-        /// Whether there was nothing behind it.
-        is_all: bool,
-    },
-    /// The peer sends no more.
-    End,
-    /// Nothing came yet.
-    Nothing,
-    /// There may be more, but not before the guest has acknowledged something.
-    Full,
 }
 
 /// Where received data is looked at.
@@ -262,8 +244,8 @@ mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
-    use super::super::tests::MemoryPort;
     use super::*;
+    use crate::memory::MemoryPort;
 
     #[test]
     fn what_the_guest_has_does_not_stay_in_the_way_of_what_comes() {
@@ -271,7 +253,7 @@ mod tests {
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut peer = listener.accept().unwrap().0;
         let mut socket = StreamSocket::new(ours.into(), Keeping::Kernel).unwrap();
-        let (mut port, mut budget) = (MemoryPort::with_room(64), Budget::new(0));
+        let (mut port, mut budget) = (MemoryPort::new(64), Budget::new(0));
         let shape = Shape { header_bytes: 54, segment_bytes: usize::MAX };
         let mut look_at = |socket: &mut StreamSocket, count: usize| {
             let mut looked = 0;

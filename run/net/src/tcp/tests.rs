@@ -2,103 +2,19 @@
 //! by hand.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSliceMut, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
-
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recvmsg, send};
 
 mod script;
 
 use super::*;
+use crate::chance::Chance;
+use crate::memory::{MemoryFrame, MemoryPort};
 use crate::poll::{Owner, Ready, Token};
-use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use crate::wire::{Body, Frame, Headers, Ip, Mac, Macs, Protocol, SackBlocks, Segment, Seq, Tcp, TcpFlags, TcpOptions};
 
 const MACS: Macs = Macs { source: Mac([2, 0, 0, 0, 0, 1]), destination: Mac([2, 0, 0, 0, 0, 2]) };
-
-/// Numbers that look random and are the same each time.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-}
-
-struct MemoryFrame(Vec<u8>);
-
-impl GuestFrame for MemoryFrame {
-    fn head(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn len_bytes(&self) -> usize {
-        self.0.len()
-    }
-
-    fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        Ok(send(socket, &self.0[range], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-    }
-
-    fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.0[range]);
-    }
-}
-
-/// Keeps the frames to the guest.
-#[derive(Default)]
-pub(super) struct MemoryPort {
-    abilities: Abilities,
-    frames: Vec<Vec<u8>>,
-    received: Vec<u8>,
-    /// Frames that fit.
-    room: usize,
-}
-
-impl MemoryPort {
-    pub(super) fn with_room(room: usize) -> Self {
-        Self { room, ..Self::default() }
-    }
-}
-
-impl GuestPort for MemoryPort {
-    fn abilities(&self) -> Abilities {
-        self.abilities
-    }
-
-    fn room(&mut self, header_bytes: usize) -> usize {
-        if self.frames.len() < self.room { 65_549 - header_bytes } else { 0 }
-    }
-
-    fn send(&mut self, mut headers: Headers, payload: &[u8]) -> bool {
-        if self.frames.len() >= self.room {
-            return false;
-        }
-        headers.complete_checksum(payload);
-        self.frames.push([headers.bytes(), payload].concat());
-        true
-    }
-
-    fn receive(&mut self, _: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
-        let flags = match reading {
-            Reading::Take => RecvFlags::DONTWAIT,
-            Reading::Peek => RecvFlags::DONTWAIT | RecvFlags::PEEK,
-        };
-        self.received.resize(limit, 0);
-        let mut ancillary = RecvAncillaryBuffer::new(&mut []);
-        let read = recvmsg(socket, &mut [IoSliceMut::new(&mut self.received)], &mut ancillary, flags)?.bytes;
-        self.received.truncate(read);
-        Ok(read)
-    }
-
-    fn send_received(&mut self, headers: Headers) {
-        let payload = std::mem::take(&mut self.received);
-        self.send(headers, &payload);
-    }
-}
 
 fn read(frame: &[u8]) -> (Tcp, Range<usize>) {
     match Frame::read(frame, frame.len()).unwrap().body {
@@ -237,7 +153,7 @@ impl Guest {
         let ip = Ip::new(key.guest.ip(), key.remote.ip(), Protocol::TCP);
         let mut headers = Headers::tcp(MACS, &ip, &tcp, payload.len());
         headers.complete_checksum(payload);
-        MemoryFrame([headers.bytes(), payload].concat())
+        MemoryFrame::whole([headers.bytes(), payload].concat())
     }
 }
 
@@ -284,17 +200,17 @@ impl Bench {
     fn keeping(keeping: Keeping, to_send: Vec<u8>, chance: u64, lost: u64) -> Self {
         let (socket, peer) = pair(keeping);
         let guest = Guest::new(to_send, Seq(u32::MAX - 5_000));
-        let syn = read(&guest.frame(&(TcpFlags::SYN, guest.first, 0..0), key()).0).0;
+        let syn = read(&guest.frame(&(TcpFlags::SYN, guest.first, 0..0), key()).bytes).0;
         let flow = Flow::outbound(key(), &syn, socket, Seq(u32::MAX - 70_000), (1460, 0));
         let mut bench = Self {
             flow: Some(flow),
             guest,
             peer,
-            port: MemoryPort { room: 64, ..MemoryPort::default() },
+            port: MemoryPort::new(64),
             budget: Budget::new(1 << 20),
             now: 1000,
             lost,
-            chance: Chance(chance),
+            chance: Chance::new(chance),
         };
         bench.with(|flow, cx| flow.ready(happened(false, true), cx));
         bench
@@ -310,7 +226,7 @@ impl Bench {
     }
 
     fn is_lost(&mut self) -> bool {
-        self.lost > 0 && self.chance.next(100) < self.lost
+        self.lost > 0 && self.chance.below(100) < self.lost
     }
 
     /// Frames go both ways; some are lost, doubled or late.
@@ -319,10 +235,10 @@ impl Bench {
         self.with(|flow, cx| flow.ready(happened(true, true), cx));
         self.with(|flow, cx| flow.timer(cx));
         self.with(|flow, cx| flow.flush(cx).map(drop));
-        let mut frames = std::mem::take(&mut self.port.frames);
+        let mut frames = self.port.take_frames();
         if self.lost > 0 && frames.len() > 2 {
-            let (a, b) = (self.chance.next(frames.len() as u64), self.chance.next(frames.len() as u64));
-            frames.swap(usize::try_from(a).unwrap(), usize::try_from(b).unwrap());
+            let (a, b) = (self.chance.index(&frames), self.chance.index(&frames));
+            frames.swap(a, b);
         }
         for frame in frames {
             if !self.is_lost() {
@@ -338,7 +254,7 @@ impl Bench {
                 continue;
             }
             let frame = self.guest.frame(&sent, key());
-            let (tcp, payload) = read(&frame.0);
+            let (tcp, payload) = read(&frame.bytes);
             self.with(|flow, cx| flow.segment(&tcp, (&frame, payload), cx));
         }
         self.with(|flow, cx| flow.flush(cx).map(drop));
@@ -346,8 +262,7 @@ impl Bench {
 }
 
 fn bytes(len: usize, seed: u64) -> Vec<u8> {
-    let mut chance = Chance(seed);
-    (0..len).map(|_| u8::try_from(chance.next(256)).unwrap()).collect()
+    Chance::new(seed).bytes(len)
 }
 
 /// Reads what is there; `None` at the end.
@@ -451,7 +366,7 @@ fn a_reset_goes_through_both_ways() {
     let next = bench.guest.acknowledged;
     for (seq, ends) in [(next + 5, false), (Seq(next.0.wrapping_sub(9)), false), (next, true)] {
         let frame = bench.guest.frame(&(TcpFlags::RST, seq, 0..0), key());
-        let (tcp, payload) = read(&frame.0);
+        let (tcp, payload) = read(&frame.bytes);
         bench.with(|flow, cx| flow.segment(&tcp, (&frame, payload), cx));
         assert_eq!(bench.flow.is_none(), ends, "{seq:?}");
     }

@@ -1,5 +1,7 @@
-use super::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::*;
+use crate::chance::Chance;
 
 const MACS: Macs = Macs { source: Mac([2, 0, 0, 0, 0, 1]), destination: Mac([2, 0, 0, 0, 0, 2]) };
 
@@ -41,13 +43,11 @@ fn no_frame_that_is_cut_or_changed_makes_the_reader_fall() {
         for len in 0..whole.len() {
             assert!(Frame::read(&whole[..len], len).is_err(), "{len}");
         }
-        let mut random = 1_u32;
+        let mut chance = Chance::new(1);
         for _ in 0..200_000 {
             let mut changed = whole.clone();
             for _ in 0..3 {
-                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let place = (random >> 8) as usize % changed.len();
-                changed[place] = random.to_be_bytes()[0];
+                chance.change(&mut changed);
             }
             if let Ok(Frame { body: Body::Ip { payload, .. }, .. }) = Frame::read(&changed, changed.len()) {
                 assert!(payload.start <= payload.end && payload.end <= changed.len());

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, send, socket_with};
 
 use super::*;
-use crate::link::testing::{Bytes, Got, Lacking};
+use crate::chance::Chance;
+use crate::link::testing::Got;
+use crate::memory::MemoryFrame;
 use crate::wire::{
     ArpOperation, Body, EtherType, Ethernet, Frame, Ip, Macs, Offload, Protocol, SegmentKind, Segments, Seq, Tcp,
     TcpFlags, TcpOptions,
@@ -54,7 +56,7 @@ impl Machine {
     }
 
     fn send(&mut self, frame: Vec<u8>) {
-        self.member.from_guest(&Bytes(frame), &mut self.got, 0);
+        self.member.from_guest(&MemoryFrame::whole(frame), &mut self.got, 0);
     }
 
     fn to(&self, other: &Self, text: &str) -> Vec<u8> {
@@ -235,14 +237,14 @@ fn a_long_segment_stays_whole_and_is_cut_for_who_cannot_take_it() {
     let mut headers = Headers::tcp(Macs { source: a.mac, destination: b.mac }, &ip, &tcp, payload.len());
     headers.set_segment_bytes(1_460);
     let frame = [headers.bytes(), &payload].concat();
-    a.member.from_guest(&Lacking(frame.clone(), headers.offload()), &mut a.got, 0);
+    a.member.from_guest(&MemoryFrame { bytes: frame.clone(), offload: headers.offload() }, &mut a.got, 0);
     b.turn();
     let segments = Segments { kind: SegmentKind::TcpV4, header_bytes: 54, payload_bytes: 1_460 };
     let offload = Offload { checksum_start: 34, checksum_offset: 16, segments: Some(segments) };
     assert!(b.got.frames == [(frame.clone(), offload)]);
     b.got.frames.clear();
     b.got.abilities = Abilities::default();
-    a.member.from_guest(&Lacking(frame, headers.offload()), &mut a.got, 0);
+    a.member.from_guest(&MemoryFrame { bytes: frame, offload: headers.offload() }, &mut a.got, 0);
     b.turn();
     assert_eq!(b.got.frames.len(), 60_000_usize.div_ceil(1_460));
     assert!(b.got.frames.iter().all(|(frame, offload)| frame.len() <= 1_514 && offload.is_done()));
@@ -298,7 +300,7 @@ fn nobody_is_somebody_else() {
         let others: Vec<_> = b.member.peers.iter().cloned().collect();
         let who = others.iter().find(|who| who.mac == a.mac).unwrap();
         assert!(!b.member.subnet.lets_in(b.mac, &frame, who, others.iter()), "{what}");
-        a.member.from_guest(&Lacking(frame, offload), &mut a.got, 0);
+        a.member.from_guest(&MemoryFrame { bytes: frame, offload }, &mut a.got, 0);
         let got = b.take();
         assert!(got.is_empty(), "{what}: {got:x?}");
     }
@@ -416,11 +418,10 @@ fn strangers_who_say_nothing_or_nonsense_are_put_off() {
 fn many_come_and_go_in_any_order() {
     let net = Net::new();
     let mut there: Vec<Machine> = Vec::new();
-    let mut random = 7_u32;
+    let mut chance = Chance::new(7);
     for round in 0..60_u8 {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        if there.len() > 2 && random & 0x1_0000 != 0 {
-            there.remove(random.to_be_bytes()[0] as usize % there.len());
+        if there.len() > 2 && chance.below(2) == 0 {
+            there.remove(chance.index(&there));
         } else {
             there.push(net.join(&format!("m{round}"), round).unwrap());
         }
@@ -454,27 +455,22 @@ fn no_frame_of_anybody_stops_it() {
         (arp(a.mac, [10, 0, 2, 15], [10, 0, 2, 16]), Offload::default()),
         (icmpv6((a.mac, solicited), ("fe80::5054:ff:fe00:1", "ff02::1:ff00:2"), &asked), Offload::default()),
     ];
-    let mut random = 7_u32;
-    let mut next = |below: usize| {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (random >> 8) as usize % below
-    };
+    let mut chance = Chance::new(7);
     // A guest for which everything must be done on the way.
     b.got.abilities = Abilities::default();
     for _ in 0..20_000 {
-        let (mut frame, mut offload) = seeds[next(seeds.len())].clone();
-        for _ in 0..next(4) {
-            let place = next(frame.len());
-            frame[place] = u8::try_from(next(256)).unwrap();
+        let (mut frame, mut offload) = seeds[chance.index(&seeds)].clone();
+        for _ in 0..chance.below(4) {
+            chance.change(&mut frame);
         }
-        if next(4) == 0 {
-            frame.truncate(next(frame.len()));
+        if chance.below(4) == 0 {
+            frame.truncate(chance.index(&frame));
         }
-        if next(4) == 0 {
-            offload.checksum_start = u16::try_from(next(500)).unwrap();
-            offload.checksum_offset = u16::try_from(next(80)).unwrap();
+        if chance.below(4) == 0 {
+            offload.checksum_start = u16::try_from(chance.below(500)).unwrap();
+            offload.checksum_offset = u16::try_from(chance.below(80)).unwrap();
         }
-        a.member.from_guest(&Lacking(frame, offload), &mut a.got, 0);
+        a.member.from_guest(&MemoryFrame { bytes: frame, offload }, &mut a.got, 0);
         a.turn();
         b.turn();
         assert!(b.got.frames.iter().all(|(_, offload)| offload.is_done()));

@@ -36,7 +36,7 @@ impl Script {
         Self {
             table: Table::new(keeping),
             poll: Poll::new().unwrap(),
-            port: MemoryPort { room: 64, ..MemoryPort::default() },
+            port: MemoryPort::new(64),
             budget: Budget::new(1 << 20),
             now: 1_000,
             key: key(),
@@ -58,8 +58,8 @@ impl Script {
         let ip = Ip::new(self.key.guest.ip(), self.key.remote.ip(), Protocol::TCP);
         let mut headers = Headers::tcp(MACS, &ip, tcp, payload.len());
         headers.complete_checksum(payload);
-        let frame = MemoryFrame([headers.bytes(), payload].concat());
-        let (tcp, payload) = read(&frame.0);
+        let frame = MemoryFrame::whole([headers.bytes(), payload].concat());
+        let (tcp, payload) = read(&frame.bytes);
         let (key, target) = (self.key, self.target);
         let told =
             self.with(|table, poll, cx| table.segment((key, &tcp), (&frame, payload), Some(target.into()), poll, cx));
@@ -100,7 +100,7 @@ impl Script {
             told
         });
         self.unreachable = self.unreachable.take().or(told.into_iter().next());
-        let frames = std::mem::take(&mut self.port.frames);
+        let frames = self.port.take_frames();
         frames
             .iter()
             .map(|frame| read(frame))
@@ -609,12 +609,12 @@ fn what_is_late_for_many_that_are_gone_is_not_taken_for_those_that_come() {
         (1..200).for_each(|port| ask(&mut script, port, TcpFlags::SYN, FIRST));
         assert_eq!(script.table.len(), 199);
         (1..200).for_each(|port| ask(&mut script, port, TcpFlags::RST, FIRST + 1));
-        assert!(script.table.is_empty() && script.port.frames.is_empty());
+        assert!(script.table.is_empty() && script.port.take_frames().is_empty());
     }
     ask(&mut script, 1, TcpFlags::SYN, FIRST);
     let late = happened(true, true);
     assert!(script.with(|table, poll, cx| table.ready(late, poll, cx)).is_none());
-    assert!(script.table.len() == 1 && script.port.frames.is_empty(), "nobody was answered");
+    assert!(script.table.len() == 1 && script.port.take_frames().is_empty(), "nobody was answered");
 }
 
 #[test]
