@@ -9,6 +9,9 @@ use crate::Millis;
 use crate::link::Link;
 use crate::stream::{Incoming, StreamPort};
 
+/// When nothing happened for so long, memory is given back.
+const IDLE_MS: Millis = 500;
+
 /// Serves the guest at the other side of `port` until it goes away. The link's clock began at `start`: a link that was
 /// served before keeps it.
 ///
@@ -17,10 +20,17 @@ use crate::stream::{Incoming, StreamPort};
 pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming, start: Instant) -> io::Result<()> {
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let joins = link.takes().segmentation;
-    let mut has_more = false;
+    let (mut has_more, mut heard) = (false, 0);
     loop {
-        let (has_frames, is_ready) = wait(link, port, (has_more, clock()))?;
+        let idle = (incoming.is_idle() || port.is_idle()).then_some(heard + IDLE_MS);
+        let (has_frames, is_ready) = wait(link, port, idle, (has_more, clock()))?;
         let now = clock();
+        if has_frames || is_ready {
+            heard = now;
+        } else if idle.is_some_and(|idle| idle <= now) {
+            incoming.give_back();
+            port.give_back();
+        }
         if has_frames && !link.is_full() {
             match incoming.fill(port.fd()) {
                 Ok(true) => incoming.frames(joins, |frame| link.from_guest(frame, port, now))?,
@@ -34,8 +44,13 @@ pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming
     }
 }
 
-/// Waits for something to do. Says whether frames came, or the end of them; and whether the link is ready.
-fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> io::Result<(bool, bool)> {
+/// Waits for something to do, or until `idle`. Says whether frames came, or the end of them; and whether the link is ready.
+fn wait(
+    link: &dyn Link,
+    port: &StreamPort,
+    idle: Option<Millis>,
+    (has_more, now): (bool, Millis),
+) -> io::Result<(bool, bool)> {
     let mut wanted = if link.is_full() { PollFlags::empty() } else { PollFlags::IN };
     if port.is_waiting() {
         wanted |= PollFlags::OUT;
@@ -44,7 +59,7 @@ fn wait(link: &dyn Link, port: &StreamPort, (has_more, now): (bool, Millis)) -> 
     let port_fd = port.fd();
     let mut fds = [PollFd::new(&link_fd, PollFlags::IN), PollFd::new(&port_fd, wanted)];
     // What is left goes on when the other side takes something, or at once.
-    let rest_ms = match link.deadline() {
+    let rest_ms = match [link.deadline(), idle].into_iter().flatten().min() {
         _ if has_more && !port.is_waiting() => Some(0),
         deadline => deadline.map(|deadline| deadline.saturating_sub(now)),
     };

@@ -25,7 +25,19 @@ pub struct Incoming {
 impl Incoming {
     /// Nothing came yet.
     pub fn new(framing: Framing) -> Self {
-        Self { buffer: vec![0; READ_BYTES + FRAME_LIMIT_BYTES], read: 0..0, framing }
+        Self { buffer: Vec::new(), read: 0..0, framing }
+    }
+
+    /// Whether there is memory that nothing needs now.
+    pub fn is_idle(&self) -> bool {
+        self.read.is_empty() && !self.buffer.is_empty()
+    }
+
+    /// Gives back memory that nothing needs now.
+    pub fn give_back(&mut self) {
+        if self.is_idle() {
+            self.buffer = Vec::new();
+        }
     }
 
     /// Reads what there is. False at the end.
@@ -33,6 +45,9 @@ impl Incoming {
     /// # Errors
     /// The socket's; [`io::ErrorKind::WouldBlock`] if nothing came.
     pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; READ_BYTES + FRAME_LIMIT_BYTES];
+        }
         self.buffer.copy_within(self.read.clone(), 0);
         self.read = 0..self.read.len();
         let room = self.buffer.get_mut(self.read.end..).unwrap_or_default();

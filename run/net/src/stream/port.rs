@@ -12,6 +12,7 @@ use crate::wire::{HEADERS_LIMIT_BYTES, Headers, VIRTIO_HEADER_BYTES};
 
 /// What may wait for the other side before no frame is made any more. A processor's cache should hold it.
 const WAITING_BYTES: usize = 256 << 10;
+const RING_BYTES: usize = WAITING_BYTES + FRAME_LIMIT_BYTES;
 
 /// Frames for the other side: a ring in which no frame is cut in two.
 #[derive(Debug)]
@@ -32,8 +33,7 @@ pub struct StreamPort {
 impl StreamPort {
     /// The port at the other side of `socket`, which does not block.
     pub fn new(socket: OwnedFd, framing: Framing) -> Self {
-        let ring = vec![0; WAITING_BYTES + FRAME_LIMIT_BYTES];
-        Self { socket, framing, ring, head: 0, tail: 0, turn: None, received: None }
+        Self { socket, framing, ring: Vec::new(), head: 0, tail: 0, turn: None, received: None }
     }
 
     /// The socket.
@@ -44,6 +44,18 @@ impl StreamPort {
     /// Whether something waits for the socket.
     pub fn is_waiting(&self) -> bool {
         self.head != self.tail || self.turn.is_some()
+    }
+
+    /// Whether there is memory that nothing needs now.
+    pub fn is_idle(&self) -> bool {
+        !self.is_waiting() && !self.ring.is_empty()
+    }
+
+    /// Gives back memory that nothing needs now.
+    pub fn give_back(&mut self) {
+        if self.is_idle() {
+            (self.ring, self.received) = (Vec::new(), None);
+        }
     }
 
     /// Gives the socket what it takes.
@@ -82,6 +94,9 @@ impl StreamPort {
 
     /// Whether a frame of `len` bytes fits at `tail`, which is moved to the ring's start if it fits there.
     fn fits(&mut self, len: usize) -> bool {
+        if self.ring.is_empty() {
+            self.ring = vec![0; RING_BYTES];
+        }
         if self.turn.is_some() {
             // One byte stays free: else a full ring would look like an empty one.
             return self.head - self.tail > len;
@@ -244,7 +259,6 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let mut port = StreamPort::new(ours.into(), Framing::Plain);
-        let ring_bytes = port.ring.len();
         let (mut sent, mut came, mut refused) = (Vec::new(), Vec::new(), 0);
         let mut buffer = vec![0; 20_000];
         for number in 0..4_000_usize {
@@ -269,6 +283,6 @@ mod tests {
             }
         }
         assert!(refused > 100, "there was not always room");
-        assert!(came == sent && port.ring.len() == ring_bytes);
+        assert!(came == sent && port.ring.len() == RING_BYTES);
     }
 }
