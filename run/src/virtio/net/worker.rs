@@ -126,7 +126,11 @@ impl Worker {
         let was_full = self.link.is_full();
         let now = self.now();
         // A host that cannot say what happened to its sockets has lost them: the guest's connections time out.
-        let has_more = self.link.turn(&mut self.port, now).unwrap_or(false);
+        let turned = match token {
+            SOCKETS => self.link.turn(&mut self.port, now),
+            _ => self.link.settle(&mut self.port, now),
+        };
+        let has_more = turned.unwrap_or(false);
         self.port.finish()?;
         self.look_at_link();
         if self.transmit.wants_signal(&self.memory)? {
