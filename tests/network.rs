@@ -30,7 +30,8 @@ const MODULES: [&str; 8] = [
 ];
 
 /// First program of the guest. It gets an address, asks the web server behind the gateway whose port is on the kernel's
-/// command line, and serves: a file on port 80, echoes on TCP port 7 and UDP port 9, its own end or a reset on port 13.
+/// command line, and serves: a file on port 80 and over IPv6 alone on port 81, echoes on TCP port 7 and UDP port 9, its own
+/// end or a reset on port 13.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -41,6 +42,7 @@ for module in $(cat /modules/order); do insmod /modules/$module.ko; done
 ip link set lo up
 ip link set eth0 up
 udhcpc -q -f -n -i eth0 -s /dhcp
+echo "features $(cat /sys/class/net/eth0/device/features)"
 echo "mac $(cat /sys/class/net/eth0/address) mtu $(cat /sys/class/net/eth0/mtu)"
 echo "name $(nslookup gateway.kiln.internal 10.0.2.3 | grep -c 'Address.*: 10.0.2.2')"
 port=$(sed -n 's/.*web=\([0-9]*\).*/\1/p' /proc/cmdline)
@@ -48,6 +50,8 @@ port=$(sed -n 's/.*web=\([0-9]*\).*/\1/p' /proc/cmdline)
 mkdir /www
 echo "from the guest" > /www/index.html
 httpd -p 80 -h /www
+own() { ip -6 addr show dev eth0 scope global | grep -v tentative | sed -n 's/.*inet6 \(fd6b:[^/]*\).*/\1/p' | head -n 1; }
+(until [ -n "$(own)" ]; do sleep 0.2; done; httpd -p "[$(own)]:81" -h /www; echo "serving over IPv6") &
 nc -ll -p 7 -e cat &
 /bin/udp echo 0.0.0.0:9 &
 echo "serving"
@@ -337,8 +341,10 @@ fn a_guest_on_kvm_is_on_the_network_reached_where_its_user_says_and_after_a_rese
     let said = KvmJob::new(
         "mkdir www && echo from the host > www/index.html && httpd -p 127.0.0.1:8099 -h www\n\
          kiln run -accel kvm -mem 128 -kernel kernel -initrd guest -cmdline 'console=ttyS0 quiet web=8099' -state s \
-         -host-loopback -publish 8080:80 -publish 8013:13 -publish 8009:9/udp > out 2>&1 < /dev/null &\n\
-         wait_for serving out 60\n\
+         -host-loopback -publish 8080:80 -publish 8013:13 -publish 8009:9/udp -publish 8086:81 > out 2>&1 < /dev/null &\n\
+         wait_for 'serving over IPv6' out 60\n\
+         echo six $(wget -q -O - http://127.0.0.1:8086/)\n\
+         echo six on six $(wget -q -O - 'http://[::1]:8086/')\n\
          echo page $(wget -q -O - http://127.0.0.1:8080/)\n\
          echo v6 $(wget -q -O - 'http://[::1]:8080/')\n\
          echo udp $(./udp ask 127.0.0.1:8009)\n\
@@ -347,7 +353,7 @@ fn a_guest_on_kvm_is_on_the_network_reached_where_its_user_says_and_after_a_rese
          kiln port rm s 8081\n\
          wget -q -O - http://127.0.0.1:8081/ || echo gone\n\
          echo reset | nc -w 5 127.0.0.1 8013\n\
-         tries=600; until [ $(grep -c serving out) = 2 ] || [ $tries = 0 ]; do tries=$((tries - 1)); sleep 0.1; done\n\
+         tries=600; until [ $(grep -c 'serving[^ ]*$' out) = 2 ] || [ $tries = 0 ]; do tries=$((tries - 1)); sleep 0.1; done\n\
          echo again $(wget -q -O - http://127.0.0.1:8080/)\n\
          echo poweroff | nc -w 5 127.0.0.1 8013\n\
          wait $! && echo ended\n\
@@ -361,6 +367,8 @@ fn a_guest_on_kvm_is_on_the_network_reached_where_its_user_says_and_after_a_rese
     for wanted in [
         "page from the guest",
         "v6 from the guest",
+        "six from the guest",
+        "six on six from the guest",
         "udp hello",
         "127.0.0.1:8081 -> 80/tcp",
         "added from the guest",
@@ -374,4 +382,10 @@ fn a_guest_on_kvm_is_on_the_network_reached_where_its_user_says_and_after_a_rese
         assert!(said.stdout.contains(wanted), "no `{wanted}` in:\n{}", said.stdout);
     }
     assert!(!said.stdout.contains("control.sock"), "{}", said.stdout);
+    // Checksums both ways, a change of offloads, MTU, address, segments both ways, mergeable buffers, status, commands;
+    // indirect descriptors, event indexes, version 1.
+    let (_, features) = said.stdout.split_once("features ").expect("the guest tells");
+    for bit in [0, 1, 2, 3, 5, 7, 8, 11, 12, 15, 16, 17, 28, 29, 32] {
+        assert_eq!(features.as_bytes()[bit], b'1', "feature {bit} of {features:.64}");
+    }
 }

@@ -95,12 +95,28 @@ pub fn link_local(mac: Mac) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
-/// `target` is at `mac`, says the router that has it.
-pub fn neighbor_advertisement(target: Ipv6Addr, mac: Mac, was_asked: bool) -> Vec<u8> {
+/// Who says that an address is theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// A router, because it was asked.
+    AskedRouter,
+    /// A router, to all.
+    Router,
+    /// A host, to all.
+    Host,
+}
+
+/// `target` is at `mac`, says who has it.
+pub fn neighbor_advertisement(target: Ipv6Addr, mac: Mac, sender: Sender) -> Vec<u8> {
     const ROUTER: u8 = 0x80;
     const SOLICITED: u8 = 0x40;
     const OVERRIDE: u8 = 0x20;
-    let flags = ROUTER | OVERRIDE | if was_asked { SOLICITED } else { 0 };
+    let flags = OVERRIDE
+        | match sender {
+            Sender::AskedRouter => ROUTER | SOLICITED,
+            Sender::Router => ROUTER,
+            Sender::Host => 0,
+        };
     let mut message = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0];
     message.extend(target.octets());
     message.extend([option::TARGET_MAC, 1]);

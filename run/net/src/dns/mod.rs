@@ -78,9 +78,9 @@ impl Forwarder {
         Self { names, servers, pending: HashMap::new(), conversations: HashMap::new(), limit, next: 0 }
     }
 
-    /// From now on `name` means `address`, or nothing of our own.
-    pub fn set_name(&mut self, name: &str, address: Option<IpAddr>) {
-        self.names.set(name, address);
+    /// From now on `name` means `addresses`; with none of them, nothing of our own.
+    pub fn set_name(&mut self, name: &str, addresses: &[IpAddr]) {
+        self.names.set(name, addresses);
     }
 
     /// The other end of a guest's connection to the name server; `None` if there are too many.

@@ -32,11 +32,11 @@ impl Names {
         Self { known: known.collect() }
     }
 
-    /// From now on `name` means `address` and nothing else, or nothing of our own.
-    pub fn set(&mut self, name: &str, address: Option<IpAddr>) {
+    /// From now on `name` means `addresses` and nothing else; with none of them, nothing of our own.
+    pub fn set(&mut self, name: &str, addresses: &[IpAddr]) {
         let name = lower(name);
         self.known.retain(|(known, _)| *known != name);
-        self.known.extend(address.map(|address| (name, address)));
+        self.known.extend(addresses.iter().map(|address| (name.clone(), *address)));
     }
 
     /// The answer to a question about a name of our own; `None` if others are to be asked.
@@ -137,8 +137,8 @@ mod tests {
         let known =
             [("Gateway.Kiln.Internal.", "10.0.2.2"), ("gateway.kiln.internal", "fd00::2"), ("mine.test", "192.0.2.7")];
         let mut names = Names::new(known.map(|(name, address)| (name.to_owned(), address.parse().unwrap())));
-        names.set("db.kiln.internal", Some([10, 0, 2, 99].into()));
-        names.set("DB.kiln.internal", Some([10, 0, 2, 16].into()));
+        names.set("db.kiln.internal", &[[10, 0, 2, 99].into()]);
+        names.set("DB.kiln.internal", &[[10, 0, 2, 16].into()]);
         names
     }
 
@@ -187,7 +187,7 @@ mod tests {
         }
         assert_eq!(asked("x.db.kiln.internal", TYPE_A).unwrap().0, NO_SUCH_NAME);
         let mut names = names();
-        names.set("db.kiln.internal", None);
+        names.set("db.kiln.internal", &[]);
         assert_eq!(names.addresses("db"), None);
         assert_eq!(names.addresses("db.kiln.internal"), Some(vec![]));
     }

@@ -1,6 +1,6 @@
 //! From the host's sockets to the guest.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Stack;
 use crate::Millis;
@@ -67,16 +67,12 @@ impl Stack {
     fn published(&mut self, ready: Ready, port: &mut dyn GuestPort, now: Millis) -> bool {
         let address = self.network.lease.address;
         for Caller { socket, from, guest_port, first } in self.publications.accept(ready) {
-            let guest = SocketAddr::new(address.into(), guest_port);
-            let is_free = |remote: &SocketAddr| !self.tcp.has(FlowKey { guest, remote: *remote });
-            // Who comes over a Unix socket has no address.
-            let seen = from.map_or((self.network.lease.gateway, publish::FIRST_STAND_IN).into(), |from| {
-                self.network.seen_by_v4(from)
-            });
-            let Some(remote) = publish::candidates(seen).find(is_free) else { continue };
+            let mut ways = self.ways_in(from, guest_port);
+            let Some(key) = ways.next() else { continue };
+            let second = ways.next();
             let (table, poll, mut cx) = self.tcp(port, now);
             // Too many: whoever connected sees the end of it.
-            let _ = table.accept(FlowKey { guest, remote }, (socket, first), poll, &mut cx);
+            let _ = table.accept((key, second), (socket, first), poll, &mut cx);
         }
         let (datagrams, has_more) = self.publications.receive(ready, now, |from| self.network.seen_by_v4(from));
         let mut guest = self.guest(port);
@@ -84,6 +80,29 @@ impl Stack {
             guest.datagram((from, (address, guest_port).into()), &bytes);
         }
         has_more
+    }
+
+    /// The ends of a connection of somebody's to a published port, as the guest sees them: those to try first, then others.
+    /// Guests have IPv4 always, and nearly all their programs listen there; who comes over IPv6 is tried over IPv6 first.
+    fn ways_in(&self, from: Option<SocketAddr>, guest_port: u16) -> impl Iterator<Item = FlowKey> + use<> {
+        // Who comes over a Unix socket has no address.
+        let from = from.unwrap_or((Ipv4Addr::LOCALHOST, publish::FIRST_STAND_IN).into());
+        let v4 = (IpAddr::from(self.network.lease.address), self.network.seen_by_v4(from));
+        let v6 = self.guest_v6.map(|address| (IpAddr::from(address), self.network.seen_by_v6(from)));
+        let ways = if from.is_ipv6() { [v6, Some(v4)] } else { [Some(v4), v6] };
+        let key = |(address, seen)| {
+            let guest = SocketAddr::new(address, guest_port);
+            publish::candidates(seen).map(|remote| FlowKey { guest, remote }).find(|key| !self.tcp.has(*key))
+        };
+        ways.into_iter().flatten().filter_map(key).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The guest has this address, or asks whether anybody else has it. Of several, the one that it was given counts.
+    pub(crate) fn guest_has(&mut self, address: Ipv6Addr) {
+        let Some(v6) = self.network.v6.filter(|v6| v6.is_inside(address)) else { return };
+        if self.guest_v6 != Some(v6.address) {
+            self.guest_v6 = Some(address);
+        }
     }
 
     pub(super) fn tell_unreachable(

@@ -6,7 +6,7 @@ mod outwards;
 mod v6;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -75,6 +75,8 @@ pub struct Stack {
     budget: Budget,
     /// Whose frames come: the first one, if nobody said.
     guest_mac: Option<Mac>,
+    /// An IPv6 address that it has.
+    guest_v6: Option<Ipv6Addr>,
     drops: Drops,
     swept: Millis,
     /// Sockets with more than one turn takes.
@@ -110,6 +112,7 @@ impl Stack {
         }
         Ok(Self {
             guest_mac: network.guest_mac,
+            guest_v6: None,
             lease_file: network.lease_file.as_deref().map(LeaseFile::new),
             dns: Forwarder::new(network.all_names(), servers, limits.questions),
             network,
@@ -153,9 +156,9 @@ impl Stack {
         Ok(host)
     }
 
-    /// From now on `name`, in lower case, means `address`, or nothing of our own.
-    pub fn set_name(&mut self, name: &str, address: Option<IpAddr>) {
-        self.dns.set_name(name, address);
+    /// From now on `name`, in lower case, means `addresses`; with none of them, nothing of our own.
+    pub fn set_name(&mut self, name: &str, addresses: &[IpAddr]) {
+        self.dns.set_name(name, addresses);
     }
 
     /// The ports of the host that lead to the guest's, for whoever changes them while the guest runs.
@@ -177,6 +180,9 @@ impl Stack {
         if !self.may_be_source(ip.source, &segment) {
             self.drops.spoofed += 1;
             return;
+        }
+        if let IpAddr::V6(address) = ip.source {
+            self.guest_has(address);
         }
         match segment {
             Segment::Tcp(tcp) => self.tcp_segment((&ip, &tcp), (frame, payload), port, now),
@@ -302,6 +308,7 @@ impl Link for Stack {
         self.advertising = Advertising::default();
         self.budget = Budget::new(BUDGET_BYTES);
         self.guest_mac = self.network.guest_mac;
+        self.guest_v6 = None;
         self.unfinished.clear();
     }
 

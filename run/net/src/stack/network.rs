@@ -159,11 +159,19 @@ impl Network {
         }
     }
 
-    /// The same for what comes to a published port: guests have IPv4 always, and all their programs listen there.
+    /// The same for what comes to a published port, and goes on over IPv4.
     pub(super) fn seen_by_v4(&self, from: SocketAddr) -> SocketAddr {
         match from {
             SocketAddr::V4(_) => self.seen(from),
             SocketAddr::V6(_) => SocketAddr::new(self.lease.gateway.into(), from.port()),
+        }
+    }
+
+    /// The same over IPv6.
+    pub(super) fn seen_by_v6(&self, from: SocketAddr) -> SocketAddr {
+        match (from, self.v6) {
+            (SocketAddr::V4(_), Some(v6)) => SocketAddr::new(v6.gateway.into(), from.port()),
+            _ => self.seen(from),
         }
     }
 }

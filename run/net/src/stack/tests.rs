@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
 
@@ -462,6 +463,80 @@ fn connections_beyond_the_limit_are_refused() {
     }
     assert_eq!(answers.iter().filter(|is_refused| **is_refused).count(), 2);
     assert_eq!(bench.stack.connections(), 3);
+}
+
+#[test]
+fn a_published_port_leads_to_the_family_on_which_somebody_is_there() {
+    let own: SocketAddr = "[fd6b:696c:6e00::15]:80".parse().unwrap();
+    let gateways = [IpAddr::from([10, 0, 2, 2]), v6(2)];
+    for (local, is_v6_first) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
+        for is_refused in [true, false] {
+            let mut bench = Bench::new(network());
+            let host = bench.stack.publish(Published::at(local.parse().unwrap(), 80, Transport::Tcp)).unwrap();
+            // How the guest is called for somebody.
+            let called = |bench: &mut Bench, client: &TcpStream| loop {
+                let port = client.local_addr().unwrap().port();
+                let call = bench.turn().into_iter().find_map(|(ip, segment, _)| match segment {
+                    Segment::Tcp(syn) if syn.source_port == port => Some((ip, syn)),
+                    _ => None,
+                });
+                if let Some(call) = call {
+                    return call;
+                }
+                std::thread::yield_now();
+            };
+            // Before it has an IPv6 address there is one way only.
+            let early = TcpStream::connect(host.ip().unwrap()).unwrap();
+            assert_eq!(called(&mut bench, &early).0.destination, IpAddr::from([10, 0, 2, 15]));
+            bench.message(on_link(Ipv6Addr::UNSPECIFIED.into(), own.ip()), &solicitation(own.ip()));
+            let mut client = TcpStream::connect(host.ip().unwrap()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let (ip, syn) = called(&mut bench, &client);
+            let wanted = usize::from(is_v6_first);
+            assert_eq!((ip.source, ip.destination.is_ipv6()), (gateways[wanted], is_v6_first));
+            let ends = |ip: &Ip, tcp: &Tcp| {
+                (SocketAddr::new(ip.destination, tcp.destination_port), SocketAddr::new(ip.source, tcp.source_port))
+            };
+            if is_refused {
+                bench.tcp(ends(&ip, &syn), (TcpFlags::RST | TcpFlags::ACK, Seq(0), syn.seq + 1), b"");
+            } else if is_v6_first {
+                bench.now += 1_500;
+                bench.turn();
+                bench.now += 3_000;
+            } else {
+                continue;
+            }
+            let (ip, syn) = called(&mut bench, &client);
+            assert_eq!(ip.source, gateways[1 - wanted], "the other one");
+            let ends = ends(&ip, &syn);
+            bench.tcp(ends, (TcpFlags::SYN | TcpFlags::ACK, Seq(70), syn.seq + 1), b"");
+            bench.turn();
+            bench.tcp(ends, (TcpFlags::ACK, Seq(71), syn.seq + 1), b"answer");
+            bench.turn();
+            let mut buffer = [0; 6];
+            client.read_exact(&mut buffer).unwrap();
+            assert_eq!(buffer, *b"answer");
+        }
+    }
+}
+
+#[test]
+fn a_port_where_nobody_is_over_either_family_is_refused() {
+    let mut bench = Bench::new(network());
+    let local = "127.0.0.1:0".parse().unwrap();
+    let host = bench.stack.publish(Published::at(local, 80, Transport::Tcp)).unwrap();
+    let own = v6(0x15);
+    bench.message(on_link(Ipv6Addr::UNSPECIFIED.into(), own), &solicitation(own));
+    let mut client = TcpStream::connect(host.ip().unwrap()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    for _ in 0..2 {
+        let (ip, segment, _) = bench.next();
+        let Segment::Tcp(syn) = segment else { panic!("{segment:?}") };
+        let ends = (SocketAddr::new(ip.destination, syn.destination_port), SocketAddr::new(ip.source, syn.source_port));
+        bench.tcp(ends, (TcpFlags::RST | TcpFlags::ACK, Seq(0), syn.seq + 1), b"");
+    }
+    assert_eq!(bench.stack.connections(), 0);
+    assert_eq!(client.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[test]

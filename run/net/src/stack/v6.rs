@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::{Network, NetworkV6, Outwards, Stack};
 use crate::Millis;
 use crate::dhcpv6::LeaseV6;
-use crate::ndp::{self, Asked, Router};
+use crate::ndp::{self, Asked, Router, Sender};
 use crate::port::GuestPort;
 use crate::wire::{Ip, Mac, Protocol};
 
@@ -61,9 +61,11 @@ impl Stack {
                 // Everything else on the link is the guest's own, or belongs to nobody.
                 if is_ours {
                     let to = if source.is_unspecified() { ndp::ALL_NODES.into() } else { source };
-                    let message =
-                        ndp::neighbor_advertisement(target, self.network.gateway_mac, !source.is_unspecified());
+                    let sender = if source.is_unspecified() { Sender::Router } else { Sender::AskedRouter };
+                    let message = ndp::neighbor_advertisement(target, self.network.gateway_mac, sender);
                     self.send_on_link((target, to), message, port);
+                } else if source.is_unspecified() {
+                    self.guest_has(target);
                 }
             }
         }

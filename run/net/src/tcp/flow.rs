@@ -16,6 +16,9 @@ use crate::wire::{Macs, Seq, Tcp, TcpFlags};
 /// Times that a SYN goes to the guest before nobody is there.
 const CALLS_LIMIT: u8 = 6;
 
+/// Times that it goes over IPv6, where the guest can be called over IPv4 as well: within three seconds.
+const CALLS_V6: u8 = 2;
+
 /// A timestamp that is so old says nothing about those that come now (RFC 7323 section 5.5): 24 days.
 const TIMESTAMP_LIMIT_MS: Millis = 24 * 24 * 3_600_000;
 
@@ -69,6 +72,8 @@ pub enum Ending {
     Done(Remembered),
     /// The host cannot reach the other end: the guest may be told (ICMP).
     Unreachable(io::Error),
+    /// Not over yet: nobody is there in the guest, and it is to be called under another address of its own.
+    Elsewhere(FlowKey),
 }
 
 /// What is kept of a connection that ended on our side first, for a FIN that comes again (TIME-WAIT).
@@ -89,6 +94,8 @@ pub struct Flow {
     pub(super) socket: StreamSocket,
     /// Where else it may lead, if it cannot be made where the socket connects to.
     pub(super) second: Option<SocketAddr>,
+    /// Under which other ends the guest may be called, if it does not answer to these.
+    pub(super) second_key: Option<FlowKey>,
     pub(super) stage: Stage,
     /// The guest called (true) or is called.
     pub(super) is_outbound: bool,
@@ -116,6 +123,7 @@ impl Flow {
             key,
             socket,
             second: None,
+            second_key: None,
             stage: Stage::Connecting,
             is_outbound: true,
             receive: Receive::new(syn.seq + 1, syn.options.window_scale.is_some()),
@@ -137,6 +145,7 @@ impl Flow {
             key,
             socket,
             second: None,
+            second_key: None,
             stage: Stage::Shaking,
             is_outbound: false,
             receive: Receive::new(Seq(0), true),
@@ -152,6 +161,14 @@ impl Flow {
         };
         flow.shake(cx);
         flow
+    }
+
+    /// Nobody was there: calls the guest under other ends. Nothing was sent yet, so nothing is lost.
+    pub(super) fn call_again(&mut self, key: FlowKey, first: Seq, cx: &mut Context<'_>) {
+        self.key = key;
+        self.send = Send::new(first);
+        self.calls = 0;
+        self.shake(cx);
     }
 
     /// Both ends.
@@ -226,10 +243,20 @@ impl Flow {
     /// Nobody listens in the guest.
     fn refused(&mut self, tcp: &Tcp) -> Result<(), Ending> {
         if tcp.flags.has(TcpFlags::ACK) && tcp.ack == self.send.first() + 1 {
-            self.socket.reset_on_close();
-            return Err(Ending::Over);
+            return Err(self.unanswered());
         }
         Ok(())
+    }
+
+    /// Nobody is there: the guest is called elsewhere, or whoever calls hears of it.
+    fn unanswered(&mut self) -> Ending {
+        match self.second_key.take() {
+            Some(key) => Ending::Elsewhere(key),
+            None => {
+                self.socket.reset_on_close();
+                Ending::Over
+            }
+        }
     }
 
     fn established(
@@ -386,6 +413,10 @@ impl Flow {
         }
         match self.stage {
             Stage::Connecting => Ok(()),
+            // An IPv6 address may be one that the guest had; of IPv4 it has one, or none yet.
+            Stage::Shaking if self.calls >= CALLS_V6 && self.key.guest.is_ipv6() && self.second_key.is_some() => {
+                Err(self.unanswered())
+            }
             Stage::Shaking if self.calls >= CALLS_LIMIT => {
                 self.socket.reset_on_close();
                 Err(Ending::Over)

@@ -170,14 +170,14 @@ impl Table {
         self.by_key.contains_key(&key)
     }
 
-    /// Somebody connected to a published port: the guest is called. If there is something that is to come `first`, the
-    /// socket may also be a Unix one.
+    /// Somebody connected to a published port: the guest is called, under the `second` ends if nobody is there under the
+    /// first. If there is something that is to come `first`, the socket may also be a Unix one.
     ///
     /// # Errors
     /// There are too many connections, or the host has no more.
     pub fn accept(
         &mut self,
-        key: FlowKey,
+        (key, second): (FlowKey, Option<FlowKey>),
         (socket, first): (OwnedFd, Option<Vec<u8>>),
         poll: &Poll,
         cx: &mut Context<'_>,
@@ -190,7 +190,8 @@ impl Table {
             Some(first) => StreamSocket::beginning_with(socket, first)?,
             None => StreamSocket::new(socket, self.keeping)?,
         };
-        let flow = Flow::inbound(key, socket, self.first_number(key, cx.now), cx);
+        let mut flow = Flow::inbound(key, socket, self.first_number(key, cx.now), cx);
+        flow.second_key = second;
         self.insert(flow, poll, cx)
     }
 
@@ -335,12 +336,16 @@ impl Table {
                 self.mark(place);
                 None
             }
+            Err(Ending::Elsewhere(key)) if !self.by_key.contains_key(&key) => {
+                self.move_to(place, key, cx);
+                None
+            }
             Err(ending) => {
                 let flow = self.flow(place)?;
                 let (key, first) = (flow.key(), flow.guest_first());
                 self.remove(place, cx);
                 match ending {
-                    Ending::Over => None,
+                    Ending::Over | Ending::Elsewhere(_) => None,
                     Ending::Done(remembered) => {
                         self.past.add(key, remembered, cx.now);
                         None
@@ -349,6 +354,19 @@ impl Table {
                 }
             }
         }
+    }
+
+    /// The connection at `place` gets other ends, under which the guest is called.
+    fn move_to(&mut self, place: u32, key: FlowKey, cx: &mut Context<'_>) {
+        let first = self.first_number(key, cx.now);
+        self.past.forget(key);
+        let Some(flow) = self.flow(place) else { return };
+        let before = flow.key();
+        flow.call_again(key, first, cx);
+        self.by_key.remove(&before);
+        self.by_key.insert(key, place);
+        self.arm(place);
+        self.mark(place);
     }
 
     fn remove(&mut self, place: u32, cx: &mut Context<'_>) {

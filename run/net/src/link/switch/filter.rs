@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::folder::Who;
 use crate::port::GuestFrame;
 use crate::stack::Network;
-use crate::wire::{Arp, Body, EtherType, Ethernet, Frame, HEADERS_LIMIT_BYTES, Ip, Mac, Segment};
+use crate::wire::{Arp, Body, EtherType, Ethernet, Frame, HEADERS_LIMIT_BYTES, Ip, Mac, Protocol, Segment};
 
 const DHCP_PORTS: Range<u16> = 67..69;
 const DHCPV6_PORTS: Range<u16> = 546..548;
@@ -112,6 +112,27 @@ impl Link {
             }
             _ => Way::All,
         }
+    }
+
+    /// The address for which a machine asks whether anybody else has it (RFC 4862 section 5.4.2), or says that it has it;
+    /// if it is surely its own, and not only of this link.
+    pub(super) fn claimed(&self, frame: &[u8], who: &Who) -> Option<Ipv6Addr> {
+        const NEXT_HEADER: usize = 20;
+        if frame.get(NEXT_HEADER) != Some(&Protocol::ICMPV6.0)
+            || frame.get(12..14) != Some(&EtherType::IPV6.0.to_be_bytes())
+        {
+            return None;
+        }
+        let Body::Ip { ip, segment: Segment::Icmp, payload } = Frame::read(frame, frame.len()).ok()?.body else {
+            return None;
+        };
+        let message = frame.get(payload)?;
+        let tells = match *message.first()? {
+            NEIGHBOR_SOLICITATION => ip.source.is_unspecified(),
+            kind => kind == NEIGHBOR_ADVERTISEMENT,
+        };
+        let target = target(message)?;
+        (tells && !target.is_unicast_link_local() && who.has(target, self.prefix())).then_some(target)
     }
 
     /// Whether a frame that came from `who` is let in to the machine with address `own`: nobody is somebody else, and

@@ -10,7 +10,7 @@ mod peers;
 mod tests;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -26,10 +26,13 @@ use super::watch::Watch;
 use crate::Millis;
 use crate::dhcp::Lease;
 use crate::link::Link;
+use crate::memory::MemoryPort;
+use crate::ndp::{self, Sender};
+use crate::packets::ToGuest;
 use crate::port::{Abilities, GuestFrame, GuestPort};
 use crate::publish::Publications;
 use crate::stack::{Network, Stack};
-use crate::wire::{Arp, Headers, Mac};
+use crate::wire::{Arp, Headers, Ip, Mac, Macs, Protocol};
 
 /// The domain of the machines' names.
 const DOMAIN: &str = "kiln.internal";
@@ -44,6 +47,8 @@ pub struct Member {
     seat: Seat,
     subnet: Subnet,
     mac: Mac,
+    /// IPv6 addresses that the guest has.
+    claims: Vec<Ipv6Addr>,
     lost: u64,
 }
 
@@ -81,10 +86,10 @@ impl Member {
         let host = |source| JoinError::Host { folder: folder.to_owned(), source };
         let watch = Watch::new().map_err(host)?;
         let mut stack = Stack::new(network).map_err(host)?;
-        stack.set_name(&full(&who.name), Some(who.address.into()));
+        stack.set_name(&full(&who.name), &[who.address.into()]);
         watch.add_level(stack.fd(), STACK).map_err(host)?;
         watch.add_level(seat.listener(), LISTENER).map_err(host)?;
-        let mut member = Self { watch, stack, peers: Peers::default(), seat, subnet, mac, lost: 0 };
+        let mut member = Self { watch, stack, peers: Peers::default(), seat, subnet, mac, claims: Vec::new(), lost: 0 };
         for other in member.seat.take_others() {
             member.peers.call(other, &member.seat, &member.watch).map_err(host)?;
         }
@@ -114,9 +119,28 @@ impl Member {
     }
 
     fn tell_names(&mut self) {
-        for (name, address) in self.peers.take_changes() {
-            self.stack.set_name(&full(&name), address.map(IpAddr::V4));
+        for (name, addresses) in self.peers.take_changes() {
+            self.stack.set_name(&full(&name), &addresses);
         }
+    }
+
+    /// Our guest has an IPv6 address: its name means that too, here and for those who come later.
+    fn claim(&mut self, address: Ipv6Addr) {
+        if self.claims.contains(&address) {
+            return;
+        }
+        self.claims.push(address);
+        self.stack.guest_has(address);
+        let who = self.seat.who();
+        let addresses = std::iter::once(who.address.into()).chain(self.claims.iter().copied().map(IpAddr::V6));
+        self.stack.set_name(&full(&who.name), &addresses.collect::<Vec<_>>());
+        let macs = Macs { source: self.mac, destination: Mac::of_group(ndp::ALL_NODES.into()) };
+        let mut port = MemoryPort::new(1);
+        let ip = Ip::new(address.into(), ndp::ALL_NODES.into(), Protocol::ICMPV6);
+        let mut guest = ToGuest { port: &mut port, macs, mtu: u16::MAX, id: 0 };
+        let message = ndp::neighbor_advertisement(address, self.mac, Sender::Host);
+        guest.message(Ip { hop_limit: ndp::HOP_LIMIT, ..ip }, message);
+        port.take_frames().into_iter().for_each(|frame| self.peers.add_own_claim(frame));
     }
 
     /// A question for an address of the link: those of the others are known here.
@@ -143,6 +167,9 @@ impl Link for Member {
     }
 
     fn from_guest(&mut self, frame: &dyn GuestFrame, port: &mut dyn GuestPort, now: Millis) {
+        if let Some(address) = self.subnet.claimed(frame.head(), self.seat.who()) {
+            self.claim(address);
+        }
         match self.subnet.way(self.mac, frame, self.peers.iter()) {
             Way::Stack => self.stack.from_guest(frame, port, now),
             Way::Arp(arp) => self.arp(&arp, port),

@@ -1,6 +1,6 @@
 //! The connections to the other machines of a network. Who joins calls all who are there; they take the call.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use crate::Millis;
 use crate::link::outgoing::Gone;
 use crate::link::packets::{Kind, Packets, Turned};
 use crate::link::watch::Watch;
+use crate::memory::MemoryFrame;
 use crate::port::{GuestFrame, GuestPort};
 use crate::stream::Framing;
 
@@ -33,6 +34,10 @@ struct Peer {
     token: u64,
     who: Who,
     packets: Packets,
+    /// IPv6 addresses that it has.
+    claims: Vec<Ipv6Addr>,
+    /// How many of ours it knows.
+    told: usize,
 }
 
 #[derive(Debug)]
@@ -54,8 +59,10 @@ pub(super) struct Peers {
     /// Who has the first turn.
     first: usize,
     scratch: Vec<u8>,
-    /// Names that came and went.
-    changes: Vec<(String, Option<Ipv4Addr>)>,
+    /// Names that came, with their addresses, and names that went.
+    changes: Vec<(String, Vec<IpAddr>)>,
+    /// Frames that tell of our guest's IPv6 addresses.
+    own_claims: Vec<Vec<u8>>,
     lost: u64,
 }
 
@@ -64,8 +71,8 @@ impl Peers {
         self.peers.iter().map(|peer| &peer.who)
     }
 
-    /// Names that came, with their addresses, and names that went, since the last call.
-    pub(super) fn take_changes(&mut self) -> Vec<(String, Option<Ipv4Addr>)> {
+    /// Names with all their addresses, and names that went, without, since the last call.
+    pub(super) fn take_changes(&mut self) -> Vec<(String, Vec<IpAddr>)> {
         std::mem::take(&mut self.changes)
     }
 
@@ -159,14 +166,21 @@ impl Peers {
         // Less is slower, nothing else.
         let _ = set_socket_send_buffer_size(&socket, BUFFER_BYTES);
         let _ = set_socket_recv_buffer_size(&socket, BUFFER_BYTES);
-        self.changes.push((who.name.clone(), Some(who.address)));
-        self.peers.push(Peer { token, who, packets: Packets::new(socket, Kind::Connection, Framing::Virtio) });
+        self.changes.push((who.name.clone(), vec![who.address.into()]));
+        let packets = Packets::new(socket, Kind::Connection, Framing::Virtio);
+        self.peers.push(Peer { token, who, packets, claims: Vec::new(), told: 0 });
     }
 
     fn remove(&mut self, at: usize) {
         let peer = self.peers.swap_remove(at);
         self.lost += peer.packets.lost();
-        self.changes.push((peer.who.name, None));
+        self.changes.push((peer.who.name, Vec::new()));
+    }
+
+    /// Our guest told everybody who is here of an IPv6 address; those who come later get `frame`, which says the same.
+    pub(super) fn add_own_claim(&mut self, frame: Vec<u8>) {
+        self.own_claims.push(frame);
+        self.peers.iter_mut().for_each(|peer| peer.told = self.own_claims.len());
     }
 
     /// Sends a frame to one of them. False if nobody has that address.
@@ -198,19 +212,33 @@ impl Peers {
     ) -> bool {
         let mut has_more = false;
         let mut gone = Vec::new();
+        let mut claims = Vec::new();
         let count = self.peers.len();
         for offset in 0..count {
             let at = (self.first + offset) % count;
             let (before, rest) = self.peers.split_at_mut(at);
             let Some((peer, after)) = rest.split_first_mut() else { continue };
-            let who = &peer.who;
+            let Peer { token, who, packets, told, .. } = peer;
             let others = before.iter().chain(after.iter()).map(|other| &other.who);
-            let lets_in = |frame: &[u8], _: &_| subnet.lets_in(own, frame, who, others.clone());
-            match peer.packets.turn(&mut self.scratch, lets_in, port, now) {
+            let lets_in = |frame: &[u8], _: &_| {
+                let is_good = subnet.lets_in(own, frame, who, others.clone());
+                claims.extend(subnet.claimed(frame, who).filter(|_| is_good).map(|address| (*token, address)));
+                is_good
+            };
+            let untold = self.own_claims.iter().skip(*told).map(MemoryFrame::whole);
+            let mut is_gone = false;
+            untold.for_each(|frame| is_gone |= packets.send(&frame, now).is_err());
+            *told = self.own_claims.len();
+            if is_gone {
+                gone.push(*token);
+                continue;
+            }
+            match packets.turn(&mut self.scratch, lets_in, port, now) {
                 Ok(turned) => has_more |= turned == Turned::More,
-                Err(Gone) => gone.push(peer.token),
+                Err(Gone) => gone.push(*token),
             }
         }
+        claims.into_iter().for_each(|(token, address)| self.learn(token, address));
         self.first = self.first.wrapping_add(1);
         for token in gone {
             if let Some(at) = self.peers.iter().position(|peer| peer.token == token) {
@@ -218,6 +246,17 @@ impl Peers {
             }
         }
         has_more
+    }
+
+    /// One of them has an IPv6 address.
+    fn learn(&mut self, token: u64, address: Ipv6Addr) {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.token == token) else { return };
+        if !peer.claims.contains(&address) {
+            // Two, at most: only what is surely its own gets here.
+            peer.claims.push(address);
+            let addresses = std::iter::once(peer.who.address.into()).chain(peer.claims.iter().copied().map(IpAddr::V6));
+            self.changes.push((peer.who.name.clone(), addresses.collect()));
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Millis> {

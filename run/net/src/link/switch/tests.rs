@@ -98,7 +98,7 @@ fn icmpv6((source, destination): (Mac, Mac), (from, to): (&str, &str), message: 
 /// A neighbour's message about `target`, with `mac` in its option.
 fn neighbor(kind: u8, target: &str, mac: Mac) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0x20, 0, 0, 0];
-    message.extend(target.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    message.extend(target.parse::<Ipv6Addr>().unwrap().octets());
     message.extend([kind - 134, 1]);
     message.extend(mac.0);
     message
@@ -336,30 +336,73 @@ fn questions_for_addresses_are_answered_where_they_are_asked() {
     assert_eq!((b.take().len(), c.take().len()), (1, 1));
 }
 
+/// The addresses that a machine's name server tells of a name.
+fn asked(machine: &mut Machine, name: &str, kind: u16) -> Vec<Vec<u8>> {
+    let mut question = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for part in name.split('.') {
+        question.push(u8::try_from(part.len()).unwrap());
+        question.extend(part.as_bytes());
+    }
+    question.push(0);
+    question.extend([kind.to_be_bytes(), [0, 1]].concat());
+    let addresses: (IpAddr, IpAddr) = (machine.member.address().into(), [10, 0, 2, 3].into());
+    machine.take();
+    machine.send(udp((machine.mac, Network::default().gateway_mac), addresses, (4_000, 53), &question));
+    let frames = machine.take();
+    let Some(frame) = frames.iter().find(|frame| frame.len() >= 42 + question.len()) else { return Vec::new() };
+    let message = &frame[42..];
+    let count = usize::from(u16::from_be_bytes([message[6], message[7]]));
+    let record_bytes = 12 + if kind == 1 { 4 } else { 16 };
+    let records = message[question.len()..].chunks(record_bytes).take(count);
+    records.map(|record| record[12..].to_vec()).collect()
+}
+
 #[test]
 fn names_of_the_others_are_known_as_long_as_they_are_there() {
     let net = Net::new();
     let mut a = net.join("a", 1).unwrap();
     let mut web = net.join("Web", 2).unwrap();
     meet(&mut [&mut a, &mut web]);
-    let ask = |machine: &mut Machine, name: &str| {
-        let mut question = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for part in name.split('.') {
-            question.push(u8::try_from(part.len()).unwrap());
-            question.extend(part.as_bytes());
-        }
-        question.extend([0, 0, 1, 0, 1]);
-        let addresses: (IpAddr, IpAddr) = (machine.member.address().into(), [10, 0, 2, 3].into());
-        machine.send(udp((machine.mac, Network::default().gateway_mac), addresses, (4_000, 53), &question));
-        let frames = machine.take();
-        frames.iter().find_map(|frame| frame.last_chunk::<4>().copied())
-    };
-    assert_eq!(ask(&mut a, "web.kiln.internal"), Some([10, 0, 2, 16]));
-    assert_eq!(ask(&mut a, "a.kiln.internal"), Some([10, 0, 2, 15]));
-    assert_eq!(ask(&mut web, "A.kiln.internal"), Some([10, 0, 2, 15]));
+    assert_eq!(asked(&mut a, "web.kiln.internal", 1), [[10, 0, 2, 16]]);
+    assert_eq!(asked(&mut a, "a.kiln.internal", 1), [[10, 0, 2, 15]]);
+    assert_eq!(asked(&mut web, "A.kiln.internal", 1), [[10, 0, 2, 15]]);
     drop(web);
     meet(&mut [&mut a]);
-    assert_ne!(ask(&mut a, "web.kiln.internal"), Some([10, 0, 2, 16]));
+    assert!(asked(&mut a, "web.kiln.internal", 1).is_empty());
+}
+
+#[test]
+fn names_mean_the_ipv6_addresses_that_machines_say_they_have() {
+    const AAAA: u16 = 28;
+    let net = Net::new();
+    let (mut a, mut web) = (net.join("a", 1).unwrap(), net.join("web", 2).unwrap());
+    meet(&mut [&mut a, &mut web]);
+    assert!(asked(&mut a, "web.kiln.internal", AAAA).is_empty(), "nobody says so yet");
+    let all = Mac([0x33, 0x33, 0, 0, 0, 1]);
+    let [given, made] = ["fd6b:696c:6e00::16", "fd6b:696c:6e00:0:5054:ff:fe00:2"];
+    // Others than those that are surely its own may be gone tomorrow.
+    for address in [given, "fd6b:696c:6e00::99", "fe80::5054:ff:fe00:2", "fd6b:696c:6e00::15"] {
+        let mut claim = neighbor(135, address, web.mac);
+        // Who has no address yet tells none (RFC 4861 section 4.3).
+        claim.truncate(24);
+        web.send(icmpv6((web.mac, all), ("::", "ff02::1"), &claim));
+    }
+    a.turn();
+    let octets = |address: &str| address.parse::<Ipv6Addr>().unwrap().octets().to_vec();
+    for machine in [&mut a, &mut web] {
+        assert_eq!(asked(machine, "web.kiln.internal", AAAA), [octets(given)]);
+        assert_eq!(asked(machine, "web.kiln.internal", 1), [[10, 0, 2, 16]]);
+    }
+    web.send(icmpv6((web.mac, all), (made, "ff02::1"), &neighbor(136, made, web.mac)));
+    a.turn();
+    assert_eq!(asked(&mut a, "web.kiln.internal", AAAA), [octets(given), octets(made)]);
+    // Who comes later hears of it as well.
+    let mut late = net.join("late", 3).unwrap();
+    meet(&mut [&mut a, &mut web, &mut late]);
+    assert_eq!(asked(&mut late, "web.kiln.internal", AAAA), [octets(given), octets(made)]);
+    drop(web);
+    meet(&mut [&mut a, &mut late]);
+    assert!(asked(&mut late, "web.kiln.internal", AAAA).is_empty());
 }
 
 #[test]
