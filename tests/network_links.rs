@@ -2,6 +2,7 @@
 //! people's programs.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -163,7 +164,8 @@ fn a_machine_on_a_socket_of_datagrams_outlives_its_peer() {
     let path = sandbox.path().join("peer.sock");
     let job = "ip addr add 192.168.127.2/24 dev eth0\n\
                try() { until arping -c 1 -w 2 -I eth0 192.168.127.1 > /dev/null; do :; done; echo \"ANSWERED $1\"; }\n\
-               try first; sleep 1; try again";
+               carrier() { until [ \"$(cat /sys/class/net/eth0/carrier)\" = $1 ]; do sleep 0.1; done; echo \"CARRIER $1\"; }\n\
+               try first; carrier 0; carrier 1; try again";
     let said = run(&mut machine(&sandbox, "gram", "unixgram,peer.sock", job));
     assert_eq!(said.code(), 1);
     assert!(said.stderr.contains("cannot connect to the network's socket `peer.sock`"), "{}", said.stderr);
@@ -173,6 +175,7 @@ fn a_machine_on_a_socket_of_datagrams_outlives_its_peer() {
     machine.wait_for("ANSWERED first", LIMIT);
     drop(peer);
     std::fs::remove_file(&path).unwrap();
+    machine.wait_for("CARRIER 0", LIMIT);
     let peer = UnixDatagram::bind(&path).unwrap();
     answer_arp(&peer);
     machine.wait_for("ANSWERED again", LIMIT);
@@ -213,6 +216,48 @@ fn the_network_serves_guests_of_other_programs() {
     run(Command::new("kill").args(["-TERM", &net.pid().to_string()])).ok();
     let (status, text) = net.wait(LIMIT);
     assert!(status.success() && !path.exists(), "{status:?} {text}");
+}
+
+/// The network of one process is that of another's machine, over a socket which that inherits.
+#[test]
+fn a_machine_is_on_the_network_of_a_descriptor() {
+    let sandbox = Sandbox::new();
+    let _net = Running::start(&mut sandbox.kiln(["net", "-socket", "net.sock"]));
+    let path = sandbox.path().join("net.sock");
+    wait_for_socket(&path);
+    let socket = UnixStream::connect(&path).unwrap();
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).unwrap();
+    let job = "dhcp; ping -c 1 -W 5 10.0.2.2 | grep received";
+    let networking = format!("fd,{}", socket.as_raw_fd());
+    let machine = Running::start(&mut machine(&sandbox, "heir", &networking, job));
+    drop(socket);
+    let (status, console) = machine.wait(LIMIT);
+    assert!(status.success() && console.contains("LEASE 10.0.2.15"), "{status:?}\n{console}");
+    assert!(console.contains("1 packets received"), "{console}");
+}
+
+/// In a network of its own, where this user may do everything.
+#[test]
+fn a_machine_on_a_bridge_is_a_neighbour_of_the_host() {
+    let sandbox = Sandbox::new();
+    let job = "ip addr add 10.9.0.2/24 dev eth0; ping -c 3 -W 5 10.9.0.1 | grep received\n\
+               wget -q -O - http://10.9.0.1:8000/";
+    sandbox.write("index.html", "over the bridge\n");
+    let machine = machine(&sandbox, "bridged", "bridge,kb0", job);
+    let script = "ip link set lo up; ip link add kb0 type bridge; ip addr add 10.9.0.1/24 dev kb0; ip link set kb0 up\n\
+                  busybox httpd -p 10.9.0.1:8000; exec \"$@\"";
+    let mut own = Command::new("unshare");
+    own.args(["--map-root-user", "--net", "sh", "-euc", script, "sh"]).arg(machine.get_program());
+    own.args(machine.get_args()).current_dir(sandbox.path());
+    for (name, value) in machine.get_envs() {
+        match value {
+            Some(value) => own.env(name, value),
+            None => own.env_remove(name),
+        };
+    }
+    let (status, console) = Running::start(&mut own).wait(LIMIT);
+    assert!(status.success() && console.contains("packets received"), "{status:?}\n{console}");
+    assert!(console.contains("over the bridge"), "{console}");
 }
 
 #[test]

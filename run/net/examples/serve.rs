@@ -26,6 +26,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let socket = listener.accept()?.0;
     socket.set_nonblocking(true)?;
     let mut port = StreamPort::new(socket.into(), framing);
-    serve(&mut stack, &mut port, &mut Incoming::new(framing), Instant::now())?;
+    serve(&mut stack, &mut port, &mut Incoming::new(framing), Instant::now(), |_| {})?;
     Ok(())
 }

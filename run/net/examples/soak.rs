@@ -128,7 +128,7 @@ fn turn(stack: Stack, guest: UnixStream) -> Result<(Stack, Instant), Failure> {
     let mut port = StreamPort::new(guest.into(), Framing::Plain);
     let start = Instant::now();
     let mut link = Faulty::new(stack, faults);
-    match serve(&mut link, &mut port, &mut Incoming::new(Framing::Plain), start) {
+    match serve(&mut link, &mut port, &mut Incoming::new(Framing::Plain), start, |_| {}) {
         // The guest is gone.
         Ok(()) => {}
         Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {}
@@ -268,7 +268,7 @@ fn guest(words: &[String]) -> Result<(), Failure> {
     rustix::io::ioctl_fionbio(&socket, true)?;
     thread::spawn(move || {
         let mut port = StreamPort::new(socket, Framing::Plain);
-        serve(&mut tap, &mut port, &mut Incoming::new(Framing::Plain), Instant::now())
+        serve(&mut tap, &mut port, &mut Incoming::new(Framing::Plain), Instant::now(), |_| {})
     });
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, GUEST_PORT))?;
     thread::spawn(move || echo_streams(&listener));

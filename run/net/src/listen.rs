@@ -134,7 +134,7 @@ impl Listener {
             }
             link.change_guest();
             let mut port = StreamPort::new(guest, Framing::Plain);
-            let served = serve(link, &mut port, &mut Incoming::new(Framing::Plain), start);
+            let served = serve(link, &mut port, &mut Incoming::new(Framing::Plain), start, |_| {});
             self.current.lock().unwrap_or_else(PoisonError::into_inner).guest = None;
             if let Err(error) = served {
                 tell(error);

@@ -13,14 +13,20 @@ use crate::stream::{Incoming, StreamPort};
 const IDLE_MS: Millis = 500;
 
 /// Serves the guest at the other side of `port` until it goes away. The link's clock began at `start`: a link that was
-/// served before keeps it.
+/// served before keeps it. `tell` hears when nobody is at the link's other end (false), and when somebody is again.
 ///
 /// # Errors
 /// The socket's, or the host cannot say what happened to its sockets.
-pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming, start: Instant) -> io::Result<()> {
+pub fn serve(
+    link: &mut dyn Link,
+    port: &mut StreamPort,
+    incoming: &mut Incoming,
+    start: Instant,
+    mut tell: impl FnMut(bool),
+) -> io::Result<()> {
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let joins = link.takes().segmentation;
-    let (mut has_more, mut heard) = (false, 0);
+    let (mut has_more, mut heard, mut was_up) = (false, 0, true);
     loop {
         let idle = (incoming.is_idle() || port.is_idle()).then_some(heard + IDLE_MS);
         let (has_frames, is_ready) = wait(link, port, idle, (has_more, clock()))?;
@@ -40,6 +46,10 @@ pub fn serve(link: &mut dyn Link, port: &mut StreamPort, incoming: &mut Incoming
             }
         }
         has_more = if is_ready { link.turn(port, now)? } else { link.settle(port, now)? };
+        if link.is_up() != was_up {
+            was_up = !was_up;
+            tell(was_up);
+        }
         port.flush()?;
     }
 }

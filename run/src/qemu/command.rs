@@ -61,7 +61,7 @@ pub(super) fn arguments(
     add(&["-device", "virtio-rng-pci,disable-legacy=on", "-device", "pvpanic"]);
     add(&["-d", "cpu_reset", "-D", &format!("/dev/fd/{}", fds.log)]);
     for (at, (card, fd)) in cards.iter().zip(&fds.cables).enumerate() {
-        let (name, OpenCard { mac, mtu, .. }) = (format!("net{at}"), card);
+        let (name, OpenCard { mac, mtu, .. }) = (cable_name(at), card);
         add(&["-netdev", &format!("stream,id={name},server=off,addr.type=fd,addr.str={fd}")]);
         // No ROM: nothing is booted from the network.
         let card = format!("virtio-net-pci,netdev={name},mac={mac},host_mtu={mtu},romfile=,disable-legacy=on");
@@ -86,6 +86,11 @@ pub(super) fn arguments(
     // broken and panics. Linux itself leaves this check out under the hypervisors that it knows.
     words.extend(["-append".into(), format!("{cmdline} no_timer_check").into()]);
     Ok(words)
+}
+
+/// What the end of a card's cable is called.
+pub(super) fn cable_name(card: usize) -> String {
+    format!("net{card}")
 }
 
 fn blockdev(name: &str, disk: &Disk) -> Result<String, NotUtf8> {

@@ -89,6 +89,11 @@ pub struct Remote(Sender<Event>);
 enum Event {
     PowerButton,
     Stop,
+    /// The other end of a card's cable is there or not.
+    Link {
+        card: usize,
+        is_up: bool,
+    },
     Stopped(Cause),
     Closed,
 }
@@ -147,10 +152,13 @@ impl Machine {
         };
         let sender = self.sender.clone();
         thread::scope(|scope| {
-            for (card, cable) in self.opened.cards.iter().zip(cables) {
+            for (number, (card, cable)) in self.opened.cards.iter().zip(cables).enumerate() {
                 let serving = thread::Builder::new().name("kiln-net".into());
+                let links = self.sender.clone();
+                // The receiver lives longer than this thread.
+                let tell = move |is_up| _ = links.send(Event::Link { card: number, is_up });
                 // Without a thread the guest has no network, as without a cable.
-                let _no_thread = serving.spawn_scoped(scope, move || pump::carry_frames(&card.cable, cable));
+                let _no_thread = serving.spawn_scoped(scope, move || pump::carry_frames(&card.cable, cable, tell));
             }
             for (served, socket) in served.iter_mut().zip(devices) {
                 let serving = thread::Builder::new().name("vhost-user".into());
@@ -196,6 +204,7 @@ impl Machine {
             };
             match event {
                 Ok(Event::PowerButton) => send(Request::PowerButton),
+                Ok(Event::Link { card, is_up }) => send(Request::Link { card, is_up }),
                 Ok(Event::Stop) => {
                     send(Request::Quit);
                     end.stop_asked = true;

@@ -47,13 +47,13 @@ pub(super) fn type_in(input: &ConsoleInput, mut socket: &UnixStream, stop: &Flag
     }
 }
 
-/// Carries frames between QEMU's network card and the end of its cable.
-pub(super) fn carry_frames(cable: &Cable, socket: UnixStream) {
+/// Carries frames between QEMU's network card and the end of its cable, and tells when that is lost, or there again.
+pub(super) fn carry_frames(cable: &Cable, socket: UnixStream, tell: impl FnMut(bool)) {
     // The cable is free: its last holder was the thread of a QEMU that has ended.
     let Some(mut link) = cable.take() else { return };
     let mut port = StreamPort::new(socket.into(), Framing::Plain);
     // Whatever ends it, QEMU or the host's sockets: the guest sees a network on which nobody answers.
-    let _ended = serve(&mut *link, &mut port, &mut Incoming::new(Framing::Plain), cable.start());
+    let _ended = serve(&mut *link, &mut port, &mut Incoming::new(Framing::Plain), cable.start(), tell);
 }
 
 /// Reads `from` to its end and returns the last of it.

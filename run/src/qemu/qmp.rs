@@ -1,9 +1,12 @@
-//! The part of QEMU's control protocol that a run needs: hear why the machine stops, press its power button, end it.
+//! The part of QEMU's control protocol that a run needs: hear why the machine stops, press its power button, plug and
+//! unplug its cables, end it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::command;
 
 /// Longest line that is read. QEMU's longest, its greeting, has about 200 bytes.
 const LINE_BYTES: u64 = 1 << 20;
@@ -22,21 +25,30 @@ pub(super) enum Cause {
 pub(super) enum Request {
     Capabilities,
     PowerButton,
+    /// The other end of a network card's cable is there or not; by the card's number.
+    Link {
+        card: usize,
+        is_up: bool,
+    },
     Quit,
 }
 
 impl Request {
-    fn line(self) -> &'static [u8] {
-        match self {
-            Self::Capabilities => b"{\"execute\":\"qmp_capabilities\"}\n",
-            Self::PowerButton => b"{\"execute\":\"system_powerdown\"}\n",
-            Self::Quit => b"{\"execute\":\"quit\"}\n",
-        }
+    fn line(self) -> String {
+        let request = match self {
+            Self::Capabilities => json!({"execute": "qmp_capabilities"}),
+            Self::PowerButton => json!({"execute": "system_powerdown"}),
+            Self::Link { card, is_up } => {
+                json!({"execute": "set_link", "arguments": {"name": command::cable_name(card), "up": is_up}})
+            }
+            Self::Quit => json!({"execute": "quit"}),
+        };
+        format!("{request}\n")
     }
 }
 
 pub(super) fn send(mut socket: &UnixStream, request: Request) -> io::Result<()> {
-    socket.write_all(request.line())
+    socket.write_all(request.line().as_bytes())
 }
 
 /// Calls `hear` for each cause until QEMU closes its end or says something that is no line of the protocol.
@@ -79,6 +91,19 @@ mod tests {
         let mut causes = Vec::new();
         listen(ours, |cause| causes.push(cause));
         causes
+    }
+
+    #[test]
+    fn a_request_is_a_line() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        send(&ours, Request::Capabilities).unwrap();
+        send(&ours, Request::Link { card: 2, is_up: false }).unwrap();
+        drop(ours);
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let link = json!({"execute": "set_link", "arguments": {"name": "net2", "up": false}});
+        assert_eq!(lines, [json!({"execute": "qmp_capabilities"}), link]);
     }
 
     #[test]
