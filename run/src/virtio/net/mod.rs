@@ -6,6 +6,7 @@ mod device;
 mod frame;
 mod port;
 mod spec;
+mod untold;
 mod worker;
 
 pub use device::VirtioNet;

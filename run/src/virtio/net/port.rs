@@ -59,18 +59,19 @@ impl QueuePort {
         &self.ring
     }
 
-    /// Tells the driver what was pushed, if it wants to know.
+    /// Tells the driver what was pushed, if it wants to know; true if it did.
     ///
     /// # Errors
     /// How the driver broke the rules since the last call.
-    pub(super) fn finish(&mut self) -> Result<(), Misuse> {
+    pub(super) fn finish(&mut self) -> Result<bool, Misuse> {
         if let Some(misuse) = self.misuse.take() {
             return Err(misuse);
         }
-        if std::mem::take(&mut self.has_pushed) && self.ring.wants_signal(&self.memory)? {
+        let is_wanted = std::mem::take(&mut self.has_pushed) && self.ring.wants_signal(&self.memory)?;
+        if is_wanted {
             self.signal.queue_used(self.ring.number());
         }
-        Ok(())
+        Ok(is_wanted)
     }
 
     /// From now on the driver takes this of what was agreed on.

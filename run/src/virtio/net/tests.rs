@@ -88,6 +88,17 @@ fn chains_that_hold_no_frame_are_given_back_and_the_next_is_served() {
 }
 
 #[test]
+fn the_driver_hears_that_a_frame_was_taken_even_if_nothing_comes() {
+    let never = Flag::new().unwrap();
+    let mut driver = driver(&Cable::new(Box::new(Loose { changed: never, is_up: true })));
+    driver.start();
+    driver.put(TRANSMIT, &[framed(b"frame")]);
+    driver.notify(TRANSMIT);
+    driver.wait(TRANSMIT + 1);
+    assert_eq!(driver.finished(TRANSMIT).written, 0);
+}
+
+#[test]
 fn a_broken_ring_stops_the_card_and_a_reset_brings_it_back_with_its_cable() {
     let cable = cable();
     let mut driver = driver(&cable);

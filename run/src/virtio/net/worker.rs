@@ -14,11 +14,11 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use super::{control::ControlQueue, frame::ChainFrame, port::QueuePort};
+use super::{control::ControlQueue, frame::ChainFrame, port::QueuePort, untold::Untold};
 use crate::{
     cable::Taken,
     event::{EventHandler, Interest},
-    mem::GuestMemory,
+    mem::{GuestMemory, transfer::total_len},
     virtio::{Chain, Misuse, Ring, Signal},
 };
 
@@ -49,6 +49,7 @@ pub(super) struct Worker {
     transmit: Ring,
     control: Option<ControlQueue>,
     chain: Chain,
+    untold: Untold,
     timer: std::os::fd::OwnedFd,
     start: Instant,
     /// When the timer fires.
@@ -66,8 +67,8 @@ impl Worker {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let port = QueuePort::new(memory.clone(), receive, Arc::clone(&signal), features);
         let control = control.map(|ring| ControlQueue::new(ring, features));
-        let chain = Chain::default();
-        Ok(Self { link, is_up, memory, signal, port, transmit, control, chain, timer, start, armed: None })
+        let (chain, untold) = (Chain::default(), Untold::default());
+        Ok(Self { link, is_up, memory, signal, port, transmit, control, chain, untold, timer, start, armed: None })
     }
 
     /// Nothing is served any more: the driver is told.
@@ -87,6 +88,7 @@ impl Worker {
             self.transmit.disable_doorbell(&self.memory)?;
             while taken < FRAMES_PER_TURN && !self.link.is_full() && self.transmit.pop(&self.memory, &mut self.chain)? {
                 taken += 1;
+                self.untold.took(total_len(self.chain.readable()), now);
                 if let Some(frame) = ChainFrame::new(&self.memory, self.chain.readable()) {
                     self.link.from_guest(&frame, &mut self.port, now);
                 }
@@ -131,9 +133,11 @@ impl Worker {
             _ => self.link.settle(&mut self.port, now),
         };
         let has_more = turned.unwrap_or(false);
-        self.port.finish()?;
+        if self.port.finish()? {
+            self.untold.interrupted(now);
+        }
         self.look_at_link();
-        if self.transmit.wants_signal(&self.memory)? {
+        if self.untold.is_due(now) && self.transmit.wants_signal(&self.memory)? {
             self.signal.queue_used(self.transmit.number());
         }
         // What lacks room in the guest goes on when the receive queue's doorbell rings.
@@ -154,7 +158,7 @@ impl Worker {
     }
 
     fn arm(&mut self, now: Millis) {
-        let deadline = self.link.deadline();
+        let deadline = [self.link.deadline(), self.untold.deadline()].into_iter().flatten().min();
         // A timer that fires too early costs less than one that is set again for each frame.
         let is_early = self.armed.is_some_and(|armed| armed > now && deadline.is_none_or(|deadline| armed <= deadline));
         if is_early || deadline.is_none() && self.armed.is_none() {
