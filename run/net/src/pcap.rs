@@ -6,8 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::event::{PollFlags, Timespec};
+
 use crate::Millis;
-use crate::link::Link;
+use crate::link::{Link, Woken};
 use crate::port::{Abilities, GuestFrame, GuestPort, Reading, Shape};
 use crate::wire::{Headers, Offload};
 
@@ -129,6 +131,14 @@ impl<L: Link> Link for Pcap<L> {
         let more = self.link.settle(&mut Tapped { port, capture: &mut self.capture, now, received: None }, now);
         self.capture.flush();
         more
+    }
+
+    fn wait(&mut self, port: BorrowedFd<'_>, wanted: PollFlags, timeout: Option<&Timespec>) -> io::Result<Woken> {
+        self.link.wait(port, wanted, timeout)
+    }
+
+    fn forget(&mut self, port: BorrowedFd<'_>) {
+        self.link.forget(port);
     }
 
     fn deadline(&self) -> Option<Millis> {

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFlags, Timespec};
 
 /// Events that are looked at in one turn.
 const EVENTS_AT_ONCE: usize = 256;
@@ -40,6 +40,8 @@ pub enum Owner {
     Listener = 5,
     /// A connection that is on no network.
     Stream = 6,
+    /// The way to the guest.
+    Port = 7,
 }
 
 const GENERATION_BITS: u32 = 28;
@@ -61,6 +63,7 @@ impl Token {
             4 => Owner::Publish,
             5 => Owner::Listener,
             6 => Owner::Stream,
+            7 => Owner::Port,
             _ => return None,
         };
         let place = u32::try_from(bits >> 32).ok()?;
@@ -111,14 +114,39 @@ impl Poll {
         Ok(epoll::add(&*self.epoll, socket, EventData::new_u64(token.to_bits()), flags)?)
     }
 
+    /// Tells as long as the guest's socket is as `wanted`, which is changed if `again`.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn watch(&self, port: BorrowedFd<'_>, wanted: PollFlags, again: bool) -> io::Result<()> {
+        let flag = |flag, event| if wanted.contains(flag) { event } else { EventFlags::empty() };
+        let flags = flag(PollFlags::IN, EventFlags::IN) | flag(PollFlags::OUT, EventFlags::OUT);
+        let data = EventData::new_u64(Token { owner: Owner::Port, place: 0, generation: 0 }.to_bits());
+        let set = if again { epoll::modify } else { epoll::add };
+        Ok(set(&self.epoll, port, data, flags)?)
+    }
+
+    /// No longer tells of the guest's socket.
+    pub fn forget(&self, port: BorrowedFd<'_>) {
+        // It is gone already otherwise.
+        let _ = epoll::delete(&*self.epoll, port);
+    }
+
     /// What happened, without waiting.
     ///
     /// # Errors
     /// The host's.
     pub fn ready(&self) -> io::Result<Vec<Ready>> {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+
+    /// What happens before the time is over.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn wait(&self, timeout: Option<&Timespec>) -> io::Result<Vec<Ready>> {
         let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS_AT_ONCE];
-        let events = match epoll::wait(&*self.epoll, &mut events[..], Some(&now)) {
+        let events = match epoll::wait(&*self.epoll, &mut events[..], timeout) {
             Ok((events, _)) => events,
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
@@ -144,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_as_it_was() {
-        for owner in [Owner::Tcp, Owner::Udp, Owner::Echo, Owner::Dns, Owner::Publish, Owner::Stream] {
+        for owner in [Owner::Tcp, Owner::Udp, Owner::Echo, Owner::Dns, Owner::Publish, Owner::Stream, Owner::Port] {
             for (place, generation) in [(0, 0), (u32::MAX, Token::GENERATION_MASK), (7, 1)] {
                 let token = Token { owner, place, generation };
                 assert_eq!(Token::from_bits(token.to_bits()), Some(token));

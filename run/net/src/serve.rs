@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFlags, Timespec};
 
 use crate::Millis;
-use crate::link::Link;
+use crate::link::{Link, Woken};
 use crate::stream::{Incoming, StreamPort};
 
 /// When nothing happened for so long, memory is given back.
@@ -22,6 +22,18 @@ pub fn serve(
     port: &mut StreamPort,
     incoming: &mut Incoming,
     start: Instant,
+    tell: impl FnMut(bool),
+) -> io::Result<()> {
+    let result = turns(link, port, incoming, start, tell);
+    link.forget(port.fd());
+    result
+}
+
+fn turns(
+    link: &mut dyn Link,
+    port: &mut StreamPort,
+    incoming: &mut Incoming,
+    start: Instant,
     mut tell: impl FnMut(bool),
 ) -> io::Result<()> {
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
@@ -29,15 +41,15 @@ pub fn serve(
     let (mut has_more, mut heard, mut was_up) = (false, 0, true);
     loop {
         let idle = (incoming.is_idle() || port.is_idle()).then_some(heard + IDLE_MS);
-        let (has_frames, is_ready) = wait(link, port, idle, (has_more, clock()))?;
+        let woken = wait(link, port, idle, (has_more, clock()))?;
         let now = clock();
-        if has_frames || is_ready {
+        if !woken.is_late {
             heard = now;
         } else if idle.is_some_and(|idle| idle <= now) {
             incoming.give_back();
             port.give_back();
         }
-        if has_frames && !link.is_full() {
+        if woken.port && !link.is_full() {
             match incoming.fill(port.fd()) {
                 Ok(true) => incoming.frames(joins, |frame| link.from_guest(frame, port, now))?,
                 Ok(false) => return Ok(()),
@@ -45,7 +57,7 @@ pub fn serve(
                 Err(error) => return Err(error),
             }
         }
-        has_more = if is_ready { link.turn(port, now)? } else { link.settle(port, now)? };
+        has_more = if woken.link { link.turn(port, now)? } else { link.settle(port, now)? };
         if link.is_up() != was_up {
             was_up = !was_up;
             tell(was_up);
@@ -54,20 +66,17 @@ pub fn serve(
     }
 }
 
-/// Waits for something to do, or until `idle`. Says whether frames came, or the end of them; and whether the link is ready.
+/// Waits for something to do, or until `idle`.
 fn wait(
-    link: &dyn Link,
+    link: &mut dyn Link,
     port: &StreamPort,
     idle: Option<Millis>,
     (has_more, now): (bool, Millis),
-) -> io::Result<(bool, bool)> {
+) -> io::Result<Woken> {
     let mut wanted = if link.is_full() { PollFlags::empty() } else { PollFlags::IN };
     if port.is_waiting() {
         wanted |= PollFlags::OUT;
     }
-    let link_fd = link.fd();
-    let port_fd = port.fd();
-    let mut fds = [PollFd::new(&link_fd, PollFlags::IN), PollFd::new(&port_fd, wanted)];
     // What is left goes on when the other side takes something, or at once.
     let rest_ms = match [link.deadline(), idle].into_iter().flatten().min() {
         _ if has_more && !port.is_waiting() => Some(0),
@@ -77,11 +86,5 @@ fn wait(
         tv_sec: i64::try_from(rest_ms / 1000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(rest_ms % 1000 * 1_000_000).unwrap_or(0),
     });
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok((false, false)),
-        Err(error) => return Err(error.into()),
-    }
-    let [link, port] = fds.map(|fd| fd.revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR));
-    Ok((port, link))
+    link.wait(port.fd(), wanted, timeout.as_ref())
 }

@@ -23,6 +23,8 @@ mod tests;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::Millis;
 use crate::port::{Abilities, GuestFrame, GuestPort};
 
@@ -35,7 +37,19 @@ pub use stream::UnixStream;
 pub use switch::{JoinError, Member};
 pub use tap::Tap;
 
-/// The other end of a card's cable. It starts no thread and reads no clock: whoever owns it turns it. Nothing here waits.
+/// What ended a [wait](Link::wait).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Woken {
+    /// The guest's socket has something to read, or ends.
+    pub port: bool,
+    /// The link has something, of which only [`turn`](Link::turn) tells.
+    pub link: bool,
+    /// Neither: the time was over.
+    pub is_late: bool,
+}
+
+/// The other end of a card's cable. It starts no thread and reads no clock: whoever owns it turns it. Nothing but
+/// [`wait`](Self::wait) waits.
 pub trait Link: Send {
     /// Readable when [`turn`](Self::turn) has something to do. The same one as long as the link lives.
     fn fd(&self) -> BorrowedFd<'_>;
@@ -61,6 +75,26 @@ pub trait Link: Send {
     fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
         self.turn(port, now)
     }
+
+    /// Waits until there is something to do, or until `port`, which the guest is behind, is as `wanted`; at most as long as
+    /// `timeout`. Before another port is waited for, this one is to be [forgotten](Self::forget).
+    ///
+    /// # Errors
+    /// The host's.
+    fn wait(&mut self, port: BorrowedFd<'_>, wanted: PollFlags, timeout: Option<&Timespec>) -> io::Result<Woken> {
+        let link = self.fd();
+        let mut fds = [PollFd::new(&link, PollFlags::IN), PollFd::new(&port, wanted)];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_late = fds.iter().all(|fd| fd.revents().is_empty());
+        let [link, port] = fds.map(|fd| fd.revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR));
+        Ok(Woken { port, link, is_late })
+    }
+
+    /// Waits no longer for `port`.
+    fn forget(&mut self, _port: BorrowedFd<'_>) {}
 
     /// When [`turn`](Self::turn) is to be called even if nothing happens.
     fn deadline(&self) -> Option<Millis>;
@@ -104,6 +138,14 @@ impl Link for Box<dyn Link> {
 
     fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
         (**self).settle(port, now)
+    }
+
+    fn wait(&mut self, port: BorrowedFd<'_>, wanted: PollFlags, timeout: Option<&Timespec>) -> io::Result<Woken> {
+        (**self).wait(port, wanted, timeout)
+    }
+
+    fn forget(&mut self, port: BorrowedFd<'_>) {
+        (**self).forget(port);
     }
 
     fn deadline(&self) -> Option<Millis> {

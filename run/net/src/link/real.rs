@@ -36,9 +36,9 @@ fn neighbor(link: &mut dyn Link, got: &mut Got, target: [u8; 4], sender: [u8; 4]
         assert!(start.elapsed() < PATIENCE, "nobody answers");
         let now = Millis::try_from(start.elapsed().as_millis()).unwrap();
         link.from_guest(&MemoryFrame::whole(arp(target, sender)), got, now);
-        let mut fds = [rustix::event::PollFd::from_borrowed_fd(link.fd(), rustix::event::PollFlags::IN)];
-        let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        rustix::event::poll(&mut fds, Some(&pause)).unwrap();
+        let mut fds = [PollFd::from_borrowed_fd(link.fd(), PollFlags::IN)];
+        let pause = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        poll(&mut fds, Some(&pause)).unwrap();
         link.turn(got, now).unwrap();
         let answer = got.frames.iter().find_map(|(frame, _)| match Frame::read(frame, frame.len()).ok()?.body {
             Body::Arp(Arp { operation: ArpOperation::Reply, sender_mac, sender, .. }) => {

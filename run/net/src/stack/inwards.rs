@@ -59,8 +59,8 @@ impl Stack {
                 false
             }
             Owner::Publish => self.published(ready, port, now),
-            // Not on a network.
-            Owner::Listener | Owner::Stream => false,
+            // Whoever waited is told of the one, the others are on no network.
+            Owner::Port | Owner::Listener | Owner::Stream => false,
         }
     }
 

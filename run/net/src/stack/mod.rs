@@ -11,6 +11,8 @@ use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
+use rustix::event::{PollFlags, Timespec};
+
 pub use network::{Network, NetworkV6, Outwards};
 
 use crate::Millis;
@@ -19,9 +21,9 @@ use crate::dns::{DOMAIN, Forwarder, Servers};
 use crate::echo::{Echoes, Request};
 use crate::fragments::Fragments;
 use crate::limits::Limits;
-use crate::link::Link;
+use crate::link::{Link, Woken};
 use crate::policy::OwnAddresses;
-use crate::poll::{Poll, Ready};
+use crate::poll::{Owner, Poll, Ready};
 use crate::port::{Abilities, GuestFrame, GuestPort};
 use crate::publish::{Host, OpenPort, Publications, Published};
 use crate::tcp::{Budget, Context, Table};
@@ -79,8 +81,10 @@ pub struct Stack {
     guest_v6: Option<Ipv6Addr>,
     drops: Drops,
     swept: Millis,
-    /// Sockets with more than one turn takes.
+    /// Sockets that something happened to, or with more than one turn takes.
     unfinished: Vec<Ready>,
+    /// How the guest's socket is waited for.
+    watched: Option<PollFlags>,
     /// Numbers of packets that go in fragments.
     ids: u32,
     advertising: Advertising,
@@ -125,6 +129,7 @@ impl Stack {
             drops: Drops::default(),
             swept: 0,
             unfinished: Vec::new(),
+            watched: None,
             ids: 0,
             advertising: Advertising::default(),
             fragments: Fragments::default(),
@@ -346,6 +351,25 @@ impl Link for Stack {
 
     fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
         Ok(self.work(Vec::new(), port, now))
+    }
+
+    // The guest's socket is one of all the sockets then: a thread that waits for a list of sockets among others is woken in
+    // two steps, of which the second does not know that whoever wakes it will wait next (Linux: `wake_up_sync`).
+    fn wait(&mut self, port: BorrowedFd<'_>, wanted: PollFlags, timeout: Option<&Timespec>) -> io::Result<Woken> {
+        if self.watched != Some(wanted) {
+            self.poll.watch(port, wanted, self.watched.is_some())?;
+            self.watched = Some(wanted);
+        }
+        let ready = self.poll.wait(timeout)?;
+        let port = ready.iter().any(|ready| ready.token.owner == Owner::Port && ready.is_readable);
+        let is_late = ready.is_empty();
+        self.unfinished.extend(ready);
+        Ok(Woken { port, link: false, is_late })
+    }
+
+    fn forget(&mut self, port: BorrowedFd<'_>) {
+        self.watched = None;
+        self.poll.forget(port);
     }
 
     fn lost(&self) -> u64 {
