@@ -6,12 +6,13 @@ mod v6;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use kiln_guest::host_name;
 use kiln_guest::netlink::{Card, Links, Routes};
 
+use crate::Millis;
 use crate::arguments::Arguments;
 use crate::resolv::Names;
 use crate::retry::Random;
-use crate::{Millis, host_name};
 
 /// Packets of one socket that are looked at before others have their turn.
 const PACKET_LIMIT: usize = 64;

@@ -7,7 +7,6 @@
 pub mod advertisement;
 pub mod arguments;
 pub mod card;
-pub mod host_name;
 pub mod name;
 pub mod resolv;
 pub mod retry;

@@ -1,23 +1,13 @@
 //! Names from the network: only those that are safe in a file, on a console and as a machine's name.
 
-/// A name has at most this many bytes (RFC 1035 section 2.3.4), its dots included and the last one not.
-const NAME_LIMIT_BYTES: usize = 253;
+use kiln_guest::host_name::NAME_LIMIT_BYTES;
+pub use kiln_guest::host_name::plain;
+
 const LABEL_LIMIT_BYTES: usize = 63;
 /// Names of a search list. glibc reads any number, musl 256 bytes.
 const SEARCH_LIMIT: usize = 16;
 /// Jumps within one name: each leads backwards, and nobody needs many.
 const JUMP_LIMIT: usize = 8;
-
-/// A host's or domain's name as an option has it: letters, digits, hyphens, underscores and dots. NUL at the end is left out.
-pub fn plain(bytes: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0').trim_end_matches('.');
-    let is_label = |label: &str| {
-        (1..=LABEL_LIMIT_BYTES).contains(&label.len())
-            && !label.starts_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    (text.len() <= NAME_LIMIT_BYTES && text.split('.').all(is_label)).then(|| text.to_owned())
-}
 
 /// A list of domains in the form of DNS (RFC 1035 section 3.1), with jumps backwards (section 4.1.4) as DHCPv4's search list
 /// may have them (RFC 3397). Names that are not [`plain`] are left out; the list ends at what is no name.

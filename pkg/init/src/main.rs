@@ -11,7 +11,6 @@ mod boot;
 mod bundle;
 mod cmdline;
 mod modprobe;
-mod modules;
 mod output;
 mod supervise;
 mod worker;

@@ -1,25 +1,21 @@
-//! The program `modprobe`, as the kernel calls it: `modprobe -q -- NAME`.
+//! The program `modprobe`, as the kernel calls it.
 
 use std::process::ExitCode;
 
-use crate::cmdline::Cmdline;
-use crate::modules::Loader;
+use kiln_guest::modules::modprobe::Asked;
+
 use crate::{chain, fail};
 
-/// Loads what the arguments name; options are passed over.
+/// Loads what the arguments name.
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    let (options, names): (Vec<String>, Vec<String>) = arguments.partition(|word| word.starts_with('-'));
-    let quiet = options.iter().any(|option| !option.starts_with("--") && option.contains('q'));
-    let cmdline = Cmdline::of_kernel();
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let problem = match Loader::new(&release, &cmdline).load(&names) {
-        Ok((_, failures)) => failures.first().map(|failure| chain(failure)),
+    let asked = Asked::read(&arguments.collect::<Vec<_>>());
+    let problem = match asked.load() {
+        Ok(failures) => failures.first().map(|failure| chain(failure)),
         Err(error) => Some(chain(&error)),
     };
     match problem {
         None => ExitCode::SUCCESS,
-        Some(_) if quiet => ExitCode::FAILURE,
+        Some(_) if asked.is_quiet() => ExitCode::FAILURE,
         Some(problem) => fail(&problem),
     }
 }

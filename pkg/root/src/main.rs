@@ -4,10 +4,7 @@
 //! Nothing here outlives that: what was mounted is unmounted or handed over, what was unpacked is removed. When it cannot go
 //! on it says what it looked for and what it found, and ends, which is a panic of the kernel.
 
-mod devices;
 mod modules;
-mod partition;
-mod superblock;
 mod switch;
 mod verity;
 mod wanted;
@@ -19,11 +16,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use kiln_guest::block::{Device, Devices, superblock};
 use kiln_guest::cmdline::Cmdline;
 use kiln_guest::netlink::Uevents;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use devices::{Device, Devices};
 use modules::Module;
 use wanted::Wanted;
 

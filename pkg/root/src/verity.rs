@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use kiln_guest::device_mapper::{self, Target};
 
-use crate::superblock::{FileSystem, u32_at, u64_at};
 use crate::wanted::OnDamage;
+use kiln_guest::block::superblock::{FileSystem, u32_at, u64_at};
 
 /// Where the superblock starts is a multiple of this, in bytes.
 const ALIGN_BYTES: u64 = 4096;

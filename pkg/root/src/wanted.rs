@@ -1,9 +1,9 @@
 //! What the command line says about the root.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_guest::block::DeviceName as Root;
 use kiln_guest::cmdline::Cmdline;
 
 /// How long a root is waited for that nobody asked to wait for.
@@ -36,36 +36,6 @@ pub enum WantedError {
     /// What is to happen to a damaged root.
     #[error("`kiln.verity={0}` is not known; there are `error`, `panic` and `reboot`")]
     OnDamage(String),
-}
-
-/// Which block device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Root {
-    /// By its name below `/dev`.
-    Name(String),
-    /// By its numbers.
-    Number(u32, u32),
-    /// By the label of its file system.
-    Label(String),
-    /// By the UUID of its file system.
-    Uuid(String),
-    /// By the label of its partition.
-    PartLabel(String),
-    /// By the UUID of its partition.
-    PartUuid(String),
-}
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => write!(f, "/dev/{name}"),
-            Self::Number(major, minor) => write!(f, "{major}:{minor}"),
-            Self::Label(text) => write!(f, "LABEL={text}"),
-            Self::Uuid(text) => write!(f, "UUID={text}"),
-            Self::PartLabel(text) => write!(f, "PARTLABEL={text}"),
-            Self::PartUuid(text) => write!(f, "PARTUUID={text}"),
-        }
-    }
 }
 
 /// What happens when a block is read that is not what it was.

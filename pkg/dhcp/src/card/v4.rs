@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
+use kiln_guest::host_name;
 use kiln_guest::netlink::{Address, Card, Route};
 use kiln_guest::packet::{Hears, PacketSocket};
 
 use super::{METRIC, PACKET_BYTES, PACKET_LIMIT, Surroundings, own_name};
 use crate::retry::Random;
 use crate::v4::{Act, Client, Lease, Message};
-use crate::{Millis, SECOND, host_name, wire};
+use crate::{Millis, SECOND, wire};
 
 const CLIENT_PORT: u16 = 68;
 const SERVER_PORT: u16 = 67;

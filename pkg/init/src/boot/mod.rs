@@ -11,10 +11,10 @@ use kiln_guest::netlink::Uevents;
 pub use self::console::{Console, last_words};
 pub use self::mounts::unmount_all;
 use crate::cmdline::{Cmdline, Verbosity};
-use crate::modules::{self, Loader};
+use kiln_guest::modules::{self, Loader};
 
-/// Modules that nothing asks for by an alias: overlay roots, and the events of the power button.
-const ALWAYS_WANTED: [&str; 3] = ["overlay", "button", "evdev"];
+/// Modules that nothing asks for by an alias: overlay roots, the events of the power button, and the host's clock.
+const ALWAYS_WANTED: [&str; 4] = ["overlay", "button", "evdev", "ptp_kvm"];
 
 /// What the machine's life after the boot needs of it.
 pub struct Booted {

@@ -1,6 +1,5 @@
 //! What containers print: whole lines for the console, every byte for the log files.
 
-mod file;
 mod lines;
 mod stream;
 

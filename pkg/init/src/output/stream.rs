@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::LogFile;
 use super::lines::Lines;
 use crate::boot::Console;
 use crate::cmdline::Verbosity;
 use crate::supervise::Index;
+use kiln_guest::log_file::LogFile;
 
 /// Bytes that are taken from one container before the others have their turn.
 const TURN_BYTES: usize = 64 << 10;

@@ -24,6 +24,7 @@ pub fn end(console: &mut Console, power: Power) -> std::io::Error {
         }
     }
     rustix::fs::sync();
+    kiln_guest::swap::off_all();
     unmount_all();
     rustix::fs::sync();
     console.trouble(match power {

@@ -1,7 +1,6 @@
 //! PID 1's loop: waits for children, output, devices, buttons and time, and does what the machine's logic says.
 
 mod backoff;
-mod buttons;
 mod end;
 mod machine;
 mod plan;
@@ -21,7 +20,6 @@ use kiln_guest::signals::{Received, Signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, WaitStatus};
 
-use self::buttons::Button;
 pub use self::end::end;
 use self::machine::{Command, Event, Exit, Machine};
 use self::task::Kind;
@@ -30,6 +28,7 @@ use crate::bundle::{self, Bundle, Report};
 use crate::cmdline::Verbosity;
 use crate::output::{Drained, Log, Stream, Which};
 use crate::since_boot;
+use kiln_guest::buttons::{self, Button};
 
 pub use self::machine::Index;
 

@@ -24,7 +24,7 @@ pub struct FileSystem {
 /// # Errors
 /// The device's, unless it is too short.
 pub fn read(device: &impl FileExt) -> io::Result<Option<FileSystem>> {
-    for known in [squashfs, erofs, iso9660, ext] {
+    for known in [squashfs, erofs, iso9660, ext, xfs, btrfs, vfat] {
         match known(device) {
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
@@ -73,6 +73,41 @@ fn ext(device: &impl FileExt) -> io::Result<Option<FileSystem>> {
         return Ok(None);
     }
     Ok(Some(FileSystem { kind: "ext4", label: text(&block[120..136]), uuid: uuid(&block[104..120]), len_bytes: 0 }))
+}
+
+/// Linux' `fs/xfs/libxfs/xfs_format.h`.
+fn xfs(device: &impl FileExt) -> io::Result<Option<FileSystem>> {
+    let block: [u8; 120] = bytes(device, 0)?;
+    if block[..4] != *b"XFSB" {
+        return Ok(None);
+    }
+    Ok(Some(FileSystem { kind: "xfs", label: text(&block[108..120]), uuid: uuid(&block[32..48]), len_bytes: 0 }))
+}
+
+/// Linux' `include/uapi/linux/btrfs_tree.h`: the first superblock.
+fn btrfs(device: &impl FileExt) -> io::Result<Option<FileSystem>> {
+    let block: [u8; 0x22b] = bytes(device, 0x1_0000)?;
+    if block[0x40..0x48] != *b"_BHRfS_M" {
+        return Ok(None);
+    }
+    let label = text(&block[0x12b..]);
+    Ok(Some(FileSystem { kind: "btrfs", label, uuid: uuid(&block[0x20..0x30]), len_bytes: 0 }))
+}
+
+/// Microsoft's FAT specification (1.03), "Boot Sector and BPB". The serial number stands for a UUID.
+fn vfat(device: &impl FileExt) -> io::Result<Option<FileSystem>> {
+    let block: [u8; 512] = bytes(device, 0)?;
+    let (label, serial) = match (&block[54..57], &block[82..87]) {
+        (b"FAT", _) => (&block[43..54], u32_at(&block, 39)),
+        (_, b"FAT32") => (&block[71..82], u32_at(&block, 67)),
+        _ => return Ok(None),
+    };
+    if block[510..] != [0x55, 0xaa] {
+        return Ok(None);
+    }
+    let label = text(label).filter(|label| label != "NO NAME");
+    let uuid = Some(format!("{:04x}-{:04x}", serial >> 16, serial & 0xffff));
+    Ok(Some(FileSystem { kind: "vfat", label, uuid, len_bytes: 0 }))
 }
 
 fn bytes<const N: usize>(device: &impl FileExt, offset: u64) -> io::Result<[u8; N]> {
@@ -131,7 +166,7 @@ mod tests {
     use super::*;
 
     fn device(pieces: &[(usize, &[u8])]) -> std::fs::File {
-        let mut bytes = vec![0; 40 << 10];
+        let mut bytes = vec![0; 68 << 10];
         for (at, piece) in pieces {
             bytes[*at..at + piece.len()].copy_from_slice(piece);
         }
@@ -178,5 +213,16 @@ mod tests {
         assert_eq!(iso.uuid.as_deref(), Some("2017-04-18-16-30-00-00"));
         let ext = read(&device(&[(1080, &[0x53, 0xef]), (1144, b"data")])).unwrap().unwrap();
         assert_eq!((ext.kind, ext.label.as_deref(), ext.uuid), ("ext4", Some("data"), None));
+        let xfs = read(&device(&[(0, b"XFSB"), (32, &[0x22; 16]), (108, b"big\0")])).unwrap().unwrap();
+        assert_eq!((xfs.kind, xfs.label.as_deref()), ("xfs", Some("big")));
+        let btrfs = read(&device(&[(0x1_0040, b"_BHRfS_M"), (0x1_012b, b"tree")])).unwrap().unwrap();
+        assert_eq!((btrfs.kind, btrfs.label.as_deref(), btrfs.uuid), ("btrfs", Some("tree"), None));
+        let fat = |pieces: &[(usize, &[u8])]| read(&device(pieces)).unwrap().map(|fat| (fat.label, fat.uuid));
+        let end: (usize, &[u8]) = (510, &[0x55, 0xaa]);
+        let small = fat(&[(39, &[0x34, 0x12, 0xcd, 0xab]), (43, b"CIDATA     FAT16   "), end]);
+        assert_eq!(small, Some((Some("CIDATA".into()), Some("abcd-1234".into()))));
+        let large = fat(&[(71, b"NO NAME    FAT32   "), end]);
+        assert_eq!(large, Some((None, Some("0000-0000".into()))));
+        assert_eq!(fat(&[(82, b"FAT32")]), None);
     }
 }

@@ -1,16 +1,48 @@
-//! Block devices: which there are, and which of them is the root.
+//! Block devices: which there are, and which of them a name means.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::partition;
-use crate::superblock::{self, FileSystem};
-use crate::wanted::Root;
+use super::partition;
+use super::superblock::{self, FileSystem};
 
-/// Devices that no root is on, and that there are many of.
+/// Devices that nobody looks for, and that there are many of.
 const PASSED_OVER: [&str; 5] = ["loop", "ram", "zram", "nbd", "dm-"];
+/// Drives for media that are not part of the machine.
+const NO_DISKS: [&str; 2] = ["sr", "fd"];
 /// So many devices are named in a message.
 const SHOWN: usize = 12;
+
+/// Which block device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceName {
+    /// By its name below `/dev`.
+    Name(String),
+    /// By its numbers.
+    Number(u32, u32),
+    /// By the label of its file system.
+    Label(String),
+    /// By the UUID of its file system.
+    Uuid(String),
+    /// By the label of its partition.
+    PartLabel(String),
+    /// By the UUID of its partition.
+    PartUuid(String),
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "/dev/{name}"),
+            Self::Number(major, minor) => write!(f, "{major}:{minor}"),
+            Self::Label(text) => write!(f, "LABEL={text}"),
+            Self::Uuid(text) => write!(f, "UUID={text}"),
+            Self::PartLabel(text) => write!(f, "PARTLABEL={text}"),
+            Self::PartUuid(text) => write!(f, "PARTUUID={text}"),
+        }
+    }
+}
 
 /// Where the kernel tells of devices.
 #[derive(Debug, Clone)]
@@ -30,11 +62,13 @@ pub struct Device {
 
 impl Devices {
     /// Those of this machine.
+    #[must_use]
     pub fn of_machine() -> Self {
         Self { sys: "/sys".into(), dev: "/dev".into() }
     }
 
     /// Their names in sysfs, sorted.
+    #[must_use]
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.sys.join("class/block")).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -44,20 +78,22 @@ impl Devices {
         names
     }
 
-    /// The device that `root` means, if it is there and can be read. Of several the first.
-    pub fn find(&self, root: &Root) -> Option<Device> {
-        let name = match root {
-            Root::Name(name) => name.replace('/', "!"),
-            Root::Number(major, minor) => {
+    /// The device that `wanted` means, if it is there and can be read. Of several the first.
+    #[must_use]
+    pub fn find(&self, wanted: &DeviceName) -> Option<Device> {
+        let name = match wanted {
+            DeviceName::Name(name) => name.replace('/', "!"),
+            DeviceName::Number(major, minor) => {
                 let link = fs::read_link(self.sys.join(format!("dev/block/{major}:{minor}"))).ok()?;
                 link.file_name()?.to_string_lossy().into_owned()
             }
-            _ => self.names().into_iter().find(|name| self.is(name, root))?,
+            _ => self.names().into_iter().find(|name| self.is(name, wanted))?,
         };
         self.open(&name)
     }
 
     /// The devices for a message, with what is known of them.
+    #[must_use]
     pub fn described(&self) -> String {
         let names = self.names();
         if names.is_empty() {
@@ -87,15 +123,15 @@ impl Devices {
         format!("{name} ({})", facts.join(", "))
     }
 
-    fn is(&self, name: &str, root: &Root) -> bool {
+    fn is(&self, name: &str, asked: &DeviceName) -> bool {
         let file_system = || self.open(name).and_then(|device| superblock::read(&device.file).ok().flatten());
-        let (found, wanted) = match root {
-            Root::Label(label) => (file_system().and_then(|found| found.label), label),
-            Root::Uuid(uuid) => (file_system().and_then(|found| found.uuid), uuid),
-            Root::PartLabel(label) => (self.part_label(name), label),
-            Root::PartUuid(uuid) => (self.part_uuid(name), uuid),
-            Root::Name(wanted) => (Some(name.replace('!', "/")), wanted),
-            Root::Number(..) => return false,
+        let (found, wanted) = match asked {
+            DeviceName::Label(label) => (file_system().and_then(|found| found.label), label),
+            DeviceName::Uuid(uuid) => (file_system().and_then(|found| found.uuid), uuid),
+            DeviceName::PartLabel(label) => (self.part_label(name), label),
+            DeviceName::PartUuid(uuid) => (self.part_uuid(name), uuid),
+            DeviceName::Name(wanted) => (Some(name.replace('!', "/")), wanted),
+            DeviceName::Number(..) => return false,
         };
         found.as_ref() == Some(wanted)
     }
@@ -113,13 +149,61 @@ impl Devices {
         partition::uuid(&self.open(&disk)?.file, number).ok().flatten()
     }
 
-    fn sectors(&self, name: &str) -> u64 {
+    /// Whole disks that can be written, sorted: neither partitions nor CD or floppy drives.
+    #[must_use]
+    pub fn disks(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| {
+            let drive = NO_DISKS.iter().any(|start| name.starts_with(start));
+            !drive && self.sectors(name) > 0 && !self.has(name, "partition") && !self.is_read_only(name)
+        });
+        names
+    }
+
+    /// Names of the partitions of a disk, by their numbers.
+    #[must_use]
+    pub fn partitions(&self, disk: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.folder(disk)).into_iter().flatten().flatten();
+        let mut found: Vec<(u32, String)> = entries
+            .filter_map(|entry| {
+                let number = fs::read_to_string(entry.path().join("partition")).ok()?.trim().parse().ok()?;
+                Some((number, entry.file_name().to_string_lossy().into_owned()))
+            })
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// The node of a device.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dev.join(Path::new(&name.replace('!', "/")))
+    }
+
+    /// The device's length in sectors of 512 bytes; zero if there is none.
+    #[must_use]
+    pub fn sectors(&self, name: &str) -> u64 {
         fs::read_to_string(self.folder(name).join("size")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// A CD drive without a CD cannot be opened; a card reader without a card has no sectors.
-    fn open(&self, name: &str) -> Option<Device> {
-        let path = self.dev.join(Path::new(&name.replace('!', "/")));
+    /// Major and minor number, as `/proc/self/mountinfo` has them.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.folder(name).join("dev")).ok().map(|text| text.trim().to_owned())
+    }
+
+    fn is_read_only(&self, name: &str) -> bool {
+        fs::read_to_string(self.folder(name).join("ro")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    fn has(&self, name: &str, file: &str) -> bool {
+        self.folder(name).join(file).exists()
+    }
+
+    /// Opens a device for reading. A CD drive without a CD cannot be opened; a card reader without a card has no sectors.
+    #[must_use]
+    pub fn open(&self, name: &str) -> Option<Device> {
+        let path = self.path(name);
         let file = File::open(&path).ok()?;
         (self.sectors(name) > 0).then_some(Device { path, file })
     }
@@ -168,11 +252,11 @@ mod tests {
     fn what_is_not_there_is_not_found_and_what_is_there_is_told() {
         let (_folder, devices) = machine();
         for root in [
-            Root::Name("sr0".into()),
-            Root::Name("vdb".into()),
-            Root::Number(254, 3),
-            Root::Label("dat".into()),
-            Root::PartUuid("1234abcd-01".into()),
+            DeviceName::Name("sr0".into()),
+            DeviceName::Name("vdb".into()),
+            DeviceName::Number(254, 3),
+            DeviceName::Label("dat".into()),
+            DeviceName::PartUuid("1234abcd-01".into()),
         ] {
             assert!(devices.find(&root).is_none(), "{root}");
         }
@@ -187,11 +271,11 @@ mod tests {
     fn a_device_is_found_by_all_of_its_names() {
         let (_folder, devices) = machine();
         for root in [
-            Root::Name("vda2".into()),
-            Root::Number(254, 2),
-            Root::Label("data".into()),
-            Root::PartLabel("the root".into()),
-            Root::PartUuid("1234abcd-02".into()),
+            DeviceName::Name("vda2".into()),
+            DeviceName::Number(254, 2),
+            DeviceName::Label("data".into()),
+            DeviceName::PartLabel("the root".into()),
+            DeviceName::PartUuid("1234abcd-02".into()),
         ] {
             assert_eq!(devices.find(&root).unwrap().path.file_name().unwrap(), "vda2", "{root}");
         }

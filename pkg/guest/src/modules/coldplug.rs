@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use kiln_guest::netlink::Uevents;
+use crate::netlink::Uevents;
 
 use super::load::{LoadError, Loader};
 

@@ -25,6 +25,12 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
+    /// Nothing is called like that.
+    #[error("there is no module `{module}`")]
+    Unknown {
+        /// What was asked for.
+        module: String,
+    },
     /// The module's file is missing or the kernel does not want it.
     #[error("cannot load module `{module}`")]
     Module {
@@ -47,6 +53,7 @@ pub struct Loader {
 
 impl Loader {
     /// A loader for `/lib/modules/RELEASE`, with parameters and blacklist from the kernel's command line.
+    #[must_use]
     pub fn new(release: &str, cmdline: &Cmdline) -> Self {
         Self {
             folder: Path::new("/lib/modules").join(release),
@@ -56,7 +63,38 @@ impl Loader {
         }
     }
 
+    /// Adds a parameter, `NAME=VALUE`, for a module that is not loaded yet.
+    pub fn parameter(&mut self, module: &str, text: &str) {
+        self.parameters.push((normal(module), text.to_owned()));
+    }
+
+    /// Those of `names` that are neither a module, nor an alias of one, nor built into the kernel.
+    ///
+    /// # Errors
+    /// [`LoadError::Index`] when depmod's files cannot be read.
+    pub fn unknown(&self, names: &[&str]) -> Result<Vec<String>, LoadError> {
+        let dep_file = self.read("modules.dep")?;
+        let alias_file = self.read("modules.alias").unwrap_or_default();
+        let builtin_file = self.read("modules.builtin").unwrap_or_default();
+        let modules = Dependencies::parse(&dep_file, "");
+        // The same format, less what stands behind the colon.
+        let builtin_file = builtin_file.replace('\n', ":\n");
+        let builtin = Dependencies::parse(&builtin_file, "");
+        let is_known = |name: &str| {
+            modules.knows(name) || builtin.knows(name) || !alias::matching(&alias_file, &[name]).is_empty()
+        };
+        Ok(names.iter().filter(|name| !is_known(name)).map(|name| (*name).to_owned()).collect())
+    }
+
+    fn read(&self, file: &str) -> Result<String, LoadError> {
+        let path = self.folder.join(file);
+        fs::read(&path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .map_err(|source| LoadError::Index { path, source })
+    }
+
     /// Whether the image has modules at all.
+    #[must_use]
     pub fn has_modules(&self) -> bool {
         self.folder.join("modules.dep").exists()
     }
@@ -67,15 +105,9 @@ impl Loader {
     /// # Errors
     /// [`LoadError::Index`] when depmod's files cannot be read.
     pub fn load(&mut self, names: &[&str]) -> Result<(usize, Vec<LoadError>), LoadError> {
-        let read = |file: &str| {
-            let path = self.folder.join(file);
-            fs::read(&path)
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                .map_err(|source| LoadError::Index { path, source })
-        };
-        let dep_file = read("modules.dep")?;
-        let softdep_file = read("modules.softdep").unwrap_or_default();
-        let alias_file = read("modules.alias").unwrap_or_default();
+        let dep_file = self.read("modules.dep")?;
+        let softdep_file = self.read("modules.softdep").unwrap_or_default();
+        let alias_file = self.read("modules.alias").unwrap_or_default();
         let dependencies = Dependencies::parse(&dep_file, &softdep_file);
 
         let (direct, other): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| dependencies.knows(name));

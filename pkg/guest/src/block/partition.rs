@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::superblock::{dashed, u32_at, u64_at};
+use super::superblock::{dashed, u32_at, u64_at};
 
 /// Bytes of a sector, as nearly all disks have them, and as the others do.
 const SECTORS: [u64; 2] = [512, 4096];

@@ -1,12 +1,12 @@
-//! A log file of bounded size: `NAME`, and `NAME.1` to `NAME.3` for what was before.
+//! A log file of bounded size: `NAME`, and `NAME.1`, `NAME.2` and so on for what was before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Largest size of one file.
+/// Largest size of one file, unless another one is asked for.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
-/// Older files that are kept.
+/// Older files that are kept, unless another number is asked for.
 const OLDER: u32 = 3;
 
 /// An open log file.
@@ -15,17 +15,30 @@ pub struct LogFile {
     path: PathBuf,
     file: Option<File>,
     len: u64,
+    limit_bytes: u64,
+    older: u32,
 }
 
 impl LogFile {
-    /// The log at `path`, which is made when there is something to write and continued if it is there.
+    /// The log at `path`, which is made when there is something to write and continued if it is there. A file has at most
+    /// 1 MiB and the last write; three older ones are kept.
+    #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, file: None, len: 0 }
+        Self::with_limits(path, FILE_LIMIT_BYTES, OLDER)
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(path: PathBuf, limit_bytes: u64, older: u32) -> Self {
+        Self { path, file: None, len: 0, limit_bytes, older }
     }
 
     /// Appends bytes; begins a new file when this one is full.
+    ///
+    /// # Errors
+    /// The file system's.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.len >= FILE_LIMIT_BYTES {
+        if self.len >= self.limit_bytes {
             self.rotate()?;
         }
         let file = match &mut self.file {
@@ -50,13 +63,17 @@ impl LogFile {
             name.push(format!(".{number}"));
             PathBuf::from(name)
         };
-        for number in (1..OLDER).rev() {
+        for number in (1..self.older).rev() {
             match fs::rename(older(number), older(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        fs::rename(&self.path, older(1))?;
+        if self.older == 0 {
+            fs::remove_file(&self.path)?;
+        } else {
+            fs::rename(&self.path, older(1))?;
+        }
         self.file = None;
         self.len = 0;
         Ok(())

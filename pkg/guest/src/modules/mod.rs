@@ -7,6 +7,7 @@ mod alias;
 mod coldplug;
 mod dependency;
 mod load;
+pub mod modprobe;
 
 pub use coldplug::coldplug;
-pub use load::Loader;
+pub use load::{LoadError, Loader};
