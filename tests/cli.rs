@@ -41,10 +41,10 @@ fn what_is_not_there_is_named_with_a_way_out() {
 fn a_machine_that_cannot_be_is_refused_with_all_its_faults_at_once() {
     let sandbox = Sandbox::new();
     sandbox.write("kernel", "this is no kernel");
-    let words = ["run", "-cpus", "0", "-mem", "8", "-disk", "nosuch.img", "-kernel", "kernel"];
+    let words = ["run", "-disk", "nosuch.img", "-kernel", "kernel", "-cmdline", &"x".repeat(4096)];
     let said = run(&mut sandbox.kiln(words));
     assert_eq!(said.code(), 1, "{}", said.stderr);
-    for word in ["CPUs", "memory", "nosuch.img", "size=", "`kernel`"] {
+    for word in ["command line", "nosuch.img", "size=", "`kernel`"] {
         assert!(said.stderr.contains(word), "no `{word}` in:\n{}", said.stderr);
     }
     assert_eq!(sandbox.files(), ["kernel"]);

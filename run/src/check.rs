@@ -419,7 +419,7 @@ mod tests {
 
     use super::*;
     use crate::boot::tests::elf_kernel;
-    use crate::config::OnReset;
+    use crate::config::{MemoryOptions, OnHang, OnReset};
 
     fn machine(folder: &TempDir) -> MachineConfig {
         let kernel = folder.path().join("vmlinux");
@@ -427,11 +427,13 @@ mod tests {
         MachineConfig {
             cpus: 1,
             memory_mib: 64,
+            memory: MemoryOptions::default(),
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
             cards: vec![],
             vsock: None,
             on_reset: OnReset::Stop,
+            on_hang: OnHang::default(),
             state_dir: folder.path().join("state"),
         }
     }

@@ -11,6 +11,8 @@ pub enum ExitReason {
     Panic,
     /// A processor met a fault while it was handling a fault while it was handling a fault: the guest lost its way.
     TripleFault,
+    /// The guest stopped feeding its watchdog.
+    Hung,
     /// The host ended it, by request.
     Stopped,
 }

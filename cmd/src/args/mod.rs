@@ -7,10 +7,12 @@ mod erofs;
 mod format;
 mod inspect;
 mod linuxkit;
+mod memory;
 mod net;
 mod networking;
 mod pkg;
 mod port;
+mod power;
 mod publish;
 mod push;
 mod root;
@@ -24,10 +26,10 @@ mod yaml;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use kiln_build::format::root::RootOn;
+use kiln_run::check::MAX_CPUS;
 
 pub use cache::{
     Cache, CacheClean, CacheExport, CacheImport, CacheLs, CachePull, CachePush, CacheRm, CacheVerify, ExportFormat,
@@ -36,10 +38,12 @@ pub use disk::DiskSpec;
 pub use erofs::Erofs;
 pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
+pub use memory::Memory;
 pub use net::Net;
 pub use networking::{Attachment, DnsSpec, Kind, Networking};
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
 pub use port::Port;
+pub use power::Power;
 pub use push::Push;
 pub use root::RootFlags;
 pub use sbom::Sbom;
@@ -221,11 +225,12 @@ pub struct Run {
     #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present = "kernel")]
     pub words: Vec<OsString>,
     /// Number of processors
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
     pub cpus: u32,
-    /// Memory in MiB, or with a unit: 512M, 4G
-    #[arg(long, value_name = "SIZE", default_value = "1024", value_parser = size::memory_mib)]
-    pub mem: u64,
+    /// About memory.
+    #[command(flatten)]
+    pub memory: Memory,
     /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. WORDs: size=1G, made or
     /// grown to that; format=raw|qcow2; readonly; cache=writeback|none|writethrough|unsafe; backing=FILE, which the image may be
     /// an overlay of. Repeatable; a root on a disk comes before them
@@ -258,12 +263,9 @@ pub struct Run {
     /// What runs the guest's instructions: kvm, qemu (its software CPU), or kvm with qemu as the way out
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,
-    /// End when the guest resets, instead of starting it again
-    #[arg(long)]
-    pub no_reboot: bool,
-    /// Time that a guest has to power off after SIGTERM or SIGINT, before it is stopped
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    pub stop_timeout: Duration,
+    /// About its end.
+    #[command(flatten)]
+    pub power: Power,
 }
 
 /// What runs the guest's instructions.
@@ -299,11 +301,6 @@ pub fn command() -> clap::Command {
     command
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let whole = text.strip_suffix('s').unwrap_or(text);
-    whole.parse().map(Duration::from_secs).map_err(|_| format!("`{text}` is no whole number of seconds"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,7 +326,13 @@ mod tests {
             "kiln run",
             "kiln run a b c",
             "kiln run -cpus x a",
+            "kiln run -cpus 0 a",
+            "kiln run -cpus 255 a",
             "kiln run -mem 1.5G a",
+            "kiln run -mem 0 a",
+            "kiln run -mem 15M a",
+            "kiln run -mem 1T a",
+            "kiln run -on-hang dance a",
             "kiln run -accel hvf a",
             "kiln run -disk format=vmdk,size=1G a",
             "kiln run -stop-timeout soon a",
@@ -354,7 +357,7 @@ mod tests {
     fn a_run_is_read_as_typed() {
         let cli = parse_line("kiln run -cpus 2 -mem 1G -append -x=1 -disk size=1G -accel=qemu -no-reboot minimal");
         let Command::Run(run) = cli.unwrap().command else { panic!("no run") };
-        assert_eq!((run.cpus, run.mem, run.no_reboot, run.accel), (2, 1024, true, Accel::Qemu));
+        assert_eq!((run.cpus, run.memory.mem, run.power.no_reboot, run.accel), (2, 1024, true, Accel::Qemu));
         assert_eq!(run.cmdline.as_deref(), Some("-x=1"));
         assert_eq!(run.disk, [DiskSpec { size_bytes: Some(1 << 30), ..DiskSpec::default() }]);
         assert_eq!(run.words, ["minimal"]);

@@ -1,5 +1,7 @@
 //! Sizes as people write them: a number with an optional unit, 1024-based.
 
+use kiln_run::check::{MAX_MEMORY_MIB, MIN_MEMORY_MIB};
+
 /// Why a text is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no size; write a whole number with an optional unit: `512M`, `1G`, `2T`")]
@@ -7,13 +9,35 @@ pub struct SizeError {
     text: String,
 }
 
+/// Why a text is no size of a machine's memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// No size at all.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// Memory is given in whole MiB.
+    #[error("`{0}` of memory is no whole number of MiB")]
+    Odd(String),
+    /// Too little or too much.
+    #[error("a machine has {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB of memory, not {mib}")]
+    Range {
+        /// What was asked for.
+        mib: u64,
+    },
+}
+
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Guest memory in MiB; a bare number is MiB, as LinuxKit has it. Less than one MiB is refused.
-pub fn memory_mib(text: &str) -> Result<u64, SizeError> {
+/// Guest memory in MiB; a bare number is MiB, as LinuxKit has it.
+pub fn memory_mib(text: &str) -> Result<u64, MemoryError> {
     let bytes = bytes(text, MIB)?;
-    if bytes % MIB != 0 { Err(SizeError { text: text.into() }) } else { Ok(bytes / MIB) }
+    let mib = bytes / MIB;
+    match bytes % MIB {
+        0 if (MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&mib) => Ok(mib),
+        0 => Err(MemoryError::Range { mib }),
+        _ => Err(MemoryError::Odd(text.into())),
+    }
 }
 
 /// Bytes of a disk; a bare number is GiB, as LinuxKit has it.
@@ -45,14 +69,17 @@ mod tests {
         for text in ["", "G", "-1", "1.5G", "1X", "ib", "1 G", "99999999999999999999", "99999999999T", "0x10"] {
             assert!(disk_bytes(text).is_err(), "{text}");
         }
-        assert!(memory_mib("512K").is_err());
+        for text in ["512K", "16777217K", "0", "15", "481G", "1T", "2 GiB"] {
+            assert!(memory_mib(text).is_err(), "{text}");
+        }
     }
 
     #[test]
     fn a_bare_number_is_mib_of_memory_and_gib_of_disk() {
         assert_eq!(memory_mib("512"), Ok(512));
         assert_eq!(memory_mib("1G"), Ok(1024));
-        assert_eq!(memory_mib("2048K"), Ok(2));
+        assert_eq!(memory_mib("2GiB"), Ok(2048));
+        assert_eq!(memory_mib("32768K"), Ok(32));
         assert_eq!(disk_bytes("1"), Ok(1 << 30));
         assert_eq!(disk_bytes("64M"), Ok(64 << 20));
         assert_eq!(disk_bytes("1GiB"), Ok(1 << 30));

@@ -64,7 +64,7 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
     let opened = Opened::open(machine.config())?;
     let _control = ControlSocket::open(&machine.config().state_dir, opened.cards.clone())?;
     networking::tell(&asked.networking, &machine.config().cards, &opened.cards, printer);
-    let surface = Surface { patience: asked.stop_timeout, printer };
+    let surface = Surface { patience: asked.power.stop_timeout, printer };
     let end = match (choice.backend, facts.qemu) {
         (Backend::Qemu, Some(found)) => {
             printer.detail(&format!("QEMU {} at {}", found.version, found.path.display()));
@@ -135,12 +135,14 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
     let disks = root.into_iter().chain(disks).collect();
     Ok(MachineConfig {
         cpus: asked.cpus,
-        memory_mib: asked.mem,
+        memory_mib: asked.memory.mem,
+        memory: asked.memory.options(),
         boot,
         disks,
         cards,
         vsock: Some(asked.vsock.machine().map_err(Failure::usage)?),
-        on_reset: if asked.no_reboot { OnReset::Stop } else { OnReset::Reboot },
+        on_reset: if asked.power.no_reboot { OnReset::Stop } else { OnReset::Reboot },
+        on_hang: asked.power.on_hang.into(),
         state_dir,
     })
 }
@@ -169,8 +171,12 @@ fn meaning(end: End, asked: &args::Run) -> Result<(), Failure> {
         ExitReason::TripleFault => {
             Err(Failure::new("the guest triple-faulted: a processor met a fault that it could not report"))
         }
+        ExitReason::Hung => {
+            Err(Failure::new("the guest hung: it stopped feeding its watchdog")
+                .hint("`-on-hang` says what happens then"))
+        }
         ExitReason::Stopped if end.overdue => {
-            let seconds = asked.stop_timeout.as_secs();
+            let seconds = asked.power.stop_timeout.as_secs();
             Err(Failure::new(format!("stopped: the guest did not power off within {seconds} seconds"))
                 .hint("`-stop-timeout SECONDS` gives it more time"))
         }
@@ -188,7 +194,7 @@ mod tests {
         args::Run {
             words: words.iter().map(Into::into).collect(),
             cpus: 1,
-            mem: 1024,
+            memory: args::Memory { mem: 1024, hugepages: false, no_balloon: false },
             disk: vec![],
             networking: args::Networking::default(),
             vsock: args::Vsock::default(),
@@ -199,8 +205,7 @@ mod tests {
             root: args::RootFlags::default(),
             state: None,
             accel,
-            no_reboot: false,
-            stop_timeout: Duration::from_secs(30),
+            power: args::Power { stop_timeout: Duration::from_secs(30), ..args::Power::default() },
         }
     }
 
@@ -248,6 +253,7 @@ mod tests {
             (ExitReason::Reset, true),
             (ExitReason::Panic, false),
             (ExitReason::TripleFault, false),
+            (ExitReason::Hung, false),
             (ExitReason::Stopped, false),
         ] {
             assert_eq!(meaning(End { reason, overdue: false }, &asked).is_ok(), good, "{reason:?}");

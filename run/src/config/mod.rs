@@ -1,6 +1,8 @@
 //! The description of a machine that every front of kiln is parsed into. Plain data: nothing is opened here.
 
 mod disk;
+mod hang;
+mod memory;
 mod vsock;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,6 +14,8 @@ use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
 
 pub use disk::{Disk, DiskCache, DiskFormat};
+pub use hang::{OnHang, end_of_run};
+pub use memory::{Balloon, MemoryOptions, Pages};
 pub use vsock::{DEFAULT_CID, HOST_CID, MAX_VSOCK_PORTS, Vsock, VsockKind, VsockPort};
 
 /// One machine, as its user asked for it.
@@ -21,6 +25,8 @@ pub struct MachineConfig {
     pub cpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u64,
+    /// Where that memory comes from and goes to.
+    pub memory: MemoryOptions,
     /// What it boots.
     pub boot: Boot,
     /// Disks in the order that the guest sees them: `/dev/vda`, `/dev/vdb`, …
@@ -31,6 +37,8 @@ pub struct MachineConfig {
     pub vsock: Option<Vsock>,
     /// What a reset asked for by the guest does.
     pub on_reset: OnReset,
+    /// What a watchdog that ran out does.
+    pub on_hang: OnHang,
     /// Folder for what the machine keeps between runs; made only when all checks have passed.
     pub state_dir: PathBuf,
 }

@@ -15,7 +15,7 @@ use crate::boot::{self, KernelCache};
 use crate::bus::Overlap;
 use crate::check::CheckedMachine;
 use crate::chipset::Wish;
-use crate::config::OnReset;
+use crate::config::end_of_run;
 use crate::console::{ConsoleInput, ConsoleSink, TerminalSize};
 use crate::disks::{self, DiskError, OpenDisk};
 use crate::event::Events;
@@ -112,9 +112,10 @@ pub fn run<H: Hypervisor>(
     let disks = disks::open_all(&config.disks)?;
     let mut ram = GuestRam::new(machine.memory_bytes())?;
     loop {
-        match run_once(hypervisor, machine, host, control, Kept { ram: &ram, disks: &disks })? {
-            ExitReason::Reset if config.on_reset == OnReset::Reboot => ram.clear(),
-            reason => return Ok(reason),
+        let reason = run_once(hypervisor, machine, host, control, Kept { ram: &ram, disks: &disks })?;
+        match end_of_run(reason, config.on_reset, config.on_hang) {
+            Some(reason) => return Ok(reason),
+            None => ram.clear(),
         }
     }
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::boot::tests::elf_kernel;
 use crate::check::check;
-use crate::config::{Boot, MachineConfig};
+use crate::config::{Boot, MachineConfig, MemoryOptions, OnHang, OnReset};
 use crate::console::OutputThread;
 use crate::event::EventThread;
 use crate::hv::Entry;
@@ -40,11 +40,13 @@ impl Rig {
         let config = MachineConfig {
             cpus,
             memory_mib: 32,
+            memory: MemoryOptions::default(),
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
             cards: vec![],
             vsock: None,
             on_reset: OnReset::Stop,
+            on_hang: OnHang::default(),
             state_dir: folder.path().join("state"),
         };
         Self { folder, output, _events: events, host, config }

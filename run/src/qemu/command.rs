@@ -114,7 +114,7 @@ mod tests {
     use kiln_net::wire::Mac;
 
     use crate::cards::open_all;
-    use crate::config::{CableEnd, Card, OnReset};
+    use crate::config::{CableEnd, Card, MemoryOptions, OnHang, OnReset};
 
     fn fds() -> Descriptors {
         Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13, cables: vec![14], devices: vec![15] }
@@ -124,11 +124,13 @@ mod tests {
         MachineConfig {
             cpus: 3,
             memory_mib: 5120,
+            memory: MemoryOptions::default(),
             boot: Boot::Linux { kernel: "k,x".into(), initrd: Some("i".into()), cmdline: "console=ttyS0 a,b".into() },
             disks,
             cards: vec![],
             vsock: None,
             on_reset: OnReset::Reboot,
+            on_hang: OnHang::default(),
             state_dir: "s".into(),
         }
     }

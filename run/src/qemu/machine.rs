@@ -14,7 +14,7 @@ use super::command::NotUtf8;
 use super::pump;
 use super::qmp::{self, Cause, Request};
 use super::vhost_user;
-use crate::config::{Boot, MachineConfig, OnReset};
+use crate::config::{Boot, MachineConfig, end_of_run};
 use crate::console::{ConsoleInput, ConsoleSink};
 use crate::disks::{self, DiskError};
 use crate::event::Flag;
@@ -130,7 +130,7 @@ impl Machine {
         drop(disks::open_all(&self.config.disks)?);
         loop {
             let reason = self.run_once(output, input)?;
-            if reason != ExitReason::Reset || self.config.on_reset == OnReset::Stop {
+            if let Some(reason) = end_of_run(reason, self.config.on_reset, self.config.on_hang) {
                 return Ok(reason);
             }
         }
@@ -260,6 +260,7 @@ fn types_into_virtio_console(boot: &Boot) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{MemoryOptions, OnHang, OnReset};
 
     #[test]
     fn an_end_without_a_cause_is_an_error_unless_it_was_asked_for() {
@@ -290,11 +291,13 @@ mod tests {
         let config = MachineConfig {
             cpus: 1,
             memory_mib: 64,
+            memory: MemoryOptions::default(),
             boot: Boot::Linux { kernel: "/nonexistent".into(), initrd: None, cmdline: String::new() },
             disks: vec![],
             cards: vec![],
             vsock: None,
             on_reset: OnReset::Stop,
+            on_hang: OnHang::default(),
             state_dir: "s".into(),
         };
         let (output, sink) = crate::console::OutputThread::start(File::create("/dev/null").unwrap().into()).unwrap();
