@@ -14,8 +14,9 @@ use rustix::fs::{Access, access};
 pub use self::card::CardFault;
 pub use self::vsock::VsockFault;
 use crate::boot::{self, inspect, unpacked_bytes};
-use crate::config::{Boot, Card, Disk, MachineConfig};
+use crate::config::{Boot, Card, Disk, MachineConfig, Pages};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
+use crate::mem::HUGE_PAGE_BYTES;
 
 /// Most vCPUs: a local APIC's number has 8 bits, and the last one means "all".
 pub const MAX_CPUS: u32 = 254;
@@ -111,6 +112,12 @@ pub enum Fault {
     /// Too little or too much memory for any kernel.
     #[error("a machine has {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB of memory, not {mib}")]
     Memory {
+        /// Asked for.
+        mib: u64,
+    },
+    /// Memory that huge pages do not divide.
+    #[error("huge pages have {} MiB: {mib} MiB of memory are no multiple of that", HUGE_PAGE_BYTES as u64 / MIB)]
+    HugePages {
         /// Asked for.
         mib: u64,
     },
@@ -225,6 +232,9 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     let has_memory = (MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&config.memory_mib);
     if !has_memory {
         faults.push(Fault::Memory { mib: config.memory_mib });
+    }
+    if config.memory.pages == Pages::Reserved && !config.memory_mib.is_multiple_of(HUGE_PAGE_BYTES as u64 / MIB) {
+        faults.push(Fault::HugePages { mib: config.memory_mib });
     }
     let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
     if cmdline.len() >= COMMAND_LINE_MAX || cmdline.contains('\0') {

@@ -26,6 +26,12 @@ pub const PCI_WINDOW64_LEN: u64 = 16 * GIB;
 pub const IOAPIC_START: u64 = 0xFEC0_0000;
 /// Bytes of them.
 pub const IOAPIC_LEN: u64 = 0x1000;
+/// The chipset's own registers, where firmware of Q35 machines puts them.
+pub const CHIPSET_START: u64 = 0xFED1_C000;
+/// The one of them that is there: general control and status (ICH9 datasheet 10.1.75).
+pub const GENERAL_STATUS: u64 = CHIPSET_START + 0x3410;
+/// Bytes of it.
+pub const GENERAL_STATUS_LEN: u64 = 4;
 /// The local APIC's registers.
 pub const LOCAL_APIC_START: u64 = 0xFEE0_0000;
 /// Four pages that KVM needs for itself on old Intel processors; below any firmware that ends at 4 GiB.
@@ -64,6 +70,10 @@ pub const RESET_PORT: u64 = 0xCF9;
 pub const PM_PORT: u64 = 0x600;
 /// Number of power management ports.
 pub const PM_PORTS: u64 = 0x10;
+/// The watchdog's ports, where Q35's chipset has them behind the power management ports.
+pub const WATCHDOG_PORT: u64 = PM_PORT + 0x60;
+/// Number of them.
+pub const WATCHDOG_PORTS: u64 = 0x20;
 /// Interrupt of the power management block (SCI).
 pub const SCI_IRQ: u32 = 9;
 

@@ -19,6 +19,7 @@ pub mod control;
 pub mod disks;
 pub mod event;
 pub mod exit;
+pub mod hands;
 pub mod host;
 pub mod hv;
 pub mod layout;

@@ -167,13 +167,16 @@ fn disk(at: usize, spec: &args::DiskSpec, state_dir: &Path) -> Disk {
 fn meaning(end: End, asked: &args::Run) -> Result<(), Failure> {
     match end.reason {
         ExitReason::PowerOff | ExitReason::Reset => Ok(()),
-        ExitReason::Panic => Err(Failure::new("the guest's kernel panicked")),
+        ExitReason::Panic => {
+            let why = end.panic.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            Err(told(&format!("the guest's kernel panicked{why}"), &end))
+        }
         ExitReason::TripleFault => {
-            Err(Failure::new("the guest triple-faulted: a processor met a fault that it could not report"))
+            Err(told("the guest triple-faulted: a processor met a fault that it could not report", &end))
         }
         ExitReason::Hung => {
-            Err(Failure::new("the guest hung: it stopped feeding its watchdog")
-                .hint("`-on-hang` says what happens then"))
+            let failure = told("the guest hung: it stopped feeding its watchdog", &end);
+            Err(failure.hint("`-on-hang` says what happens then"))
         }
         ExitReason::Stopped if end.overdue => {
             let seconds = asked.power.stop_timeout.as_secs();
@@ -182,6 +185,14 @@ fn meaning(end: End, asked: &args::Run) -> Result<(), Failure> {
         }
         ExitReason::Stopped => Err(Failure::new("stopped by request, before the guest powered off")),
     }
+}
+
+/// A failure with what the guest printed last.
+fn told(what: &str, end: &End) -> Failure {
+    if end.last_lines.is_empty() {
+        return Failure::new(what);
+    }
+    Failure::new(format!("{what}; the last lines on its console:\n  {}", end.last_lines.join("\n  ")))
 }
 
 #[cfg(test)]
@@ -246,6 +257,22 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_told_with_its_reason_and_what_was_printed_last() {
+        let end = |panic: Option<&str>, lines: &[&str]| End {
+            reason: ExitReason::Panic,
+            overdue: false,
+            panic: panic.map(str::to_owned),
+            last_lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        let said = |end| meaning(end, &asked(&["vm"], args::Accel::Auto)).unwrap_err().error.to_string();
+        assert_eq!(said(end(None, &[])), "the guest's kernel panicked");
+        assert_eq!(
+            said(end(Some("no init"), &["a", "b"])),
+            "the guest's kernel panicked: no init; the last lines on its console:\n  a\n  b"
+        );
+    }
+
+    #[test]
     fn only_an_end_that_the_guest_chose_is_success() {
         let asked = asked(&["vm"], args::Accel::Auto);
         for (reason, good) in [
@@ -256,7 +283,8 @@ mod tests {
             (ExitReason::Hung, false),
             (ExitReason::Stopped, false),
         ] {
-            assert_eq!(meaning(End { reason, overdue: false }, &asked).is_ok(), good, "{reason:?}");
+            let end = End { reason, overdue: false, panic: None, last_lines: vec![] };
+            assert_eq!(meaning(end, &asked).is_ok(), good, "{reason:?}");
         }
     }
 }

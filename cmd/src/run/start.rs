@@ -19,13 +19,20 @@ use crate::printer::Printer;
 use crate::surroundings::{self, variable};
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
     /// What the machine said.
     pub reason: ExitReason,
     /// It was stopped because the guest did not power off in time.
     pub overdue: bool,
+    /// Why the guest's kernel panicked, if it printed that.
+    pub panic: Option<String>,
+    /// What the guest printed last.
+    pub last_lines: Vec<String>,
 }
+
+/// So much of what a guest printed last is told when it failed.
+const LAST_LINES: usize = 16;
 
 /// What both back ends need beside the machine.
 pub struct Surface<'a> {
@@ -79,7 +86,9 @@ pub fn under_qemu(
 ) -> Result<End, Failure> {
     let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
     let machine = qemu::Machine::new(machine.config().clone(), opened, programs);
-    with_console(machine.remote(), surface, |console, _| Ok(machine.run(&console.sink(), &console.input())?))
+    with_console(machine.remote(), surface, |console, events| {
+        Ok(machine.run(&console.sink(), &console.input(), events)?)
+    })
 }
 
 /// Runs the machine in this process, over KVM.
@@ -116,8 +125,14 @@ where
     let events = thread.events();
     console.start(&events)?;
     let reason = work(&console, &events);
+    let sink = console.sink();
     let written = console.finish();
-    let end = End { reason: reason?, overdue: Watch::was_overdue(&watch) };
+    let end = End {
+        reason: reason?,
+        overdue: Watch::was_overdue(&watch),
+        panic: sink.panic(),
+        last_lines: sink.last_lines(LAST_LINES),
+    };
     // What was thrown away on purpose is no loss to tell of.
     if end.reason != ExitReason::Stopped {
         written?;

@@ -3,6 +3,7 @@
 
 mod dsdt;
 mod fixed;
+mod watchdog;
 
 use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
@@ -47,6 +48,7 @@ pub fn write(memory: &GuestMemory, split: Split, cpus: u32) -> Result<u64, Error
     xsdt.add_entry(room.put(&fadt));
     xsdt.add_entry(room.put(&interrupt_controllers(cpus)));
     xsdt.add_entry(room.put(&mcfg));
+    xsdt.add_entry(room.put(&watchdog::table()));
     let xsdt = room.put(&xsdt);
     let mut rsdp = Vec::new();
     Rsdp::new(OEM, xsdt).to_aml_bytes(&mut rsdp);
@@ -57,6 +59,11 @@ pub fn write(memory: &GuestMemory, split: Split, cpus: u32) -> Result<u64, Error
     room.bytes.splice(..rsdp.len(), rsdp);
     memory.write_slice(&room.bytes, GuestAddress(ACPI_START)).map_err(Error::Memory)?;
     Ok(ACPI_START)
+}
+
+/// The table that tells of the watchdog, as bytes: QEMU has the watchdog, and no such table.
+pub fn watchdog_table() -> Vec<u8> {
+    watchdog::table().as_slice().to_vec()
 }
 
 /// The tables, one behind the other, from [`ACPI_START`] on; the RSDP's place is first.
@@ -160,6 +167,6 @@ mod tests {
                 assert_eq!(table.len(), 44 + 3 * 8 + 12 + 10 + 6);
             }
         }
-        assert_eq!(found, ["FACP", "APIC", "MCFG"]);
+        assert_eq!(found, ["FACP", "APIC", "MCFG", "WDAT"]);
     }
 }

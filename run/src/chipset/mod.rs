@@ -7,6 +7,7 @@ pub mod panic_port;
 pub mod pm;
 mod reset;
 mod serial;
+pub mod watchdog;
 
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +15,14 @@ use self::ioapic::{IoApic, Pins};
 pub use self::pm::PowerBlock;
 pub use self::reset::RESET_COMMAND;
 pub use self::serial::SerialPort;
+use self::watchdog::Watchdog;
 use crate::bus::{Bus, Overlap};
 use crate::console::{ConsoleInput, ConsoleSink};
+use crate::event::Timer;
 use crate::hv::Messages;
 use crate::layout::{
-    CMOS_PORT, IOAPIC_LEN, IOAPIC_START, KEYBOARD_COMMAND_PORT, PM_PORT, PM_PORTS, RESET_PORT, SERIAL_PORT,
+    CMOS_PORT, GENERAL_STATUS, GENERAL_STATUS_LEN, IOAPIC_LEN, IOAPIC_START, KEYBOARD_COMMAND_PORT, PM_PORT, PM_PORTS,
+    RESET_PORT, SERIAL_PORT, WATCHDOG_PORT, WATCHDOG_PORTS,
 };
 
 /// What the guest wants of the whole machine.
@@ -30,6 +34,8 @@ pub enum Wish {
     Reset,
     /// Its kernel panicked and waits for nothing any more.
     EndAfterPanic,
+    /// Its watchdog ran down.
+    EndAfterHang,
 }
 
 /// Called on a vCPU's thread with what its guest wants.
@@ -41,20 +47,24 @@ pub struct Chipset {
     pub power: Arc<Mutex<PowerBlock>>,
     /// For typed bytes.
     pub serial: Arc<Mutex<SerialPort>>,
+    /// For its timer, and to be paused.
+    pub watchdog: Arc<Mutex<Watchdog>>,
 }
 
 impl Chipset {
-    /// Makes all devices and puts them on the buses.
+    /// Makes all devices and puts them on the buses. `timer` is the watchdog's.
     pub fn new(
         buses: &mut Buses<'_>,
         messages: Arc<dyn Messages>,
         output: ConsoleSink,
         input: ConsoleInput,
+        timer: Timer,
         on_wish: &OnWish,
     ) -> Result<Self, Overlap> {
         let pins = Arc::new(Pins::new(messages));
         let serial = Arc::new(Mutex::new(SerialPort::new(Arc::clone(&pins), output, input)));
         let power = Arc::new(Mutex::new(PowerBlock::new(Arc::clone(&pins), Arc::clone(on_wish))));
+        let watchdog = Arc::new(Mutex::new(Watchdog::new(timer, Arc::clone(on_wish))));
         let Buses { ports, memory } = buses;
         memory.insert(IOAPIC_START, IOAPIC_LEN, Arc::new(Mutex::new(IoApic::new(pins))))?;
         ports.insert(SERIAL_PORT, 8, Arc::clone(&serial) as _)?;
@@ -63,7 +73,10 @@ impl Chipset {
         ports.insert(KEYBOARD_COMMAND_PORT, 1, Arc::new(Mutex::new(reset::KeyboardController::new(on_wish))))?;
         ports.insert(panic_port::PORT, 1, Arc::new(Mutex::new(panic_port::PanicPort::new(on_wish))))?;
         ports.insert(RESET_PORT, 1, Arc::new(Mutex::new(reset::ResetControl::new(on_wish))))?;
-        Ok(Self { power, serial })
+        ports.insert(WATCHDOG_PORT, WATCHDOG_PORTS, Arc::clone(&watchdog) as _)?;
+        let general = watchdog::GeneralStatus(Arc::clone(&watchdog));
+        memory.insert(GENERAL_STATUS, GENERAL_STATUS_LEN, Arc::new(Mutex::new(general)))?;
+        Ok(Self { power, serial, watchdog })
     }
 }
 

@@ -10,13 +10,16 @@
 
 mod escape;
 mod input;
+mod last_words;
 mod pump;
 mod sink;
 mod size;
+mod tail;
 mod terminal;
 mod watch;
 
 pub use input::ConsoleInput;
+pub use last_words::LastWords;
 pub use sink::{AbandonOutput, ConsoleSink, OutputThread};
 pub use size::TerminalSize;
 pub use terminal::RawTerminal;

@@ -12,6 +12,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::tail::Tail;
 use crate::event::Flag;
 
 /// Output held for a slow reader, in bytes: some screens full. When it is full the device that prints has to wait.
@@ -40,11 +41,15 @@ struct Shared {
     room: Flag,
     /// Ends the writer's wait for a reader that does not read.
     abandon: Flag,
+    /// Raised when the last line of a kernel's panic was printed.
+    panic_said: Flag,
 }
 
 #[derive(Debug, Default)]
 struct State {
     bytes: VecDeque<u8>,
+    /// What was printed last, written out or not.
+    tail: Tail,
     /// No more will come: the writer ends when all is written.
     closed: bool,
     /// Nothing can be written any more: all that comes is thrown away.
@@ -96,18 +101,53 @@ impl ConsoleSink {
         &self.shared.room
     }
 
+    /// At most so many lines, the last that were printed.
+    #[must_use]
+    pub fn last_lines(&self, most: usize) -> Vec<String> {
+        self.shared.state().tail.last_lines(most)
+    }
+
+    /// Why the guest's kernel panicked, if it printed that since the last [`Self::machine_starts`].
+    #[must_use]
+    pub fn panic(&self) -> Option<String> {
+        self.shared.state().tail.panic().map(str::to_owned)
+    }
+
+    /// A machine starts: what was printed before is another kernel's.
+    pub fn machine_starts(&self) {
+        self.shared.state().tail.start();
+    }
+
+    /// Raised when the last line of a kernel's panic was printed.
+    pub(super) fn panic_said(&self) -> &Flag {
+        &self.shared.panic_said
+    }
+
+    /// Whether that line is still the last.
+    pub(super) fn ends_with_panic(&self) -> bool {
+        self.shared.state().tail.ends_with_panic()
+    }
+
     /// Puts the first part of `bytes` into the buffer, wakes the writer and returns the rest.
     fn push<'a>(&self, state: &mut State, bytes: &'a [u8]) -> &'a [u8] {
         if state.broken {
+            self.remember(state, bytes);
             return &[];
         }
         let room = CAPACITY_BYTES.saturating_sub(state.bytes.len());
         let (taken, left) = bytes.split_at(room.min(bytes.len()));
         state.bytes.extend(taken);
+        self.remember(state, taken);
         if state.writer_waits && !taken.is_empty() {
             self.shared.filled.notify_one();
         }
         left
+    }
+
+    fn remember(&self, state: &mut State, bytes: &[u8]) {
+        if !bytes.is_empty() && state.tail.add(bytes) {
+            self.shared.panic_said.raise();
+        }
     }
 }
 
@@ -139,6 +179,7 @@ impl OutputThread {
             drained: Condvar::new(),
             room: Flag::new()?,
             abandon: Flag::new()?,
+            panic_said: Flag::new()?,
         });
         let writer = Arc::clone(&shared);
         let thread = Builder::new().name("console-out".into()).spawn(move || write_out(&writer, File::from(output)))?;

@@ -6,11 +6,15 @@
 
 mod flag;
 mod interest;
+mod served;
 mod thread;
+mod timer;
 
 pub use flag::Flag;
 pub use interest::{Interest, serve};
+pub use served::Served;
 pub use thread::{EventThread, Events, HandlerId};
+pub use timer::Timer;
 
 use std::io;
 

@@ -129,9 +129,15 @@ pub trait Vcpu {
 
     /// Interrupts `run` from another thread.
     fn kick(&self) -> Arc<dyn Kick>;
+
+    /// Forgets the kicks so far: the caller looks now for what they meant.
+    fn forget_kicks(&mut self);
+
+    /// Tells the guest that the vCPU did not run for a while, so that it does not take that for a hang of its own.
+    fn tell_pause(&mut self);
 }
 
-/// Makes a vCPU return from `run`, now and at every later call; harmless when the vCPU is gone.
+/// Makes a vCPU return from `run`, now and at every later call, until it forgets; harmless when the vCPU is gone.
 pub trait Kick: Send + Sync {
     /// Does it.
     fn kick(&self);

@@ -37,6 +37,8 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// Messages sent.
     pub messages: Vec<MsiMessage>,
+    /// How often a vCPU was told of a pause.
+    pub pauses: u32,
 }
 
 /// Replays one script for each vCPU; a vCPU whose script has ended waits until it is kicked.
@@ -174,6 +176,13 @@ impl Vcpu for ScriptedVcpu {
 
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(&self.kick) as Arc<dyn Kick>
+    }
+
+    /// A kick counts for one call of `run`.
+    fn forget_kicks(&mut self) {}
+
+    fn tell_pause(&mut self) {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).pauses += 1;
     }
 }
 

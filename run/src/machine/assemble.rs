@@ -4,14 +4,16 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::gate::Gate;
 use super::pci::{self, Consoles};
 use super::{Error, Event, HostSide, Kept};
 use crate::bus::Bus;
 use crate::check::CheckedMachine;
-use crate::chipset::{Buses, Chipset, OnWish, PowerBlock, SerialPort};
-use crate::config::Boot;
-use crate::console::ConsoleInput;
-use crate::event::{EventHandler, Events, HandlerId, Interest};
+use crate::chipset::watchdog::{RunsDown, Watchdog};
+use crate::chipset::{Buses, Chipset, OnWish, PowerBlock, SerialPort, Wish};
+use crate::config::{Boot, OnHang};
+use crate::console::{ConsoleInput, LastWords};
+use crate::event::{EventHandler, Interest, Served, Timer};
 use crate::hv::{Entry, Vm};
 use crate::virtio::transport::Resources;
 use crate::{acpi, boot};
@@ -26,6 +28,14 @@ pub(super) struct Assembled {
     pub(super) entry: Entry,
     /// The power button's block.
     pub(super) power: Arc<Mutex<PowerBlock>>,
+    /// The watchdog, to be paused.
+    pub(super) watchdog: Arc<Mutex<Watchdog>>,
+    /// What each vCPU passes.
+    pub(super) gate: Arc<Gate>,
+    /// Hears what the kernel says last.
+    _last_words: Served,
+    /// Waits for the watchdog's timer.
+    _runs_down: Served,
     /// Carries typed bytes to the serial port, if it gets them.
     _typed: Option<Served>,
 }
@@ -39,7 +49,7 @@ pub(super) fn assemble<V: Vm>(
     events: &Sender<Event>,
 ) -> Result<Assembled, Error> {
     let config = machine.config();
-    let Kept { ram, disks } = kept;
+    let Kept { ram, disks, balloon } = kept;
     let rsdp = acpi::write(ram.memory(), ram.split(), config.cpus)?;
     let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
     let request = boot::Request { kernel, initrd: initrd.as_deref(), cmdline, rsdp, cache: host.kernels.as_ref() };
@@ -48,12 +58,19 @@ pub(super) fn assemble<V: Vm>(
     let mut ports = Bus::default();
     let mut memory = Bus::default();
     let mut buses = Buses { ports: &mut ports, memory: &mut memory };
-    let on_wish = wishes_to(events.clone());
-    let chipset = Chipset::new(&mut buses, vm.messages(), host.output.clone(), host.input.clone(), &on_wish)?;
+    let on_wish = wishes_to(events.clone(), config.on_hang);
+    let timer = Timer::new().map_err(Error::Device)?;
+    let chipset = Chipset::new(&mut buses, vm.messages(), host.output.clone(), host.input.clone(), timer, &on_wish)?;
+    let runs_down = RunsDown(Arc::clone(&chipset.watchdog));
+    let runs_down = Served::new(&host.events, Box::new(runs_down)).map_err(Error::Thread)?;
+    let last_words = LastWords::new(host.output.clone(), move || on_wish(Wish::EndAfterPanic));
+    let last_words = Box::new(last_words.map_err(Error::Device)?);
+    let last_words = Served::new(&host.events, last_words).map_err(Error::Thread)?;
     let consoles = Consoles::of(cmdline);
     let parts = pci::Parts {
         host,
         disks,
+        balloon,
         consoles,
         resources: Resources { memory: ram.memory().clone(), lines: vm.msi_lines(), doorbells: vm.doorbells() },
         split: ram.split(),
@@ -61,32 +78,26 @@ pub(super) fn assemble<V: Vm>(
     pci::attach(&mut memory, parts)?;
     let typed = TypedToSerial { input: host.input.clone(), serial: chipset.serial };
     let to_serial = consoles != Consoles::VirtioTypedTo;
-    let typed = if to_serial { Some(Served::new(&host.events, Box::new(typed))?) } else { None };
-    Ok(Assembled { ports, memory, entry, power: chipset.power, _typed: typed })
-}
-
-/// A handler that is served while this lives.
-struct Served {
-    events: Events,
-    id: HandlerId,
-}
-
-impl Served {
-    fn new(events: &Events, handler: Box<dyn EventHandler>) -> Result<Self, Error> {
-        let id = events.add(handler).map_err(Error::Thread)?;
-        Ok(Self { events: events.clone(), id })
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.events.remove(self.id);
-    }
+    let typed = if to_serial { Some(Served::new(&host.events, Box::new(typed)).map_err(Error::Thread)?) } else { None };
+    Ok(Assembled {
+        ports,
+        memory,
+        entry,
+        power: chipset.power,
+        watchdog: chipset.watchdog,
+        gate: Arc::default(),
+        _last_words: last_words,
+        _runs_down: runs_down,
+        _typed: typed,
+    })
 }
 
 /// Turns the chipset's wishes into events of the run.
-fn wishes_to(events: Sender<Event>) -> OnWish {
+fn wishes_to(events: Sender<Event>, on_hang: OnHang) -> OnWish {
     Arc::new(move |wish| {
+        if (wish, on_hang) == (Wish::EndAfterHang, OnHang::Ignore) {
+            return;
+        }
         // Nobody listens once the machine has been stopped for another reason.
         let _already_stopped = events.send(Event::Wish(wish));
     })

@@ -3,8 +3,16 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
 use super::Event;
+use super::gate::Gate;
 use crate::chipset::PowerBlock;
+use crate::chipset::watchdog::Watchdog;
+use crate::hands::{BalloonUse, Hands, MemoryUse, Refusal};
+use crate::mem::GuestMemory;
+use crate::mem::discard::resident_bytes;
+use crate::virtio::balloon::BalloonHandle;
 
 /// Presses the power button of a machine or ends it. Cheap to clone; may be used before the machine runs and after.
 #[derive(Debug, Clone, Default)]
@@ -25,9 +33,15 @@ impl std::fmt::Debug for State {
     }
 }
 
-struct Machine {
-    events: Sender<Event>,
-    power: Arc<Mutex<PowerBlock>>,
+/// The parts of a machine that the user's hand reaches.
+#[derive(Clone)]
+pub(super) struct Machine {
+    pub(super) events: Sender<Event>,
+    pub(super) power: Arc<Mutex<PowerBlock>>,
+    pub(super) watchdog: Arc<Mutex<Watchdog>>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) memory: GuestMemory,
+    pub(super) balloon: Option<BalloonHandle>,
 }
 
 impl Control {
@@ -57,9 +71,8 @@ impl Control {
     }
 
     /// Connects a machine until the returned value is dropped.
-    pub(super) fn attach(&self, events: Sender<Event>, power: Arc<Mutex<PowerBlock>>) -> Attached<'_> {
+    pub(super) fn attach(&self, machine: Machine) -> Attached<'_> {
         let mut state = self.lock();
-        let machine = Machine { events, power };
         if state.stop {
             let _ended = machine.events.send(Event::Stop);
         }
@@ -70,14 +83,59 @@ impl Control {
         Attached(self)
     }
 
+    fn machine(&self) -> Result<Machine, Refusal> {
+        self.lock().machine.clone().ok_or(Refusal::NotRunning)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Hands for Control {
+    fn pause(&self) -> Result<(), Refusal> {
+        let machine = self.machine()?;
+        machine.gate.pause().map_err(|_too_slow| Refusal::Busy)?;
+        lock(&machine.watchdog).pause();
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), Refusal> {
+        let machine = self.machine()?;
+        lock(&machine.watchdog).resume();
+        machine.gate.resume();
+        Ok(())
+    }
+
+    fn memory(&self) -> Result<MemoryUse, Refusal> {
+        let machine = self.machine()?;
+        let resident_bytes = resident_bytes(&machine.memory).map_err(|_| Refusal::Unknown)?;
+        let total_bytes = machine.memory.iter().map(GuestMemoryRegion::len).sum();
+        let balloon = machine.balloon.map(|balloon| {
+            let state = balloon.state();
+            BalloonUse {
+                target_bytes: state.target_bytes,
+                actual_bytes: state.actual_bytes,
+                free_bytes: state.stats.free_bytes,
+                available_bytes: state.stats.available_bytes,
+            }
+        });
+        Ok(MemoryUse { total_bytes, resident_bytes, balloon })
+    }
+
+    fn set_balloon(&self, target_bytes: u64) -> Result<(), Refusal> {
+        self.machine()?.balloon.ok_or(Refusal::NoBalloon)?.set_target(target_bytes);
+        Ok(())
+    }
+}
+
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Machine {
     fn press(&self) {
-        self.power.lock().unwrap_or_else(PoisonError::into_inner).press_button();
+        lock(&self.power).press_button();
     }
 }
 

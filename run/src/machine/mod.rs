@@ -2,12 +2,13 @@
 
 mod assemble;
 mod control;
+mod gate;
 mod pci;
 mod vcpus;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 pub use self::control::Control;
 use crate::acpi;
@@ -15,7 +16,7 @@ use crate::boot::{self, KernelCache};
 use crate::bus::Overlap;
 use crate::check::CheckedMachine;
 use crate::chipset::Wish;
-use crate::config::end_of_run;
+use crate::config::{OnReset, end_of_run};
 use crate::console::{ConsoleInput, ConsoleSink, TerminalSize};
 use crate::disks::{self, DiskError, OpenDisk};
 use crate::event::Events;
@@ -24,6 +25,7 @@ use crate::hv::{self, Hypervisor};
 use crate::mem::{self, GuestRam};
 use crate::opened::Opened;
 use crate::pci::{AddError, NoRoom};
+use crate::virtio::balloon::BalloonHandle;
 
 /// The host's side of a machine.
 #[derive(Debug, Clone)]
@@ -110,9 +112,12 @@ pub fn run<H: Hypervisor>(
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let disks = disks::open_all(&config.disks)?;
-    let mut ram = GuestRam::new(machine.memory_bytes())?;
+    let mut ram = GuestRam::of(machine.memory_bytes(), config.memory.pages)?;
+    let balloon = config.memory.has_balloon().then(|| BalloonHandle::new(machine.memory_bytes()));
+    let balloon = balloon.transpose().map_err(Error::Device)?;
     loop {
-        let reason = run_once(hypervisor, machine, host, control, Kept { ram: &ram, disks: &disks })?;
+        let reason =
+            run_once(hypervisor, machine, host, control, Kept { ram: &ram, disks: &disks, balloon: balloon.as_ref() })?;
         match end_of_run(reason, config.on_reset, config.on_hang) {
             Some(reason) => return Ok(reason),
             None => ram.clear(),
@@ -125,6 +130,7 @@ pub fn run<H: Hypervisor>(
 struct Kept<'a> {
     ram: &'a GuestRam,
     disks: &'a [OpenDisk],
+    balloon: Option<&'a BalloonHandle>,
 }
 
 /// From power-on to power-off or reset.
@@ -135,15 +141,30 @@ fn run_once<H: Hypervisor>(
     control: &Control,
     kept: Kept<'_>,
 ) -> Result<ExitReason, Error> {
-    let vm = hypervisor.create_vm(kept.ram.memory(), machine.config().cpus)?;
+    let config = machine.config();
+    let vm = hypervisor.create_vm(kept.ram.memory(), config.cpus)?;
     let (events, first_event) = mpsc::channel();
     let assembled = assemble::assemble(&vm, machine, host, kept, &events)?;
-    let _attached = control.attach(events.clone(), assembled.power.clone());
-    let event = vcpus::run_until_event(&vm, machine.config().cpus, &assembled, &events, &first_event)?;
+    let attached = control::Machine {
+        events: events.clone(),
+        power: Arc::clone(&assembled.power),
+        watchdog: Arc::clone(&assembled.watchdog),
+        gate: Arc::clone(&assembled.gate),
+        memory: kept.ram.memory().clone(),
+        balloon: kept.balloon.cloned(),
+    };
+    host.output.machine_starts();
+    let _attached = control.attach(attached);
+    let event = vcpus::run_until_event(&vm, config.cpus, &assembled, &events, &first_event)?;
     match event {
         Event::Wish(Wish::PowerOff) => Ok(ExitReason::PowerOff),
+        // A kernel that resets when it panics: the machine starts again, or ends for the better reason.
+        Event::Wish(Wish::Reset) if config.on_reset == OnReset::Stop && host.output.panic().is_some() => {
+            Ok(ExitReason::Panic)
+        }
         Event::Wish(Wish::Reset) => Ok(ExitReason::Reset),
         Event::Wish(Wish::EndAfterPanic) => Ok(ExitReason::Panic),
+        Event::Wish(Wish::EndAfterHang) => Ok(ExitReason::Hung),
         Event::TripleFault => Ok(ExitReason::TripleFault),
         Event::Stop => Ok(ExitReason::Stopped),
         Event::Failed(error) => Err(error.into()),

@@ -8,10 +8,13 @@ use crate::block::RawDisk;
 use crate::bus::Bus;
 use crate::check::MAX_PLACES;
 use crate::disks::OpenDisk;
-use crate::layout::{ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT};
+use crate::layout::{
+    CHIPSET_START, ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT,
+};
 use crate::mem::Split;
 use crate::pci::{HostBridge, LpcBridge, PciAddress, PciBus, Windows, memory_range};
 use crate::virtio::VirtioDevice;
+use crate::virtio::balloon::{BalloonHandle, VirtioBalloon};
 use crate::virtio::block::VirtioBlock;
 use crate::virtio::console::VirtioConsole;
 use crate::virtio::net::VirtioNet;
@@ -25,8 +28,9 @@ const RNG_SLOT: u8 = 1;
 const CONSOLE_SLOT: u8 = 2;
 /// Device number of the first network card; the others follow, then the disks.
 const FIRST_SLOT: u8 = 3;
-/// Behind them.
-const END_SLOT: u8 = 29;
+/// Device number of the balloon, behind them.
+const BALLOON_SLOT: u8 = 29;
+const END_SLOT: u8 = BALLOON_SLOT;
 /// Device number of the socket device; the LPC bridge has the last one.
 const VSOCK_SLOT: u8 = 30;
 const _: () = assert!(FIRST_SLOT as usize + MAX_PLACES == END_SLOT as usize);
@@ -61,6 +65,7 @@ impl Consoles {
 pub(super) struct Parts<'a> {
     pub(super) host: &'a HostSide,
     pub(super) disks: &'a [OpenDisk],
+    pub(super) balloon: Option<&'a BalloonHandle>,
     /// Whether there is a virtio console, and who is typed to.
     pub(super) consoles: Consoles,
     pub(super) resources: Resources,
@@ -69,14 +74,15 @@ pub(super) struct Parts<'a> {
 
 /// Makes the bus with all its devices and puts it on `memory`.
 pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
-    let Parts { host, disks, consoles, resources, split } = parts;
+    let Parts { host, disks, balloon, consoles, resources, split } = parts;
     let cards = &host.opened.cards;
     let start64 = split.pci_window64_start();
     let windows = Windows { low: PCI_WINDOW32_START..PCI_WINDOW32_END, high: start64..start64 + PCI_WINDOW64_LEN };
     let (low, high) = (windows.low.clone(), windows.high.clone());
     let mut bus = PciBus::new(windows, ECAM_START);
     bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM_START)))?;
-    bus.add(PciAddress::LPC_BRIDGE, Box::new(LpcBridge::new(u16::try_from(PM_PORT).unwrap_or(0))))?;
+    let lpc = LpcBridge::new(u16::try_from(PM_PORT).unwrap_or(0), u32::try_from(CHIPSET_START).unwrap_or(0));
+    bus.add(PciAddress::LPC_BRIDGE, Box::new(lpc))?;
     let mut add = |slot: u8, device: Box<dyn VirtioDevice>| -> Result<(), Error> {
         let function = VirtioPci::new(device, resources.clone()).map_err(Error::Device)?;
         let address = PciAddress::new(slot, 0).ok_or(Error::Device(io::ErrorKind::QuotaExceeded.into()))?;
@@ -87,6 +93,9 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
         let input = (consoles == Consoles::VirtioTypedTo).then(|| host.input.clone());
         let console = VirtioConsole::new(host.output.clone(), input, host.size.clone(), host.events.clone());
         add(CONSOLE_SLOT, Box::new(console))?;
+    }
+    if let Some(balloon) = balloon {
+        add(BALLOON_SLOT, Box::new(VirtioBalloon::new(balloon.clone(), host.events.clone())))?;
     }
     let mut slots = FIRST_SLOT..END_SLOT;
     for (slot, card) in slots.by_ref().take(cards.len()).zip(cards) {

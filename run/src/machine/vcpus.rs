@@ -1,14 +1,13 @@
 //! One thread for each vCPU: run, answer, run again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle, scope};
 
 use super::assemble::Assembled;
+use super::gate::Pass;
 use super::{Error, Event};
 use crate::bus::Bus;
-use crate::hv::{self, Entry, Exit, Kick, Vcpu, Vm};
+use crate::hv::{self, Entry, Exit, Vcpu, Vm};
 
 /// Runs all vCPUs until the first event, then stops them, the last one first.
 pub(super) fn run_until_event<V: Vm>(
@@ -18,7 +17,7 @@ pub(super) fn run_until_event<V: Vm>(
     events: &Sender<Event>,
     first_event: &Receiver<Event>,
 ) -> Result<Event, Error> {
-    let crew = Crew { vm, assembled, stop: AtomicBool::new(false), kicks: Mutex::default() };
+    let crew = Crew { vm, assembled };
     scope(|scope| {
         let mut threads = Vec::new();
         for index in 0..cpus {
@@ -41,8 +40,6 @@ pub(super) fn run_until_event<V: Vm>(
 struct Crew<'a, V> {
     vm: &'a V,
     assembled: &'a Assembled,
-    stop: AtomicBool,
-    kicks: Mutex<Vec<Arc<dyn Kick>>>,
 }
 
 impl<V: Vm> Crew<'_, V> {
@@ -67,9 +64,14 @@ impl<V: Vm> Crew<'_, V> {
         if let Some(entry) = entry {
             vcpu.start_at(entry)?;
         }
-        // Whoever stops sets the flag first and then looks at this list: either it finds us here, or we see the flag.
-        self.kicks.lock().unwrap_or_else(PoisonError::into_inner).push(vcpu.kick());
-        while !self.stop.load(Ordering::SeqCst) {
+        self.assembled.gate.join(vcpu.kick());
+        loop {
+            vcpu.forget_kicks();
+            match self.assembled.gate.pass() {
+                Pass::Go => {}
+                Pass::GoOn => vcpu.tell_pause(),
+                Pass::Stop => return Ok(None),
+            }
             let interrupted = loop {
                 match vcpu.run()? {
                     Exit::Interrupted => break true,
@@ -81,7 +83,6 @@ impl<V: Vm> Crew<'_, V> {
                 return Ok(Some(Event::TripleFault));
             }
         }
-        Ok(None)
     }
 
     fn serve(&self, exit: Exit<'_>) {
@@ -100,10 +101,7 @@ impl<V: Vm> Crew<'_, V> {
     }
 
     fn stop(&self, threads: Vec<ScopedJoinHandle<'_, ()>>) {
-        self.stop.store(true, Ordering::SeqCst);
-        for kick in self.kicks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            kick.kick();
-        }
+        self.assembled.gate.stop();
         for thread in threads.into_iter().rev() {
             // A panic of the thread is our own mistake; the panic hook has told of it.
             let _broke_down = thread.join();

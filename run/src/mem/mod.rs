@@ -2,6 +2,7 @@
 //! through `vm-memory`. Nothing outside this module and the hypervisor's touches it by pointer.
 #![expect(unsafe_code, reason = "maps guest memory and hands the mapping to vm-memory")]
 
+pub mod discard;
 pub mod transfer;
 
 use std::io;
@@ -10,15 +11,18 @@ use std::ptr::{self, NonNull};
 
 use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
 
+use crate::config::Pages;
 use crate::layout::{GIB, HIGH_RAM_START, LOW_RAM_LIMIT};
 
 /// Guest memory as devices see it: cheap to clone, bounds-checked.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 
 /// The hypervisor can map a huge page only where host and guest address differ by a multiple of this.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+/// Without `MAP_NORESERVE` the host refuses at once what it cannot give later.
+const RESERVED_FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
 
 /// How much memory lies below the hole for devices and how much above 4 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Too few huge pages are reserved on the host.
+    #[error(
+        "cannot take {mib} MiB of memory from this host's huge pages, of which {} are free: `echo {} | sudo tee /proc/sys/vm/nr_hugepages` reserves enough",
+        free.map_or("an unknown number".to_owned(), |free| free.to_string()), mib.div_ceil(2)
+    )]
+    HugePages {
+        /// Wanted MiB.
+        mib: u64,
+        /// Huge pages of 2 MiB that are free, as far as the host tells.
+        free: Option<u64>,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
     /// More than the host's address space, or nothing at all.
     #[error("guest memory of {bytes} bytes cannot be addressed")]
     Size {
@@ -72,6 +90,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct GuestRam {
     split: Split,
+    pages: Pages,
     mapping: NonNull<u8>,
     len_bytes: NonZeroUsize,
     memory: GuestMemory,
@@ -83,17 +102,33 @@ unsafe impl Send for GuestRam {}
 impl GuestRam {
     /// Reserves `ram_bytes`, a multiple of 4096, without touching it. Fails if the host has not that much address space.
     pub fn new(ram_bytes: u64) -> Result<Self, Error> {
+        Self::of(ram_bytes, Pages::Ordinary)
+    }
+
+    /// As [`Self::new`], of these pages; if they are the host's reserved ones, a multiple of 2 MiB. Fails if the host has
+    /// not as many.
+    pub fn of(ram_bytes: u64, pages: Pages) -> Result<Self, Error> {
         let unaddressable = Error::Size { bytes: ram_bytes };
         let Some(len_bytes) = usize::try_from(ram_bytes).ok().and_then(NonZeroUsize::new) else {
             return Err(unaddressable);
         };
-        if !ram_bytes.is_multiple_of(4096) || ram_bytes > 1 << 46 {
+        let unit = match pages {
+            Pages::Ordinary => 4096,
+            Pages::Reserved => HUGE_PAGE_BYTES as u64,
+        };
+        if !ram_bytes.is_multiple_of(unit) || ram_bytes > 1 << 46 {
             return Err(unaddressable);
         }
-        let mapping = map_aligned(len_bytes).map_err(|source| Error::Map { mib: ram_bytes >> 20, source })?;
+        let mib = ram_bytes >> 20;
+        let mapping = match pages {
+            Pages::Ordinary => map_aligned(len_bytes).map_err(|source| Error::Map { mib, source })?,
+            Pages::Reserved => {
+                map_reserved(len_bytes).map_err(|source| Error::HugePages { mib, free: free_huge_pages(), source })?
+            }
+        };
         let split = Split::new(ram_bytes);
         let memory = regions(mapping, split).ok_or(unaddressable)?;
-        Ok(Self { split, mapping, len_bytes, memory })
+        Ok(Self { split, pages, mapping, len_bytes, memory })
     }
 
     /// The memory as devices see it.
@@ -108,14 +143,44 @@ impl GuestRam {
 
     /// Forgets all contents: the guest will read zeros. No vCPU may run and no device may be active.
     pub fn clear(&mut self) {
+        match self.pages {
+            Pages::Ordinary => self.give_back(),
+            // What is given back of reserved pages may be another's when the guest wants it again.
+            Pages::Reserved => {
+                // SAFETY: the mapping has this length and lives; nobody else writes to guest memory now, and Rust holds
+                // no reference into it.
+                unsafe { self.mapping.as_ptr().write_bytes(0, self.len_bytes.get()) };
+            }
+        }
+    }
+
+    fn give_back(&self) {
         advise(self.mapping, self.len_bytes, libc::MADV_DONTNEED);
     }
 }
 
 impl Drop for GuestRam {
     fn drop(&mut self) {
-        self.clear();
+        self.give_back();
     }
+}
+
+/// Memory of the huge pages that are reserved on the host.
+fn map_reserved(len: NonZeroUsize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches no memory of ours.
+    let start = unsafe { libc::mmap(ptr::null_mut(), len.get(), PROTECTION, RESERVED_FLAGS, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let mapping = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+    advise(mapping, len, libc::MADV_DONTDUMP);
+    Ok(mapping)
+}
+
+/// Huge pages of the usual size that nobody has.
+fn free_huge_pages() -> Option<u64> {
+    let told = std::fs::read_to_string("/proc/meminfo").ok()?;
+    told.lines().find_map(|line| line.strip_prefix("HugePages_Free:"))?.trim().parse().ok()
 }
 
 /// Anonymous memory that starts at a multiple of [`HUGE_PAGE_BYTES`], huge pages wanted, nothing populated.
@@ -180,6 +245,13 @@ mod tests {
         for bytes in [0, 1, 4095, u64::MAX, u64::MAX - 4095, 1 << 47] {
             assert!(GuestRam::new(bytes).is_err(), "{bytes}");
         }
+    }
+
+    #[test]
+    fn reserved_pages_that_the_host_has_not_are_refused_with_the_way_to_them() {
+        assert!(matches!(GuestRam::of(3 * MIB, Pages::Reserved), Err(Error::Size { .. })));
+        let text = GuestRam::of(1 << 45, Pages::Reserved).unwrap_err().to_string();
+        assert!(text.contains("echo 16777216 | sudo tee /proc/sys/vm/nr_hugepages"), "{text}");
     }
 
     #[test]

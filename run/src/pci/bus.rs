@@ -280,7 +280,7 @@ mod tests {
         fn new() -> Self {
             let mut bus = PciBus::new(Windows { low: LOW, high: 1 << 33..1 << 34 }, ECAM);
             bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM))).unwrap();
-            bus.add(PciAddress::LPC_BRIDGE, Box::new(LpcBridge::new(0x600))).unwrap();
+            bus.add(PciAddress::LPC_BRIDGE, Box::new(LpcBridge::new(0x600, 0xFED1_C000))).unwrap();
             let mut places = Vec::new();
             for number in [1, 2] {
                 let mut config = ConfigSpace::new(Identity {

@@ -18,6 +18,8 @@ const ACPI_CONTROL: usize = 0x44;
 const PIRQ_A_TO_D: usize = 0x60;
 const PIRQ_E_TO_H: usize = 0x68;
 const RCBA: usize = 0xF0;
+/// RCBA: the chipset's own registers answer.
+const RCBA_ENABLE: u32 = 1;
 /// ACPI_CNTL: the power management ports answer.
 const ACPI_ENABLE: u8 = 1 << 7;
 /// PIRQ: the pin goes nowhere.
@@ -60,9 +62,10 @@ pub struct LpcBridge {
 }
 
 impl LpcBridge {
-    /// A bridge that tells that the power management ports begin at `pm_base`.
+    /// A bridge that tells that the power management ports begin at `pm_base`, and the chipset's own registers at
+    /// `chipset`.
     #[must_use]
-    pub fn new(pm_base: u16) -> Self {
+    pub fn new(pm_base: u16, chipset: u32) -> Self {
         let mut config = ConfigSpace::new(Identity {
             vendor: INTEL,
             device: 0x2918,
@@ -80,6 +83,7 @@ impl LpcBridge {
             config.set(pirq, &PIRQ_OFF);
             config.allow(pirq, &[0x8F; 4]);
         }
+        config.set(RCBA, &(chipset | RCBA_ENABLE).to_le_bytes());
         config.allow(RCBA, &0xFFFF_C001_u32.to_le_bytes());
         Self { config }
     }

@@ -1,6 +1,7 @@
 //! Starts QEMU with our ends of its sockets, and sees it to its end.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -9,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -17,6 +19,7 @@ use super::command::{self, Descriptors};
 use super::machine::{Programs, QemuError};
 use super::tied::TIED_COMMAND;
 use super::vhost_user::Served;
+use crate::acpi::watchdog_table;
 use crate::cards::OpenCard;
 use crate::config::MachineConfig;
 
@@ -52,11 +55,13 @@ pub(super) fn start(
     let pairs = |count: usize| (0..count).map(|_| pair()).collect::<Result<Vec<_>, _>>().map_err(QemuError::Sockets);
     let (cables, devices) = (pairs(cards.len())?, pairs(served.len())?);
     let (log, their_log) = log_pipe().map_err(QemuError::Sockets)?;
+    let table = table_file().map_err(QemuError::Sockets)?;
     let descriptors = Descriptors {
         qmp: their_qmp.as_raw_fd(),
         serial: their_serial.as_raw_fd(),
         virtio_console: their_virtio_console.as_raw_fd(),
         log: their_log.as_raw_fd(),
+        watchdog_table: table.as_raw_fd(),
         cables: theirs(&cables),
         devices: theirs(&devices),
     };
@@ -92,6 +97,13 @@ fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe_with(PipeFlags::empty())?;
     rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::CLOEXEC)?;
     Ok((ours, theirs))
+}
+
+/// The table of the watchdog in a file that has no name.
+fn table_file() -> io::Result<File> {
+    let mut file = File::from(memfd_create("watchdog-table", MemfdFlags::empty())?);
+    file.write_all(&watchdog_table())?;
+    Ok(file)
 }
 
 /// Waits for the end of `process`, and kills it when it takes longer than `patience`.

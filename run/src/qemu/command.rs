@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::vhost_user::Served;
 use crate::cards::OpenCard;
-use crate::config::{Boot, Disk, MachineConfig};
+use crate::config::{Boot, Disk, MachineConfig, Pages};
 
 /// Inherited file descriptors, by their numbers in QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Descriptors {
     pub virtio_console: RawFd,
     /// Pipe that QEMU logs processor resets to.
     pub log: RawFd,
+    /// File with the ACPI table that tells of the watchdog.
+    pub watchdog_table: RawFd,
     /// Sockets of the network cards' cables, in the order of the cards.
     pub cables: Vec<RawFd>,
     /// Sockets of the devices that we serve, in their order.
@@ -43,15 +45,21 @@ pub(super) fn arguments(
     let mut add = |line: &[&str]| words.extend(line.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-cpu", "max"]);
     let memory = format!("{}M", config.memory_mib);
-    if served.is_empty() {
+    let reserved = config.memory.pages == Pages::Reserved;
+    if served.is_empty() && !reserved {
         add(&["-machine", "q35,accel=tcg"]);
     } else {
         // What we serve, we serve in memory that both have.
+        let share = if served.is_empty() { "off" } else { "on" };
+        let pages = if reserved { ",hugetlb=on,prealloc=on" } else { "" };
         add(&["-machine", "q35,accel=tcg,memory-backend=memory"]);
-        add(&["-object", &format!("memory-backend-memfd,id=memory,size={memory},share=on")]);
+        add(&["-object", &format!("memory-backend-memfd,id=memory,size={memory},share={share}{pages}")]);
     }
-    // A reset is always an end here: the caller tells it from a triple fault and starts anew if that is wished.
-    add(&["-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown,watchdog=reset"]);
+    // A reset is always an end here: the caller tells it from a triple fault and starts anew if that is wished. What a
+    // hang does is the caller's business too.
+    add(&["-action", "reboot=shutdown,shutdown=poweroff,panic=shutdown,watchdog=none"]);
+    // The chipset has a watchdog, which its strap keeps from doing anything, and of which no table tells.
+    add(&["-global", "ICH9-LPC.noreboot=off", "-acpitable", &format!("file=/dev/fd/{}", fds.watchdog_table)]);
     add(&["-smp", &config.cpus.to_string(), "-m", &memory]);
     for (name, fd) in [("qmp", fds.qmp), ("serial", fds.serial), ("hvc", fds.virtio_console)] {
         add(&["-chardev", &format!("socket,id={name},fd={fd}")]);
@@ -59,6 +67,9 @@ pub(super) fn arguments(
     add(&["-mon", "chardev=qmp,mode=control", "-serial", "chardev:serial"]);
     add(&["-device", "virtio-serial-pci,disable-legacy=on", "-device", "virtconsole,chardev=hvc"]);
     add(&["-device", "virtio-rng-pci,disable-legacy=on", "-device", "pvpanic"]);
+    if config.memory.has_balloon() {
+        add(&["-device", "virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on,disable-legacy=on"]);
+    }
     add(&["-d", "cpu_reset", "-D", &format!("/dev/fd/{}", fds.log)]);
     for (at, (card, fd)) in cards.iter().zip(&fds.cables).enumerate() {
         let (name, OpenCard { mac, mtu, .. }) = (cable_name(at), card);
@@ -117,7 +128,15 @@ mod tests {
     use crate::config::{CableEnd, Card, MemoryOptions, OnHang, OnReset};
 
     fn fds() -> Descriptors {
-        Descriptors { qmp: 10, serial: 11, virtio_console: 12, log: 13, cables: vec![14], devices: vec![15] }
+        Descriptors {
+            qmp: 10,
+            serial: 11,
+            virtio_console: 12,
+            log: 13,
+            watchdog_table: 16,
+            cables: vec![14],
+            devices: vec![15],
+        }
     }
 
     fn machine(disks: Vec<Disk>) -> MachineConfig {
@@ -146,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn reserved_pages_take_the_balloon_s_place() {
+        let mut config = machine(vec![]);
+        config.memory.pages = Pages::Reserved;
+        let words: Vec<_> = arguments(&config, &[], &[], &fds()).unwrap();
+        let text: Vec<_> = words.iter().filter_map(|word| word.to_str()).collect();
+        assert!(text.contains(&"memory-backend-memfd,id=memory,size=5120M,share=off,hugetlb=on,prealloc=on"));
+        assert!(!text.iter().any(|word| word.starts_with("virtio-balloon")));
+    }
+
+    #[test]
     fn what_the_machine_has_is_what_qemu_is_told() {
         let config = machine(vec![disk("odd,name\".img".into())]);
         let card = Card {
@@ -168,6 +197,8 @@ mod tests {
         assert_eq!(after("-machine"), ["q35,accel=tcg,memory-backend=memory"]);
         assert!(after("-chardev").contains(&"socket,id=device0,fd=15"));
         assert!(after("-device").contains(&"vhost-user-rng-pci,chardev=device0"));
+        assert_eq!(after("-acpitable"), ["file=/dev/fd/16"]);
+        assert!(after("-device").iter().any(|device| device.starts_with("virtio-balloon-pci,free-page-reporting=on")));
         assert_eq!(after("-kernel"), ["k,x"]);
         assert_eq!(after("-initrd"), ["i"]);
         assert_eq!(after("-append"), ["console=ttyS0 a,b no_timer_check"]);

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,12 +13,13 @@ use std::time::{Duration, Instant};
 use super::child::{self, Running};
 use super::command::NotUtf8;
 use super::pump;
-use super::qmp::{self, Cause, Request};
+use super::qmp::{self, Cause, Request, Told};
+use super::remote::{Remote, Shared};
 use super::vhost_user;
-use crate::config::{Boot, MachineConfig, end_of_run};
-use crate::console::{ConsoleInput, ConsoleSink};
+use crate::config::{Boot, MachineConfig, OnHang, OnReset, end_of_run};
+use crate::console::{ConsoleInput, ConsoleSink, LastWords};
 use crate::disks::{self, DiskError};
-use crate::event::Flag;
+use crate::event::{Events, Flag, Served};
 use crate::exit::ExitReason;
 use crate::opened::Opened;
 
@@ -79,36 +81,17 @@ pub struct Machine {
     opened: Opened,
     events: Receiver<Event>,
     sender: Sender<Event>,
+    shared: Arc<Shared>,
 }
 
-/// Reaches a running machine from another thread. Does nothing once the machine has ended.
-#[derive(Debug, Clone)]
-pub struct Remote(Sender<Event>);
-
+/// What happens while QEMU runs.
 #[derive(Debug, Clone, Copy)]
-enum Event {
-    PowerButton,
+pub(super) enum Event {
+    /// Something is asked of QEMU.
+    Ask(Request),
     Stop,
-    /// The other end of a card's cable is there or not.
-    Link {
-        card: usize,
-        is_up: bool,
-    },
     Stopped(Cause),
     Closed,
-}
-
-impl Remote {
-    /// Presses the power button: the guest is asked to power off.
-    pub fn power_button(&self) {
-        // No receiver: the machine has ended, which is what was asked for.
-        let _ = self.0.send(Event::PowerButton);
-    }
-
-    /// Ends the machine now, without asking the guest.
-    pub fn stop(&self) {
-        let _ = self.0.send(Event::Stop);
-    }
 }
 
 impl Machine {
@@ -116,20 +99,31 @@ impl Machine {
     /// when it runs.
     pub fn new(config: MachineConfig, opened: Opened, programs: Programs) -> Self {
         let (sender, events) = mpsc::channel();
-        Self { config, programs, opened, events, sender }
+        let shared = Arc::new(Shared::new(&config));
+        Self { config, programs, opened, events, sender, shared }
     }
 
     /// What other threads reach the machine with.
     pub fn remote(&self) -> Remote {
-        Remote(self.sender.clone())
+        Remote::new(self.sender.clone(), Arc::clone(&self.shared))
     }
 
     /// Runs the machine to its end, on this thread: QEMU is killed when this thread ends before.
-    pub fn run(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
+    pub fn run(&self, output: &ConsoleSink, input: &ConsoleInput, events: &Events) -> Result<ExitReason, QemuError> {
         // QEMU opens them itself: this makes those that are missing, and tells of the others in our words.
         drop(disks::open_all(&self.config.disks)?);
+        let said = self.sender.clone();
+        let last_words = LastWords::new(output.clone(), move || _ = said.send(Event::Stopped(Cause::GuestPanic)));
+        let last_words = Box::new(last_words.map_err(QemuError::Sockets)?);
+        let _last_words = Served::new(events, last_words).map_err(QemuError::Sockets)?;
         loop {
-            let reason = self.run_once(output, input)?;
+            output.machine_starts();
+            let mut reason = self.run_once(output, input)?;
+            self.shared.ended();
+            // A kernel that resets when it panics: the machine starts again, or ends for the better reason.
+            if (reason, self.config.on_reset) == (ExitReason::Reset, OnReset::Stop) && output.panic().is_some() {
+                reason = ExitReason::Panic;
+            }
             if let Some(reason) = end_of_run(reason, self.config.on_reset, self.config.on_hang) {
                 return Ok(reason);
             }
@@ -142,6 +136,7 @@ impl Machine {
         let mut served = vhost_user::devices(&self.opened);
         let running = child::start(&self.config, &self.opened.cards, &served, &self.programs)?;
         let Running { mut process, qmp, serial, virtio_console, cables, devices, log } = running;
+        self.shared.started(process.id());
         let stderr = process.stderr.take();
         let listener = qmp.try_clone();
         let typed_into =
@@ -150,13 +145,13 @@ impl Machine {
             let _ = child::see_off(&mut process, Duration::ZERO);
             return Err(QemuError::Sockets(io::Error::last_os_error()));
         };
-        let sender = self.sender.clone();
+        let (sender, shared) = (self.sender.clone(), Arc::clone(&self.shared));
         thread::scope(|scope| {
             for (number, (card, cable)) in self.opened.cards.iter().zip(cables).enumerate() {
                 let serving = thread::Builder::new().name("kiln-net".into());
                 let links = self.sender.clone();
                 // The receiver lives longer than this thread.
-                let tell = move |is_up| _ = links.send(Event::Link { card: number, is_up });
+                let tell = move |is_up| _ = links.send(Event::Ask(Request::Link { card: number, is_up }));
                 // Without a thread the guest has no network, as without a cable.
                 let _no_thread = serving.spawn_scoped(scope, move || pump::carry_frames(&card.cable, cable, tell));
             }
@@ -172,7 +167,10 @@ impl Machine {
             let fault = scope.spawn(|| pump::saw_triple_fault(File::from(log)));
             scope.spawn(move || {
                 // The receiver lives longer than this thread.
-                qmp::listen(listener, |cause| _ = sender.send(Event::Stopped(cause)));
+                qmp::listen(listener, |told| match told {
+                    Told::Cause(cause) => _ = sender.send(Event::Stopped(cause)),
+                    Told::Left(bytes) => shared.set_left(bytes),
+                });
                 _ = sender.send(Event::Closed);
             });
             let end = self.attend(&qmp);
@@ -203,15 +201,20 @@ impl Machine {
                 Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
             };
             match event {
-                Ok(Event::PowerButton) => send(Request::PowerButton),
-                Ok(Event::Link { card, is_up }) => send(Request::Link { card, is_up }),
+                Ok(Event::Ask(request)) => send(request),
                 Ok(Event::Stop) => {
                     send(Request::Quit);
                     end.stop_asked = true;
                     deadline.get_or_insert_with(|| Instant::now() + QUIT_PATIENCE);
                 }
+                Ok(Event::Stopped(Cause::Hang)) if self.config.on_hang == OnHang::Ignore => {}
                 Ok(Event::Stopped(cause)) => {
                     end.cause.get_or_insert(cause);
+                    if matches!(cause, Cause::Hang | Cause::GuestPanic) {
+                        // QEMU itself would let it run on.
+                        send(Request::Quit);
+                        deadline.get_or_insert_with(|| Instant::now() + QUIT_PATIENCE);
+                    }
                 }
                 Ok(Event::Closed) => return end,
                 Err(_) => {
@@ -239,6 +242,7 @@ impl End {
         match self.cause {
             Some(Cause::GuestShutdown) => Some(ExitReason::PowerOff),
             Some(Cause::GuestPanic) => Some(ExitReason::Panic),
+            Some(Cause::Hang) => Some(ExitReason::Hung),
             Some(Cause::GuestReset) if triple_fault => Some(ExitReason::TripleFault),
             Some(Cause::GuestReset) => Some(ExitReason::Reset),
             Some(Cause::Host) => Some(ExitReason::Stopped),
@@ -260,7 +264,8 @@ fn types_into_virtio_console(boot: &Boot) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{MemoryOptions, OnHang, OnReset};
+    use crate::config::MemoryOptions;
+    use crate::event::EventThread;
 
     #[test]
     fn an_end_without_a_cause_is_an_error_unless_it_was_asked_for() {
@@ -302,9 +307,10 @@ mod tests {
         };
         let (output, sink) = crate::console::OutputThread::start(File::create("/dev/null").unwrap().into()).unwrap();
         let input = ConsoleInput::new().unwrap();
+        let thread = EventThread::start("test").unwrap();
         let run = |qemu: &str| {
             let programs = Programs { qemu: qemu.into(), tied_by: None };
-            Machine::new(config.clone(), Opened::default(), programs).run(&sink, &input).unwrap_err()
+            Machine::new(config.clone(), Opened::default(), programs).run(&sink, &input, &thread.events()).unwrap_err()
         };
         assert!(matches!(run("/nonexistent/qemu"), QemuError::Start { .. }));
         let QemuError::Died { status, said } = run("/bin/ls") else { panic!("no death") };

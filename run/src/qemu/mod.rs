@@ -9,11 +9,13 @@ mod find;
 mod machine;
 mod pump;
 mod qmp;
+mod remote;
 mod tied;
 mod vhost_user;
 
 pub use command::NotUtf8;
 pub use find::{Qemu, ask, program};
-pub use machine::{Machine, Programs, QemuError, Remote};
+pub use machine::{Machine, Programs, QemuError};
+pub use remote::Remote;
 pub use tied::{TIED_COMMAND, TiedError, exec_tied};
 pub use vhost_user::Served;

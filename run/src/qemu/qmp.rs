@@ -17,7 +17,18 @@ pub(super) enum Cause {
     GuestShutdown,
     GuestReset,
     GuestPanic,
+    /// The watchdog ran down; the machine runs on.
+    Hang,
     Host,
+}
+
+/// What QEMU tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Why the machine stops, or should.
+    Cause(Cause),
+    /// Memory that the balloon leaves to the guest, in bytes.
+    Left(u64),
 }
 
 /// What the run asks of QEMU.
@@ -31,6 +42,12 @@ pub(super) enum Request {
         is_up: bool,
     },
     Quit,
+    /// Hold the guest's processors.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Leave so many bytes of memory to the guest.
+    Leave(u64),
 }
 
 impl Request {
@@ -42,6 +59,9 @@ impl Request {
                 json!({"execute": "set_link", "arguments": {"name": command::cable_name(card), "up": is_up}})
             }
             Self::Quit => json!({"execute": "quit"}),
+            Self::Pause => json!({"execute": "stop"}),
+            Self::Resume => json!({"execute": "cont"}),
+            Self::Leave(bytes) => json!({"execute": "balloon", "arguments": {"value": bytes}}),
         };
         format!("{request}\n")
     }
@@ -51,8 +71,8 @@ pub(super) fn send(mut socket: &UnixStream, request: Request) -> io::Result<()> 
     socket.write_all(request.line().as_bytes())
 }
 
-/// Calls `hear` for each cause until QEMU closes its end or says something that is no line of the protocol.
-pub(super) fn listen(socket: UnixStream, mut hear: impl FnMut(Cause)) {
+/// Calls `hear` for all that is told until QEMU closes its end or says something that is no line of the protocol.
+pub(super) fn listen(socket: UnixStream, mut hear: impl FnMut(Told)) {
     let mut reader = BufReader::new(socket);
     let mut line = Vec::new();
     loop {
@@ -61,36 +81,40 @@ pub(super) fn listen(socket: UnixStream, mut hear: impl FnMut(Cause)) {
             Ok(read) if read > 0 && line.ends_with(b"\n") => {}
             _ => return,
         }
-        if let Some(cause) = serde_json::from_slice(&line).ok().as_ref().and_then(cause_of) {
-            hear(cause);
+        if let Some(told) = serde_json::from_slice(&line).ok().as_ref().and_then(told) {
+            hear(told);
         }
     }
 }
 
-fn cause_of(message: &Value) -> Option<Cause> {
-    match message.get("event")?.as_str()? {
-        "GUEST_PANICKED" => Some(Cause::GuestPanic),
-        "SHUTDOWN" => Some(match message.get("data")?.get("reason")?.as_str()? {
+fn told(message: &Value) -> Option<Told> {
+    let data = message.get("data");
+    let cause = match message.get("event")?.as_str()? {
+        "GUEST_PANICKED" => Cause::GuestPanic,
+        "WATCHDOG" => Cause::Hang,
+        "BALLOON_CHANGE" => return Some(Told::Left(data?.get("actual")?.as_u64()?)),
+        "SHUTDOWN" => match data?.get("reason")?.as_str()? {
             "guest-shutdown" => Cause::GuestShutdown,
             "guest-reset" => Cause::GuestReset,
             "guest-panic" => Cause::GuestPanic,
             _ => Cause::Host,
-        }),
-        _ => None,
-    }
+        },
+        _ => return None,
+    };
+    Some(Told::Cause(cause))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn heard(text: &str) -> Vec<Cause> {
+    fn heard(text: &str) -> Vec<Told> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(text.as_bytes()).unwrap();
         drop(theirs);
-        let mut causes = Vec::new();
-        listen(ours, |cause| causes.push(cause));
-        causes
+        let mut all = Vec::new();
+        listen(ours, |told| all.push(told));
+        all
     }
 
     #[test]
@@ -123,6 +147,17 @@ mod tests {
             event("guest-reset"),
             event("host-signal")
         );
-        assert_eq!(heard(&text), [Cause::GuestShutdown, Cause::GuestReset, Cause::GuestPanic, Cause::Host]);
+        let causes = [Cause::GuestShutdown, Cause::GuestReset, Cause::GuestPanic, Cause::Host];
+        assert_eq!(heard(&text), causes.map(Told::Cause));
+    }
+
+    #[test]
+    fn a_watchdog_and_a_balloon_are_heard() {
+        let text = concat!(
+            "{\"event\":\"WATCHDOG\",\"data\":{\"action\":\"none\"}}\n",
+            "{\"event\":\"BALLOON_CHANGE\",\"data\":{\"actual\":1048576}}\n",
+            "{\"event\":\"BALLOON_CHANGE\",\"data\":{\"actual\":-1}}\n",
+        );
+        assert_eq!(heard(text), [Told::Cause(Cause::Hang), Told::Left(1 << 20)]);
     }
 }

@@ -4,6 +4,7 @@
 //! Before [`VirtioDevice::activate`] a device owns no queue and no guest memory; [`VirtioDevice::reset`] gives all back.
 //! A driver that breaks the rules stops its device, which then asks for a reset: nothing it does can end this process.
 
+pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod net;

@@ -8,6 +8,8 @@ use super::super::Error;
 const TSC_DEADLINE: u32 = 1 << 24;
 /// Leaf 1, ECX: there is a hypervisor.
 const HYPERVISOR: u32 = 1 << 31;
+/// Leaf 0x8000_0007, EDX: the time stamp counter runs evenly whatever the processor does.
+const INVARIANT_TSC: u32 = 1 << 8;
 /// Leaf 1, EDX: the count of logical processors is valid.
 const MULTI_THREADING: u32 = 1 << 28;
 
@@ -52,6 +54,9 @@ impl Features {
                 entry.eax = (entry.eax & 0x3FFF) | sharing << 14 | last.min(0x3F) << 26;
             }
             0xB | 0x1F => self.adapt_topology(&mut entry, index)?,
+            // It stands still while the host sleeps. A guest that trusts it would wake with the wrong time; KVM's own clock,
+            // which it then takes, goes on.
+            0x8000_0007 => entry.edx &= !INVARIANT_TSC,
             0x8000_0008 => entry.ecx = (entry.ecx & !0xF0FF) | last | self.id_bits() << 12,
             0x8000_001D if entry.eax & 0x1F != 0 => {
                 let level = (entry.eax >> 5) & 7;
@@ -111,6 +116,11 @@ mod tests {
         assert!(adapted(0xB, 3, 3, 0).is_none());
         assert_eq!(adapted(1, 0, 1, 0).unwrap().edx & MULTI_THREADING, 0);
         assert_eq!(adapted(0x8000_0008, 0, 3, 0).unwrap().ecx, 2 | 2 << 12);
+    }
+
+    #[test]
+    fn a_counter_that_sleeps_with_the_host_is_not_said_to_be_even() {
+        assert_eq!(adapted(0x8000_0007, 0, 1, 0).unwrap().edx, !INVARIANT_TSC);
     }
 
     #[test]

@@ -106,6 +106,19 @@ impl Vcpu for KvmVcpu {
     fn kick(&self) -> Arc<dyn Kick> {
         Arc::clone(&self.target) as Arc<dyn Kick>
     }
+
+    fn forget_kicks(&mut self) {
+        let target = self.target.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(target) = &*target else { return };
+        // SAFETY: the vCPU is `self`, so the mapping that the flag is in lives.
+        let immediate_exit = unsafe { &*target.immediate_exit };
+        immediate_exit.store(0, Ordering::SeqCst);
+    }
+
+    fn tell_pause(&mut self) {
+        // A guest that does not use KVM's clock cannot be told, and does not ask.
+        let _not_told = self.fd.kvmclock_ctrl();
+    }
 }
 
 struct Target {
