@@ -31,4 +31,5 @@ mod roots;
 mod sbom;
 mod services;
 mod tidy;
+mod upkeep;
 mod yaml;

@@ -6,6 +6,7 @@ mod cache;
 mod crash;
 mod doctor;
 mod failure;
+mod hand;
 mod inspect;
 mod interrupt;
 mod net;
@@ -65,6 +66,9 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(asked) => run::run(asked, &cli.global, printer),
         Command::Port(asked) => port::port(asked, printer),
+        Command::Pause(asked) => hand::pause(asked),
+        Command::Resume(asked) => hand::resume(asked),
+        Command::Memory(asked) => hand::memory(asked, printer),
         Command::Cache(asked) => cache::cache(asked, &cli.global, printer),
         Command::Push(asked) => push::push(asked, &cli.global, printer),
         Command::Version { short: true } => Ok(printer.data(concat!(env!("CARGO_PKG_VERSION"), "\n").as_bytes())?),

@@ -50,14 +50,15 @@ pub fn port(asked: &args::Port, printer: &Printer) -> Result<(), Failure> {
 }
 
 /// The running machine of that name, or with that state folder.
-fn connect(name: &Path) -> Result<Client, Failure> {
+pub fn connect(name: &Path) -> Result<Client, Failure> {
     let built = roots::of_file(name).map_or_else(|| name.to_owned(), |(built, _)| built);
     let named = with_suffix(&built, "-state");
     let is_folder = name.join(SOCKET).exists() && !named.join(SOCKET).exists();
     Client::connect(if is_folder { name } else { &named }).map_err(failure)
 }
 
-fn failure(error: AskError) -> Failure {
+/// What to do about a machine that does not answer.
+pub fn failure(error: AskError) -> Failure {
     match error {
         AskError::NotRunning { .. } => {
             Failure::new(error).hint("give the NAME that `kiln run` got, or the folder of its `-state`")

@@ -31,7 +31,18 @@ pub struct KvmJob {
     script: String,
     memory_mib: u32,
     limit: Duration,
-    always_in_lab: bool,
+    place: Place,
+}
+
+/// Where a job runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Where KVM works.
+    Kvm,
+    /// In the lab, wherever KVM works.
+    Lab,
+    /// On this machine, with KVM or without.
+    Here,
 }
 
 impl KvmJob {
@@ -43,7 +54,7 @@ impl KvmJob {
             script: format!("{PRELUDE}\n{script}\n"),
             memory_mib: 2048,
             limit: LIMIT,
-            always_in_lab: false,
+            place: Place::Kvm,
         }
     }
 
@@ -61,7 +72,13 @@ impl KvmJob {
 
     /// For what only the lab shows, such as exact counters.
     pub fn in_lab(mut self) -> Self {
-        self.always_in_lab = true;
+        self.place = Place::Lab;
+        self
+    }
+
+    /// For what the fallback does, which needs no KVM.
+    pub fn here(mut self) -> Self {
+        self.place = Place::Here;
         self
     }
 
@@ -80,7 +97,11 @@ impl KvmJob {
             std::fs::write(&path, text).expect("the temp folder is writable");
             self.files.push((path, name.clone()));
         }
-        if host_kvm_works() && !self.always_in_lab { self.run_here() } else { self.run_in_lab() }
+        match self.place {
+            Place::Here => self.run_here(),
+            Place::Kvm if host_kvm_works() => self.run_here(),
+            Place::Kvm | Place::Lab => self.run_in_lab(),
+        }
     }
 
     #[track_caller]

@@ -5,6 +5,7 @@ mod cache;
 mod disk;
 mod erofs;
 mod format;
+mod hand;
 mod inspect;
 mod linuxkit;
 mod memory;
@@ -36,6 +37,7 @@ pub use cache::{
 };
 pub use disk::DiskSpec;
 pub use erofs::Erofs;
+pub use hand::{MemoryOf, Running};
 pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
 pub use memory::Memory;
@@ -116,6 +118,12 @@ pub enum Command {
     /// Publish ports of a running machine, and take them back
     #[command(subcommand, arg_required_else_help = true)]
     Port(Port),
+    /// Stop a running machine's processors for a while; its clock goes on
+    Pause(Running),
+    /// Let a paused machine go on
+    Resume(Running),
+    /// Show what a running machine's memory takes
+    Memory(MemoryOf),
     /// Look after the image store
     #[command(subcommand, arg_required_else_help = true)]
     Cache(Cache),

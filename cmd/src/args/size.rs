@@ -40,6 +40,11 @@ pub fn memory_mib(text: &str) -> Result<u64, MemoryError> {
     }
 }
 
+/// Bytes of a balloon; a bare number is MiB.
+pub fn balloon_bytes(text: &str) -> Result<u64, SizeError> {
+    bytes(text, MIB)
+}
+
 /// Bytes of a disk; a bare number is GiB, as LinuxKit has it.
 pub fn disk_bytes(text: &str) -> Result<u64, SizeError> {
     bytes(text, GIB)

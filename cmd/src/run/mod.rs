@@ -14,7 +14,6 @@ use std::path::Path;
 
 use kiln_run::check::{self, CheckedMachine};
 use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
-use kiln_run::control::ControlSocket;
 use kiln_run::exit::ExitReason;
 use kiln_run::host::{self, Accel, Backend, Facts};
 use kiln_run::opened::Opened;
@@ -62,7 +61,6 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
     let opened = Opened::open(machine.config())?;
-    let _control = ControlSocket::open(&machine.config().state_dir, opened.cards.clone())?;
     networking::tell(&asked.networking, &machine.config().cards, &opened.cards, printer);
     let surface = Surface { patience: asked.power.stop_timeout, printer };
     let end = match (choice.backend, facts.qemu) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kiln_run::boot::KernelCache;
 use kiln_run::check::CheckedMachine;
 use kiln_run::console::{AbandonOutput, Console};
+use kiln_run::control::ControlSocket;
 use kiln_run::event::{EventThread, Events};
 use kiln_run::exit::ExitReason;
 use kiln_run::hv;
@@ -85,7 +86,9 @@ pub fn under_qemu(
     surface: &Surface<'_>,
 ) -> Result<End, Failure> {
     let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
-    let machine = qemu::Machine::new(machine.config().clone(), opened, programs);
+    let (config, cards) = (machine.config(), opened.cards.clone());
+    let machine = qemu::Machine::new(config.clone(), opened, programs);
+    let _control = ControlSocket::open(&config.state_dir, cards, Box::new(machine.remote()))?;
     with_console(machine.remote(), surface, |console, events| {
         Ok(machine.run(&console.sink(), &console.input(), events)?)
     })
@@ -95,6 +98,8 @@ pub fn under_qemu(
 pub fn under_kvm(machine: &CheckedMachine, opened: Opened, surface: &Surface<'_>) -> Result<End, Failure> {
     let kvm = hv::kvm::probe()?;
     let control = Control::new();
+    let state_dir = &machine.config().state_dir;
+    let _control = ControlSocket::open(state_dir, opened.cards.clone(), Box::new(control.clone()))?;
     let kernels = surroundings::kept("kernels", &variable).map(KernelCache::new);
     with_console(control.clone(), surface, |console, events| {
         let host = HostSide {
@@ -119,7 +124,7 @@ where
     Reach<M>: signals::Machine + Clone + Sync + 'static,
 {
     let mut console = Console::stdio()?;
-    let thread = EventThread::start("console")?;
+    let thread = EventThread::start("devices")?;
     let reach = Reach { machine, output: console.abandon_handle() };
     let watch = signals::watch(reach.clone(), console.quit().try_clone()?, surface.patience, surface.printer.clone())?;
     let events = thread.events();

@@ -55,8 +55,10 @@ impl Watchdog {
 
     /// Time stands still for the guest.
     pub fn pause(&mut self) {
-        self.held = self.timer.left();
-        self.timer.clear();
+        if let Some(left) = self.timer.left() {
+            self.held = Some(left);
+            self.timer.clear();
+        }
     }
 
     /// Time goes on for the guest.
@@ -126,7 +128,8 @@ impl Watchdog {
 
 impl BusDevice for Watchdog {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data) {
+        for (byte, at) in data.iter_mut().zip(0..) {
+            let at = offset.saturating_add(at);
             let [low, high] = self.register(at & !1).to_le_bytes();
             *byte = if at & 1 == 0 { low } else { high };
         }
@@ -243,6 +246,7 @@ mod tests {
         assert_eq!(ticks_left(&watchdog), Some(100), "it ran already");
         watchdog.write(RELOAD, &[1]);
         assert_eq!(ticks_left(&watchdog), Some(200));
+        watchdog.pause();
         watchdog.pause();
         assert_eq!(ticks_left(&watchdog), None);
         watchdog.resume();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::words::{Answer, Port, Request};
 use super::{LINE_BYTES, SOCKET};
+use crate::hands::MemoryUse;
 use crate::host::Folder;
 
 /// How long a machine may take to answer: it opens sockets, and others may ask before.
@@ -72,12 +73,28 @@ impl Client {
     /// # Errors
     /// The machine says why not, or went away.
     pub fn ask(&mut self, request: &Request) -> Result<Vec<Port>, AskError> {
-        let talked = self.talk(request);
-        let answer = talked.map_err(|source| AskError::Talk { state_dir: self.state_dir.clone(), source })?;
+        Ok(self.answer(request)?.ports)
+    }
+
+    /// Asks what the machine's memory takes.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn memory(&mut self) -> Result<MemoryUse, AskError> {
+        let memory = self.answer(&Request::Memory {})?.memory;
+        memory.ok_or_else(|| self.failed(io::ErrorKind::InvalidData.into()))
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Answer, AskError> {
+        let answer = self.talk(request).map_err(|source| self.failed(source))?;
         match answer.error {
             Some(error) => Err(AskError::Refused(error)),
-            None => Ok(answer.ports),
+            None => Ok(answer),
         }
+    }
+
+    fn failed(&self, source: io::Error) -> AskError {
+        AskError::Talk { state_dir: self.state_dir.clone(), source }
     }
 
     fn talk(&mut self, request: &Request) -> io::Result<Answer> {

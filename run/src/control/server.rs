@@ -15,10 +15,17 @@ use super::{ControlError, LINE_BYTES, SOCKET};
 use crate::cards::{OpenCard, open_port};
 use crate::config::{MAX_PUBLISHED, Publish};
 use crate::event::Flag;
+use crate::hands::{Hands, Refusal};
 use crate::host::Folder;
 
 /// How long one who is connected may be silent: nobody else is answered meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is asked for, at the machine.
+struct Desk {
+    cards: Vec<OpenCard>,
+    hands: Box<dyn Hands>,
+}
 
 /// The socket of a running machine. It goes when this is dropped.
 #[derive(Debug)]
@@ -34,14 +41,15 @@ impl ControlSocket {
     ///
     /// # Errors
     /// The host's: the folder is not writable, or there are no more descriptors or threads.
-    pub fn open(state_dir: &Path, cards: Vec<OpenCard>) -> Result<Self, ControlError> {
+    pub fn open(state_dir: &Path, cards: Vec<OpenCard>, hands: Box<dyn Hands>) -> Result<Self, ControlError> {
         let failed = |source| ControlError { path: state_dir.join(SOCKET), source };
         let folder = Folder::open(state_dir).map_err(failed)?;
         let (socket, file) = listen_at(&folder.file(SOCKET), SocketType::STREAM).map_err(failed)?;
         let listener = UnixListener::from(socket);
         let stop = Flag::new().map_err(failed)?;
         let stopped = stop.try_clone().map_err(failed)?;
-        let serve = move || serve(&listener, &cards, &stopped);
+        let desk = Desk { cards, hands };
+        let serve = move || serve(&listener, &desk, &stopped);
         let thread = Builder::new().name("control".into()).spawn(serve).map_err(failed)?;
         Ok(Self { stop, thread: Some(thread), _file: file, _folder: folder })
     }
@@ -55,7 +63,7 @@ impl Drop for ControlSocket {
     }
 }
 
-fn serve(listener: &UnixListener, cards: &[OpenCard], stopped: &Flag) {
+fn serve(listener: &UnixListener, desk: &Desk, stopped: &Flag) {
     loop {
         let mut waits = [PollFd::new(listener, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
         match poll(&mut waits, None) {
@@ -65,13 +73,13 @@ fn serve(listener: &UnixListener, cards: &[OpenCard], stopped: &Flag) {
         }
         if let Ok((client, _)) = listener.accept() {
             // Whoever goes away or says too much misses the answer.
-            let _gone = attend(&client, cards);
+            let _gone = attend(&client, desk);
         }
     }
 }
 
 /// Answers one client, line by line, until it is silent or goes.
-fn attend(client: &UnixStream, cards: &[OpenCard]) -> io::Result<()> {
+fn attend(client: &UnixStream, desk: &Desk) -> io::Result<()> {
     client.set_nonblocking(false)?;
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
@@ -85,7 +93,7 @@ fn attend(client: &UnixStream, cards: &[OpenCard]) -> io::Result<()> {
         }
         let is_whole = line.ends_with(b"\n");
         let answer = match serde_json::from_slice(&line) {
-            Ok(request) => answer(request, cards),
+            Ok(request) => answer(request, desk),
             Err(error) => refusal(format!("this is no request: {error}")),
         };
         let mut text = serde_json::to_vec(&answer)?;
@@ -101,9 +109,10 @@ fn refusal(error: String) -> Answer {
     Answer { error: Some(error), ..Answer::default() }
 }
 
-fn answer(request: Request, cards: &[OpenCard]) -> Answer {
+fn answer(request: Request, desk: &Desk) -> Answer {
+    let Desk { cards, hands } = desk;
     match request {
-        Request::PortList {} => Answer { ports: list(cards), error: None },
+        Request::PortList {} => Answer { ports: list(cards), ..Answer::default() },
         Request::PortAdd { host, guest_port, transport, tells_caller } => {
             let publish = Publish { host: host.into(), guest_port, transport: transport.into(), tells_caller };
             add(&publish, cards)
@@ -111,11 +120,22 @@ fn answer(request: Request, cards: &[OpenCard]) -> Answer {
         Request::PortRemove { card, number } => {
             let ports = cards.get(card).and_then(|card| card.ports.as_ref());
             match ports.and_then(|ports| ports.remove(number)) {
-                Some(published) => Answer { ports: vec![Port::new(card, (number, published))], error: None },
+                Some(published) => Answer { ports: vec![Port::new(card, (number, published))], ..Answer::default() },
                 None => refusal(format!("the network card {card} has no published port of number {number}")),
             }
         }
+        Request::Pause {} => done(hands.pause()),
+        Request::Resume {} => done(hands.resume()),
+        Request::Balloon { target_bytes } => done(hands.set_balloon(target_bytes)),
+        Request::Memory {} => match hands.memory() {
+            Ok(memory) => Answer { memory: Some(memory), ..Answer::default() },
+            Err(why_not) => refusal(why_not.to_string()),
+        },
     }
+}
+
+fn done(result: Result<(), Refusal>) -> Answer {
+    result.map_or_else(|why_not| refusal(why_not.to_string()), |()| Answer::default())
 }
 
 fn list(cards: &[OpenCard]) -> Vec<Port> {
@@ -136,7 +156,10 @@ fn add(publish: &Publish, cards: &[OpenCard]) -> Answer {
         return refusal(format!("at most {MAX_PUBLISHED} ports can be published"));
     }
     match open_port(publish, ports) {
-        Ok(opened) => Answer { ports: opened.into_iter().map(|port| Port::new(card, port)).collect(), error: None },
+        Ok(opened) => {
+            let ports = opened.into_iter().map(|port| Port::new(card, port)).collect();
+            Answer { ports, ..Answer::default() }
+        }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             refusal(format!("{error}{cause}"))

@@ -9,10 +9,36 @@ use kiln_net::publish::Transport;
 use super::*;
 use crate::cards::{OpenCard, open_all};
 use crate::config::{CableEnd, Card, DEFAULT_MTU, HostPort, Publish};
+use crate::hands::{Hands, MemoryUse, Refusal};
 
 fn cards(state_dir: &Path) -> Vec<OpenCard> {
     let card = Card { mac: None, mtu: DEFAULT_MTU, end: CableEnd::User(Box::default()), capture: None };
     open_all(&[card], state_dir).unwrap()
+}
+
+/// A machine with no hands of its own.
+struct Idle;
+
+impl Hands for Idle {
+    fn pause(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), Refusal> {
+        Err(Refusal::NotRunning)
+    }
+
+    fn memory(&self) -> Result<MemoryUse, Refusal> {
+        Ok(MemoryUse { total_bytes: 7, resident_bytes: 5, balloon: None })
+    }
+
+    fn set_balloon(&self, _target_bytes: u64) -> Result<(), Refusal> {
+        Err(Refusal::NoBalloon)
+    }
+}
+
+fn idle() -> Box<dyn Hands> {
+    Box::new(Idle)
 }
 
 fn publish(host: HostPort) -> Request {
@@ -22,7 +48,7 @@ fn publish(host: HostPort) -> Request {
 #[test]
 fn what_is_no_request_is_refused_and_the_next_line_is_heard() {
     let folder = tempfile::tempdir().unwrap();
-    let _socket = ControlSocket::open(folder.path(), cards(folder.path())).unwrap();
+    let _socket = ControlSocket::open(folder.path(), cards(folder.path()), idle()).unwrap();
     let mut stream = UnixStream::connect(folder.path().join(SOCKET)).unwrap();
     let lines = [
         ("", "no request"),
@@ -48,7 +74,7 @@ fn what_is_no_request_is_refused_and_the_next_line_is_heard() {
 #[test]
 fn a_line_without_end_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();
-    let _socket = ControlSocket::open(folder.path(), vec![]).unwrap();
+    let _socket = ControlSocket::open(folder.path(), vec![], idle()).unwrap();
     let mut stream = UnixStream::connect(folder.path().join(SOCKET)).unwrap();
     let flood = vec![b'x'; 1 << 16];
     let mut sent = 0_u64;
@@ -62,7 +88,7 @@ fn a_line_without_end_is_cut_off() {
 #[test]
 fn a_port_comes_and_goes_while_the_machine_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let _socket = ControlSocket::open(folder.path(), cards(folder.path())).unwrap();
+    let _socket = ControlSocket::open(folder.path(), cards(folder.path()), idle()).unwrap();
     let mut client = Client::connect(folder.path()).unwrap();
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let error = client.ask(&publish(HostPort::At(busy.local_addr().unwrap()))).unwrap_err().to_string();
@@ -86,10 +112,25 @@ fn the_socket_is_the_users_alone_replaces_a_stale_one_and_goes_with_the_machine(
     drop(UnixListener::bind(&near).unwrap());
     std::fs::rename(&near, state.join(SOCKET)).unwrap();
     assert!(matches!(Client::connect(&state), Err(AskError::NotRunning { .. })));
-    let socket = ControlSocket::open(&state, vec![]).unwrap();
+    let socket = ControlSocket::open(&state, vec![], idle()).unwrap();
     let mode = std::fs::symlink_metadata(state.join(SOCKET)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(Client::connect(&state).unwrap().ask(&Request::PortList {}).unwrap(), []);
     drop(socket);
     assert!(!state.join(SOCKET).exists());
+}
+
+#[test]
+fn hands_are_reached_and_their_refusals_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let _socket = ControlSocket::open(folder.path(), vec![], idle()).unwrap();
+    let mut machine = Client::connect(folder.path()).unwrap();
+    assert_eq!(machine.ask(&Request::Pause {}).unwrap(), []);
+    for (request, wanted) in
+        [(Request::Resume {}, "not started yet"), (Request::Balloon { target_bytes: 1 }, "has no balloon")]
+    {
+        let refused = machine.ask(&request).unwrap_err().to_string();
+        assert!(refused.contains(wanted), "{refused}");
+    }
+    assert_eq!(machine.memory().unwrap(), MemoryUse { total_bytes: 7, resident_bytes: 5, balloon: None });
 }

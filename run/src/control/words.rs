@@ -7,6 +7,7 @@ use kiln_net::publish::{Host, Published, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{HostPort, Publish};
+use crate::hands::MemoryUse;
 
 /// What is asked of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,17 @@ pub enum Request {
         card: usize,
         /// Its number there.
         number: u32,
+    },
+    /// The guest's processors stand still.
+    Pause {},
+    /// They go on.
+    Resume {},
+    /// What the machine's memory takes.
+    Memory {},
+    /// So much memory is asked of the guest.
+    Balloon {
+        /// In bytes.
+        target_bytes: u64,
     },
 }
 
@@ -78,6 +90,9 @@ pub(super) struct Answer {
     /// The ports that were asked for, opened or closed.
     #[serde(default)]
     pub(super) ports: Vec<Port>,
+    /// What the machine's memory takes, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<MemoryUse>,
     /// Why it was not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,

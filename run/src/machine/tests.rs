@@ -10,6 +10,7 @@ use crate::check::check;
 use crate::config::{Boot, MachineConfig, MemoryOptions, OnHang, OnReset};
 use crate::console::OutputThread;
 use crate::event::EventThread;
+use crate::hands::{Hands, Refusal};
 use crate::hv::Entry;
 use crate::hv::scripted::{Scripted, Step};
 
@@ -123,4 +124,59 @@ fn what_nobody_answers_reads_as_ones_and_the_serial_port_prints() {
     assert_eq!(record.entries, [Entry::Protected { address: 0x10_0000, ebx: 0x7000 }]);
     drop(record);
     assert_eq!(rig.printed(), "hi\n");
+}
+
+fn printing(text: &str) -> Vec<Step> {
+    text.bytes().map(|byte| Step::PortWrite(0x3F8, vec![byte])).collect()
+}
+
+#[test]
+fn a_kernel_that_panics_and_resets_has_panicked_unless_it_starts_again() {
+    let mut steps = printing("[    1.0] Kernel panic - not syncing: no init\r\n");
+    steps.push(reset());
+    assert_eq!(ending(steps).unwrap(), ExitReason::Panic);
+}
+
+#[test]
+fn a_watchdog_that_runs_down_ends_the_run_as_it_was_asked_to() {
+    // The smallest count, then on.
+    let steps = vec![Step::PortWrite(0x672, vec![2, 0]), Step::PortWrite(0x668, vec![0, 0])];
+    for (on_hang, expected) in [(OnHang::Stop, ExitReason::Hung), (OnHang::PowerOff, ExitReason::PowerOff)] {
+        let mut rig = Rig::new(1);
+        (rig.config.on_hang, rig.config.on_reset) = (on_hang, OnReset::Reboot);
+        assert_eq!(rig.run(&Scripted::new(vec![steps.clone()]), &Control::new()).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_paused_machine_stands_still_and_learns_of_it_when_it_goes_on() {
+    let control = Control::new();
+    assert_eq!(control.pause(), Err(Refusal::NotRunning));
+    let rig = Rig::new(2);
+    let hypervisor = Scripted::new(vec![vec![Step::PortRead(0x80, 1)]; 2]);
+    let (hand, record) = (control.clone(), Arc::clone(&hypervisor.record));
+    let user = std::thread::spawn(move || {
+        while record.lock().unwrap().reads.len() < 2 {
+            std::thread::yield_now();
+        }
+        let pauses = || record.lock().unwrap().pauses;
+        for told in [2, 4] {
+            hand.pause().unwrap();
+            hand.pause().unwrap();
+            assert_eq!(pauses(), told - 2);
+            let memory = hand.memory().unwrap();
+            assert_eq!((memory.total_bytes, memory.balloon.unwrap().target_bytes), (32 << 20, 0));
+            assert!((1..32 << 20).contains(&memory.resident_bytes), "{memory:?}");
+            hand.resume().unwrap();
+            while pauses() < told {
+                std::thread::yield_now();
+            }
+        }
+        // It ends, paused or not.
+        hand.pause().unwrap();
+        hand.stop();
+    });
+    assert_eq!(rig.run(&hypervisor, &control).unwrap(), ExitReason::Stopped);
+    user.join().unwrap();
+    assert_eq!(control.set_balloon(0), Err(Refusal::NotRunning));
 }

@@ -19,7 +19,6 @@ use super::command::{self, Descriptors};
 use super::machine::{Programs, QemuError};
 use super::tied::TIED_COMMAND;
 use super::vhost_user::Served;
-use crate::acpi::watchdog_table;
 use crate::cards::OpenCard;
 use crate::config::MachineConfig;
 
@@ -102,8 +101,19 @@ fn log_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// The table of the watchdog in a file that has no name.
 fn table_file() -> io::Result<File> {
     let mut file = File::from(memfd_create("watchdog-table", MemfdFlags::empty())?);
-    file.write_all(&watchdog_table())?;
+    file.write_all(&table())?;
     Ok(file)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn table() -> Vec<u8> {
+    crate::acpi::watchdog_table()
+}
+
+/// Q35 is a machine of x86's.
+#[cfg(not(target_arch = "x86_64"))]
+fn table() -> Vec<u8> {
+    Vec::new()
 }
 
 /// Waits for the end of `process`, and kills it when it takes longer than `patience`.
