@@ -206,8 +206,8 @@ impl Nat {
             }
         }
         for _ in 0..BATCHES_A_TURN {
-            let count = match self.inbox.fill(socket) {
-                Ok(count) => count,
+            let has_more = match self.inbox.fill(socket) {
+                Ok(has_more) => has_more,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // Of a datagram that did not arrive; the next call tells of others again.
                 Err(_) => return true,
@@ -220,7 +220,7 @@ impl Nat {
                 mapping.is_answered = true;
                 take(Arrived { guest: mapping.guest, from, bytes, each_bytes });
             }
-            if count < BATCH {
+            if !has_more {
                 // Empty: the poll tells of the next one.
                 return false;
             }

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Datagrams that are read or sent by one call.
 pub(super) const BATCH: usize = 32;
+/// Datagrams that are looked for first: getting ready for more costs more than most calls bring.
+const FEW: usize = 4;
 /// Room for each: more than any datagram.
 const SLOT_BYTES: usize = 65_536;
 /// What waits to be sent, at most.
@@ -32,6 +34,8 @@ struct Control([u8; 64]);
 pub(super) struct Inbox {
     buffer: Vec<u8>,
     read: Vec<(SocketAddr, usize, Option<NonZeroU16>)>,
+    /// The last call brought as many as it could.
+    has_more: bool,
 }
 
 /// What one call gave of one sender's.
@@ -44,35 +48,39 @@ pub(super) struct Received<'a> {
 }
 
 impl Inbox {
-    /// Reads what there is, up to [`BATCH`] datagrams; how many there were, with those from nowhere.
+    /// Reads what there is, up to [`BATCH`] datagrams. True if there may be more.
     ///
     /// # Errors
     /// The socket's; [`io::ErrorKind::WouldBlock`] if there is nothing.
-    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let most = if self.has_more { BATCH } else { FEW };
         self.read.clear();
         if self.buffer.is_empty() {
             // Not filled: the host gives memory only to what is written to.
             self.buffer = vec![0; BATCH * SLOT_BYTES];
         }
-        let mut names = [[0; NAME_BYTES]; BATCH];
+        let mut names = vec![[0; NAME_BYTES]; most];
         let (slots, _) = self.buffer.as_chunks_mut::<SLOT_BYTES>();
-        let mut vectors: Vec<libc::iovec> = slots.iter_mut().map(|slot| vector(slot)).collect();
-        let mut controls = [Control([0; 64]); BATCH];
-        let mut headers = Vec::with_capacity(BATCH);
+        let mut vectors: Vec<libc::iovec> = slots.iter_mut().take(most).map(|slot| vector(slot)).collect();
+        let mut controls = vec![Control([0; 64]); most];
+        let mut headers = Vec::with_capacity(most);
         for ((vector, name), control) in vectors.iter_mut().zip(&mut names).zip(&mut controls) {
             let mut header = header(Some(name), vector);
             header.msg_hdr.msg_control = (&raw mut control.0).cast();
             header.msg_hdr.msg_controllen = size_of::<Control>();
             headers.push(header);
         }
-        let count = receive_many(socket, &mut headers)?;
+        let read = receive_many(socket, &mut headers);
+        let count = read.as_ref().map_or(0, |count| *count);
+        self.has_more = count == most;
+        read?;
         for ((header, name), control) in headers.iter().zip(&names).zip(&controls).take(count) {
             // What has no address is none of ours; its place is kept.
             let from = address(name).unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
             let control = control.0.get(..header.msg_hdr.msg_controllen).unwrap_or_default();
             self.read.push((from, usize::try_from(header.msg_len).unwrap_or(0), segment_bytes(control)));
         }
-        Ok(count)
+        Ok(self.has_more)
     }
 
     /// What was read: who sent it, and what.
