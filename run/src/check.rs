@@ -1,17 +1,17 @@
 //! Checks a machine's description as a whole, before anything is made or opened for use. Every fault is found in one go.
 
 mod card;
+mod disk;
 mod vsock;
 
-use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
 pub use self::card::CardFault;
+pub use self::disk::DiskFault;
 pub use self::vsock::VsockFault;
 use crate::boot::{self, inspect, unpacked_bytes};
 use crate::config::{Boot, Card, Disk, MachineConfig, Pages};
@@ -28,8 +28,6 @@ pub const MAX_MEMORY_MIB: u64 = 480 * 1024;
 pub const MAX_PLACES: usize = 26;
 /// Most network cards: each has a thread.
 pub const MAX_CARDS: usize = 8;
-/// Sizes of disks are multiples of this, in bytes.
-const SECTOR_BYTES: u64 = 512;
 /// What a kernel needs beside itself and its packed RAM disk before it runs the first program, in MiB.
 const WORKING_MIB: u64 = 16;
 
@@ -187,43 +185,18 @@ pub enum Fault {
         /// Its length.
         bytes: usize,
     },
-    /// A disk that neither exists nor may be created.
-    #[error("disk `{}` does not exist; give a size to create it, such as `-disk {},size=1G`", path.display(), path.display())]
-    DiskMissing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A size that disks cannot have.
-    #[error("disk `{}` has {bytes} bytes; a disk has a multiple of {SECTOR_BYTES}, at least one and less than 8 EiB", path.display())]
-    DiskSize {
-        /// The file.
-        path: PathBuf,
-        /// Its size, or the size to create it with.
-        bytes: u64,
-    },
-    /// More disks than places for them.
-    #[error("a machine has at most {most} disks beside its network cards, not {disks}")]
-    Disks {
-        /// Asked for.
-        disks: usize,
-        /// Places that the network cards leave.
-        most: usize,
-    },
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskFault),
     /// A network card.
     #[error(transparent)]
     Card(#[from] CardFault),
     /// The sockets between host and guest.
     #[error(transparent)]
     Vsock(#[from] VsockFault),
-    /// Two disks are the same file.
-    #[error("disk `{}` is given twice", path.display())]
-    DiskTwice {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
-/// Checks everything. Reads files' attributes and the kernel's first bytes, changes nothing.
+/// Checks everything. Reads files' attributes, and the first bytes of the kernel and of disks; changes nothing.
 pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     let mut faults = Vec::new();
     if !(1..=MAX_CPUS).contains(&config.cpus) {
@@ -251,11 +224,21 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
         }
     }
     let most_disks = MAX_PLACES - config.cards.len().min(MAX_CARDS);
-    check_disks(&config.disks, most_disks, &config.state_dir, &mut faults);
+    disk::check(&config.disks, most_disks, &config.state_dir, &mut faults);
     card::check(&config.cards, &mut faults);
     vsock::check(config.vsock.as_ref(), &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
+}
+
+/// Checks disks that no machine has yet.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn check_disks(disks: &[Disk]) -> Result<(), Faults> {
+    let mut faults = Vec::new();
+    disk::check(disks, MAX_PLACES, Path::new(""), &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
 }
 
 /// Checks network cards that no machine here has.
@@ -346,72 +329,6 @@ fn attributes(role: &'static str, path: &Path, wanted: Access, faults: &mut Vec<
     attributes.map_err(|source| faults.push(Fault::File { role, path: path.into(), source })).ok()
 }
 
-fn check_disks(disks: &[Disk], most: usize, state_dir: &Path, faults: &mut Vec<Fault>) {
-    if disks.len() > most {
-        faults.push(Fault::Disks { disks: disks.len(), most });
-    }
-    let mut seen = BTreeSet::new();
-    for disk in disks {
-        if !seen.insert(identity(&disk.path)) {
-            faults.push(Fault::DiskTwice { path: disk.path.clone() });
-        }
-        match fs::symlink_metadata(&disk.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => check_new_disk(disk, state_dir, faults),
-            _ => check_existing_disk(disk, faults),
-        }
-    }
-}
-
-/// What tells one disk from another: the file itself if it exists, else where it will be.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Identity {
-    File(u64, u64),
-    Name(PathBuf),
-}
-
-fn identity(path: &Path) -> Identity {
-    if let Ok(file) = fs::metadata(path) {
-        return Identity::File(file.dev(), file.ino());
-    }
-    match fs::canonicalize(folder_of(path)) {
-        Ok(folder) => Identity::Name(folder.join(path.file_name().unwrap_or_default())),
-        Err(_folder_is_missing_too) => Identity::Name(path.into()),
-    }
-}
-
-/// The folder that holds `path`; a bare name is in the current one.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn check_new_disk(disk: &Disk, state_dir: &Path, faults: &mut Vec<Fault>) {
-    let Some(bytes) = disk.size_bytes else {
-        return faults.push(Fault::DiskMissing { path: disk.path.clone() });
-    };
-    check_disk_size(disk, bytes, faults);
-    let folder = folder_of(&disk.path);
-    // The state folder is made with the machine.
-    if folder != state_dir || folder.exists() {
-        attributes("the folder of a new disk", folder, Access::WRITE_OK | Access::EXEC_OK, faults);
-    }
-}
-
-fn check_existing_disk(disk: &Disk, faults: &mut Vec<Fault>) {
-    let wanted = if disk.read_only { Access::READ_OK } else { Access::READ_OK | Access::WRITE_OK };
-    let Some(file) = attributes("disk", &disk.path, wanted, faults) else { return };
-    if file.is_file() {
-        check_disk_size(disk, file.len(), faults);
-    } else if !file.file_type().is_block_device() {
-        faults.push(Fault::FileType { role: "disk", path: disk.path.clone(), wanted: "a file or a block device" });
-    }
-}
-
-fn check_disk_size(disk: &Disk, bytes: u64, faults: &mut Vec<Fault>) {
-    if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) || i64::try_from(bytes).is_err() {
-        faults.push(Fault::DiskSize { path: disk.path.clone(), bytes });
-    }
-}
-
 /// It is a folder, or can be made in the nearest one above it that exists.
 fn check_state_dir(path: &Path, faults: &mut Vec<Fault>) {
     let above = |path: &&Path| !path.as_os_str().is_empty() && path.exists();
@@ -448,10 +365,6 @@ mod tests {
         }
     }
 
-    fn disk(path: PathBuf, size_bytes: Option<u64>) -> Disk {
-        Disk { size_bytes, ..Disk::of(path) }
-    }
-
     fn faults(config: &MachineConfig) -> Vec<String> {
         check(config).unwrap_err().iter().map(whole_text).collect()
     }
@@ -467,7 +380,7 @@ mod tests {
             initrd: Some("/nowhere/initrd".into()),
             cmdline: "x".repeat(COMMAND_LINE_MAX),
         };
-        config.disks = vec![disk("/nowhere/disk".into(), None)];
+        config.disks = vec![Disk::of("/nowhere/disk".into())];
         let faults = faults(&config);
         assert_eq!(
             faults,
@@ -514,17 +427,6 @@ mod tests {
     }
 
     #[test]
-    fn a_new_disk_may_lie_in_the_state_folder_that_is_not_there_yet() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = machine(&folder);
-        config.disks = vec![disk(config.state_dir.join("disk.img"), Some(MIB))];
-        check(&config).unwrap();
-        assert!(!config.state_dir.exists());
-        config.disks = vec![disk(folder.path().join("other/disk.img"), Some(MIB))];
-        assert_eq!(faults(&config).len(), 1);
-    }
-
-    #[test]
     fn a_kernel_or_initrd_that_never_fits_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = machine(&folder);
@@ -553,41 +455,6 @@ mod tests {
         config.state_dir = kernel.join("a/state");
         let text = format!("state folder `{}` is not a folder", config.state_dir.display());
         assert_eq!(faults(&config), [text]);
-    }
-
-    #[test]
-    fn bad_disks_are_told_apart() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = machine(&folder);
-        let path = |name: &str| folder.path().join(name);
-        fs::write(path("odd"), [0; 513]).unwrap();
-        fs::write(path("empty"), []).unwrap();
-        fs::write(path("good"), [0; 512]).unwrap();
-        std::os::unix::fs::symlink(path("good"), path("link")).unwrap();
-        config.disks = vec![
-            disk(path("odd"), None),
-            disk(path("empty"), None),
-            disk(path("good"), None),
-            disk(path("link"), None),
-            disk(path("new"), Some(100)),
-            disk(path("new"), Some(512)),
-            disk(path("nowhere/new"), Some(512)),
-            disk(folder.path().into(), None),
-        ];
-        let faults = faults(&config);
-        let expected = [
-            "odd` has 513 bytes",
-            "empty` has 0 bytes",
-            "link` is given twice",
-            "new` has 100 bytes",
-            "new` is given twice",
-            "nowhere`: No such file",
-            "is not a file or a block device",
-        ];
-        assert_eq!(faults.len(), expected.len(), "{faults:#?}");
-        for (fault, expected) in faults.iter().zip(expected) {
-            assert!(fault.contains(expected), "{fault} / {expected}");
-        }
     }
 
     #[test]

@@ -1,11 +1,18 @@
 //! Where disks keep their bytes. The devices that a guest sees and the files behind them meet in [`Request`]; neither
 //! knows of the other's kinds.
 
+mod file;
+mod qcow2;
 mod raw;
 
+pub use file::HostFile;
+pub(crate) use qcow2::{Layer, grow, image_layer, new_layer, raw_layer};
+pub use qcow2::{Qcow2Disk, Qcow2Error, Qcow2Header};
 pub use raw::RawDisk;
 
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use crate::mem::{GuestMemory, transfer::Span};
 
@@ -50,8 +57,8 @@ pub enum Request<'a> {
     },
 }
 
-/// A disk's bytes.
-pub trait BlockBackend: Send {
+/// A disk's bytes. Several threads may ask it for things at once; what they ask for is done in any order.
+pub trait BlockBackend: Send + Sync {
     /// Size of the disk in bytes.
     fn len_bytes(&self) -> u64;
 
@@ -59,5 +66,20 @@ pub trait BlockBackend: Send {
     fn is_read_only(&self) -> bool;
 
     /// Does one request, and returns when it is done. Fails with `Unsupported` for what the backend cannot do at all.
-    fn execute(&mut self, memory: &GuestMemory, request: Request<'_>) -> io::Result<()>;
+    fn execute(&self, memory: &GuestMemory, request: Request<'_>) -> io::Result<()>;
+
+    /// Where the bytes of a read or write are, if all of them are in one piece of one file: whoever asks moves them by
+    /// himself. Never waits for another request. A read that finds the file to end early is to be executed instead.
+    fn place(&self, request: Request<'_>) -> Option<Place>;
+}
+
+/// A piece of a file that holds what a request is about, for as long as this value lives.
+#[derive(Debug)]
+pub struct Place {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// Keeps the piece what it is.
+    _hold: Option<qcow2::Hold>,
 }

@@ -1,12 +1,13 @@
-//! Which process has a port of this host, as far as `/proc` tells (proc(5), `/proc/PID/net`).
+//! Which process has a port or a lock of this host, as far as `/proc` tells (proc(5), `/proc/PID/net`, `/proc/PID/fdinfo`).
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use kiln_net::publish::Transport;
 
-/// A process that has a port.
+/// A process that has a port or a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Its number.
@@ -65,13 +66,39 @@ fn address(text: &str) -> Option<IpAddr> {
 /// The process that has this socket open.
 fn owner(inode: u64) -> Option<Holder> {
     let wanted = format!("socket:[{inode}]");
+    process_with(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))
+}
+
+/// Who has a lock on this byte of `file`, as an owner of open files (`OFDLCK`).
+#[must_use]
+pub fn of_lock(file: &File, byte: i64) -> Option<Holder> {
+    let file = file.metadata().ok()?;
+    process_with(|entry| {
+        let is_it =
+            fs::metadata(entry.path()).is_ok_and(|other| (other.dev(), other.ino()) == (file.dev(), file.ino()));
+        let about =
+            entry.path().parent().and_then(Path::parent).map(|folder| folder.join("fdinfo").join(entry.file_name()));
+        is_it && about.and_then(|path| fs::read_to_string(path).ok()).is_some_and(|text| has_lock(&text, byte))
+    })
+}
+
+/// Whether a descriptor has the lock, such as `lock:\t1: OFDLCK  ADVISORY  READ -1 fe:01:123 100 101`.
+fn has_lock(fdinfo: &str, byte: i64) -> bool {
+    fdinfo.lines().filter_map(|line| line.strip_prefix("lock:")).any(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "OFDLCK", .., first, last] = words.as_slice() else { return false };
+        let first = first.parse().unwrap_or(i64::MAX);
+        let last = if *last == "EOF" { i64::MAX } else { last.parse().unwrap_or(-1) };
+        (first..=last).contains(&byte)
+    })
+}
+
+/// The first process with a descriptor of which this is true.
+fn process_with(is_meant: impl Fn(fs::DirEntry) -> bool) -> Option<Holder> {
     let pids =
         fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.into_iter().find_map(|pid| {
-        let has =
-            |entry: fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str());
-        let mut files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-        if !files.any(has) {
+        if !fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().any(&is_meant) {
             return None;
         }
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
@@ -90,6 +117,19 @@ mod tests {
         let host = "127.0.0.1:80".parse().unwrap();
         for table in ["", "head\n", "head\n0: x\n", "head\n0: 0100007F:0050 00000000:0000 0A\n", "head\n0: :: 1 0A\n"] {
             assert_eq!(inode(table, host, LISTENING), None, "{table}");
+        }
+    }
+
+    #[test]
+    fn lines_of_other_locks_are_passed_over() {
+        let line = |text: &str| format!("pos:\t0\nlock:\t1: {text}\n");
+        for text in
+            ["", "OFDLCK", "FLOCK  ADVISORY  READ 7 0:1:2 0 EOF", "OFDLCK  ADVISORY  READ -1 0:1:2 9 9", "OFDLCK x y"]
+        {
+            assert!(!has_lock(&line(text), 100), "{text}");
+        }
+        for text in ["OFDLCK  ADVISORY  READ -1 0:1:2 100 101", "OFDLCK  ADVISORY  WRITE -1 0:1:2 0 EOF"] {
+            assert!(has_lock(&line(text), 100), "{text}");
         }
     }
 

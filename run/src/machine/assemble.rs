@@ -69,6 +69,7 @@ pub(super) fn assemble<V: Vm>(
     let consoles = Consoles::of(cmdline);
     let parts = pci::Parts {
         host,
+        cpus: config.cpus,
         disks,
         balloon,
         consoles,

@@ -111,7 +111,7 @@ pub fn run<H: Hypervisor>(
     let config = machine.config();
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
-    let disks = disks::open_all(&config.disks)?;
+    let disks = disks::open_all(&config.disks, &config.state_dir)?;
     let mut ram = GuestRam::of(machine.memory_bytes(), config.memory.pages)?;
     let balloon = config.memory.has_balloon().then(|| BalloonHandle::new(machine.memory_bytes()));
     let balloon = balloon.transpose().map_err(Error::Device)?;

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::{Error, HostSide};
-use crate::block::RawDisk;
 use crate::bus::Bus;
 use crate::check::MAX_PLACES;
 use crate::disks::OpenDisk;
@@ -15,7 +14,7 @@ use crate::mem::Split;
 use crate::pci::{HostBridge, LpcBridge, PciAddress, PciBus, Windows, memory_range};
 use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{BalloonHandle, VirtioBalloon};
-use crate::virtio::block::VirtioBlock;
+use crate::virtio::block::{BlockOptions, MAX_QUEUES, VirtioBlock};
 use crate::virtio::console::VirtioConsole;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::VirtioRng;
@@ -64,6 +63,7 @@ impl Consoles {
 /// What the devices need.
 pub(super) struct Parts<'a> {
     pub(super) host: &'a HostSide,
+    pub(super) cpus: u32,
     pub(super) disks: &'a [OpenDisk],
     pub(super) balloon: Option<&'a BalloonHandle>,
     /// Whether there is a virtio console, and who is typed to.
@@ -74,7 +74,7 @@ pub(super) struct Parts<'a> {
 
 /// Makes the bus with all its devices and puts it on `memory`.
 pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
-    let Parts { host, disks, balloon, consoles, resources, split } = parts;
+    let Parts { host, cpus, disks, balloon, consoles, resources, split } = parts;
     let cards = &host.opened.cards;
     let start64 = split.pci_window64_start();
     let windows = Windows { low: PCI_WINDOW32_START..PCI_WINDOW32_END, high: start64..start64 + PCI_WINDOW64_LEN };
@@ -105,10 +105,12 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
         add(VSOCK_SLOT, Box::new(VirtioVsock::new(vsock.clone())))?;
     }
     for (index, (slot, disk)) in slots.zip(disks).enumerate() {
-        let file = disk.file.try_clone().map_err(Error::Device)?;
-        let backend = RawDisk::new(file, disk.read_only).map_err(Error::Device)?;
         let name = format!("disk{index}");
-        add(slot, Box::new(VirtioBlock::new(Box::new(backend), &name, &name)))?;
+        // A queue for each processor.
+        let queues = u16::try_from(cpus).map_or(MAX_QUEUES, |cpus| cpus.min(MAX_QUEUES));
+        let options =
+            BlockOptions { serial: &name, thread_name: &name, queues, is_write_through: disk.is_write_through };
+        add(slot, Box::new(VirtioBlock::new(Arc::clone(&disk.backend), options)))?;
     }
     bus.assign_bars()?;
     let bus = Arc::new(Mutex::new(bus));

@@ -4,6 +4,7 @@
 
 pub mod discard;
 pub mod transfer;
+pub mod uring;
 
 use std::io;
 use std::num::NonZeroUsize;

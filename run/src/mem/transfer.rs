@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Seek, SeekFrom},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
@@ -81,6 +81,30 @@ pub fn read_at(file: &File, memory: &GuestMemory, spans: &[Span], offset: u64) -
         // kernel writes there as a device would: Rust holds no reference into guest memory.
         unsafe { libc::preadv(file.as_raw_fd(), pieces, count, at) }
     })
+}
+
+/// As [`read_at`], and fills with zeros what is behind the file's end.
+pub fn read_at_or_zeros(file: &File, memory: &GuestMemory, spans: &[Span], offset: u64) -> io::Result<()> {
+    match read_at(file, memory, spans, offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let len = (&*file).seek(SeekFrom::End(0))?.saturating_sub(offset);
+            read_at(file, memory, &part(spans, 0, len), offset)?;
+            fill_with_zeros(memory, &part(spans, len, u64::MAX));
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Fills `spans` with zeros.
+pub fn fill_with_zeros(memory: &GuestMemory, spans: &[Span]) {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    for span in spans {
+        for done in (0..span.len).step_by(ZEROS.len()) {
+            let rest = part(std::slice::from_ref(span), done.into(), ZEROS.len() as u64);
+            copy_to_guest(memory, &rest, &ZEROS);
+        }
+    }
 }
 
 /// Writes `spans` to the file at `offset`.
@@ -191,7 +215,8 @@ fn advance(mut pieces: &mut [libc::iovec], mut moved: usize) -> &mut [libc::iove
     pieces
 }
 
-fn pieces(memory: &GuestMemory, spans: &[Span]) -> io::Result<Vec<libc::iovec>> {
+/// The spans as the kernel takes them.
+pub(super) fn pieces(memory: &GuestMemory, spans: &[Span]) -> io::Result<Vec<libc::iovec>> {
     let mut pieces = Vec::with_capacity(spans.len());
     for span in spans.iter().filter(|span| span.len > 0) {
         let len = usize::try_from(span.len).map_err(io::Error::other)?;

@@ -45,6 +45,7 @@ pub(super) fn start(
     config: &MachineConfig,
     cards: &[OpenCard],
     served: &[Served],
+    overlays: &[Option<File>],
     programs: &Programs,
 ) -> Result<Running, QemuError> {
     let _alone = INHERITABLE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,6 +64,7 @@ pub(super) fn start(
         watchdog_table: table.as_raw_fd(),
         cables: theirs(&cables),
         devices: theirs(&devices),
+        overlays: overlays.iter().map(|overlay| overlay.as_ref().map(AsRawFd::as_raw_fd)).collect(),
     };
     let mut start = match &programs.tied_by {
         Some(own) => {

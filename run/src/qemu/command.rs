@@ -2,13 +2,16 @@
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::vhost_user::Served;
 use crate::cards::OpenCard;
-use crate::config::{Boot, Disk, MachineConfig, Pages};
+use crate::config::{Boot, Disk, DiskCache, DiskFormat, MachineConfig, Pages};
+use crate::disks::ChainError;
+use crate::disks::chain::{self, Below};
+use crate::virtio::block::MAX_QUEUES;
 
 /// Inherited file descriptors, by their numbers in QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,12 +30,20 @@ pub(super) struct Descriptors {
     pub cables: Vec<RawFd>,
     /// Sockets of the devices that we serve, in their order.
     pub devices: Vec<RawFd>,
+    /// Of each disk the file that has what the guest writes, if that is thrown away: numbers in this process.
+    pub overlays: Vec<Option<RawFd>>,
 }
 
-/// A path that cannot be written into QEMU's JSON.
+/// A disk that QEMU cannot be told of.
 #[derive(Debug, thiserror::Error)]
-#[error("the name of disk `{}` is not UTF-8, which QEMU insists on", .0.display())]
-pub struct NotUtf8(pub std::path::PathBuf);
+pub enum DiskWords {
+    /// A path that cannot be written into QEMU's JSON.
+    #[error("the name of disk `{}` is not UTF-8, which QEMU insists on", .0.display())]
+    NotUtf8(PathBuf),
+    /// An image whose files below are not known.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
 
 /// The arguments of `qemu-system-*` for this machine.
 pub(super) fn arguments(
@@ -40,7 +51,7 @@ pub(super) fn arguments(
     cards: &[OpenCard],
     served: &[Served],
     fds: &Descriptors,
-) -> Result<Vec<OsString>, NotUtf8> {
+) -> Result<Vec<OsString>, DiskWords> {
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |line: &[&str]| words.extend(line.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-cpu", "max"]);
@@ -84,8 +95,16 @@ pub(super) fn arguments(
     }
     for (at, disk) in config.disks.iter().enumerate() {
         let name = format!("disk{at}");
-        add(&["-blockdev", &blockdev(&name, disk)?]);
-        add(&["-device", &format!("virtio-blk-pci,drive={name},serial={name},disable-legacy=on")]);
+        let overlay = fds.overlays.get(at).copied().flatten();
+        add(&["-blockdev", &blockdev(&name, disk, overlay)?]);
+        let write_cache = if disk.cache == DiskCache::Writethrough { "off" } else { "on" };
+        let queues = config.cpus.min(MAX_QUEUES.into());
+        add(&[
+            "-device",
+            &format!(
+                "virtio-blk-pci,drive={name},serial={name},num-queues={queues},write-cache={write_cache},disable-legacy=on"
+            ),
+        ]);
     }
     let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
     let mut add_path = |flag: &str, path: &Path| words.extend([flag.into(), path.as_os_str().to_owned()]);
@@ -104,25 +123,55 @@ pub(super) fn cable_name(card: usize) -> String {
     format!("net{card}")
 }
 
-fn blockdev(name: &str, disk: &Disk) -> Result<String, NotUtf8> {
-    let path = disk.path.to_str().ok_or_else(|| NotUtf8(disk.path.clone()))?;
+/// A disk with everything below it, so that QEMU follows no name that an image has.
+fn blockdev(name: &str, disk: &Disk, overlay: Option<RawFd>) -> Result<String, DiskWords> {
+    let cache = json!({ "direct": disk.cache == DiskCache::None, "no-flush": disk.cache == DiskCache::Unsafe });
+    let is_read_only = disk.keeps_file();
     let file = json!({
-        "driver": "file", "filename": path, "discard": "unmap", "read-only": disk.read_only,
+        "driver": "file", "filename": text(&disk.path)?, "discard": "unmap", "read-only": is_read_only, "cache": cache,
     });
-    Ok(json!({
-        "driver": "raw", "node-name": name, "discard": "unmap", "read-only": disk.read_only, "file": file,
-    })
-    .to_string())
+    let mut node = json!({
+        "driver": disk.layout().name(), "discard": "unmap", "read-only": is_read_only, "file": file, "cache": cache,
+    });
+    if disk.layout() == DiskFormat::Qcow2 {
+        let (_, files) = chain::of(disk)?;
+        node["backing"] = below(&files)?;
+    }
+    if let Some(fd) = overlay {
+        let file = format!("/proc/{}/fd/{fd}", std::process::id());
+        let cache = json!({ "no-flush": true });
+        // No lock: nobody else can open it.
+        let file = json!({ "driver": "file", "filename": file, "discard": "unmap", "locking": "off", "cache": cache });
+        node = json!({ "driver": "qcow2", "discard": "unmap", "file": file, "backing": node, "cache": cache });
+    }
+    node["node-name"] = name.into();
+    Ok(node.to_string())
+}
+
+/// The files below an image, the nearest first.
+fn below(files: &[Below]) -> Result<Value, DiskWords> {
+    let mut node = Value::Null;
+    for Below { path, format } in files.iter().rev() {
+        let file = json!({ "driver": "file", "filename": text(path)?, "read-only": true });
+        let upper = json!({ "driver": format.name(), "read-only": true, "file": file });
+        let lower = std::mem::replace(&mut node, upper);
+        if *format == DiskFormat::Qcow2 {
+            node["backing"] = lower;
+        }
+    }
+    Ok(node)
+}
+
+fn text(path: &Path) -> Result<&str, DiskWords> {
+    path.to_str().ok_or_else(|| DiskWords::NotUtf8(path.into()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-    use std::path::PathBuf;
-
     use super::*;
     use kiln_net::wire::Mac;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     use crate::cards::open_all;
     use crate::config::{CableEnd, Card, MemoryOptions, OnHang, OnReset};
@@ -136,6 +185,7 @@ mod tests {
             watchdog_table: 16,
             cables: vec![14],
             devices: vec![15],
+            overlays: vec![],
         }
     }
 
@@ -175,6 +225,32 @@ mod tests {
     }
 
     #[test]
+    fn qemu_follows_no_name_in_an_image() {
+        let plain = |disk: &Disk, overlay| -> Value {
+            serde_json::from_str(&blockdev("disk0", disk, overlay).unwrap()).unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let image = Disk { size_bytes: Some(1 << 20), ephemeral: true, ..Disk::of(folder.path().join("a.qcow2")) };
+        drop(crate::disks::open_all(std::slice::from_ref(&image), folder.path()).unwrap());
+        let node = plain(&image, None);
+        assert_eq!(
+            (&node["driver"], &node["backing"], &node["read-only"]),
+            (&json!("qcow2"), &Value::Null, &json!(true))
+        );
+        assert!(node.as_object().unwrap().contains_key("backing"));
+        let node = plain(&image, Some(7));
+        assert_eq!(node["file"]["filename"], format!("/proc/{}/fd/7", std::process::id()));
+        assert_eq!(node["backing"]["driver"], "qcow2");
+        let files = [
+            Below { path: "m".into(), format: DiskFormat::Qcow2 },
+            Below { path: "b".into(), format: DiskFormat::Raw },
+        ];
+        let node = below(&files).unwrap();
+        assert_eq!((&node["file"]["filename"], &node["backing"]["file"]["filename"]), (&json!("m"), &json!("b")));
+        assert!(!node["backing"].as_object().unwrap().contains_key("backing"));
+    }
+
+    #[test]
     fn what_the_machine_has_is_what_qemu_is_told() {
         let config = machine(vec![disk("odd,name\".img".into())]);
         let card = Card {
@@ -202,7 +278,7 @@ mod tests {
         assert_eq!(after("-kernel"), ["k,x"]);
         assert_eq!(after("-initrd"), ["i"]);
         assert_eq!(after("-append"), ["console=ttyS0 a,b no_timer_check"]);
-        let node: serde_json::Value = serde_json::from_str(after("-blockdev")[0]).unwrap();
+        let node: Value = serde_json::from_str(after("-blockdev")[0]).unwrap();
         assert_eq!(node["file"]["filename"], "odd,name\".img");
         assert_eq!(node["read-only"], true);
         assert_eq!(after("-netdev"), ["stream,id=net0,server=off,addr.type=fd,addr.str=14"]);

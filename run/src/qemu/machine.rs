@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::child::{self, Running};
-use super::command::NotUtf8;
+use super::command::DiskWords;
 use super::pump;
 use super::qmp::{self, Cause, Request, Told};
 use super::remote::{Remote, Shared};
@@ -41,9 +41,9 @@ pub enum QemuError {
     /// No sockets or pipes to talk over.
     #[error("cannot make sockets to talk to QEMU")]
     Sockets(#[source] io::Error),
-    /// A disk whose name QEMU cannot be told.
+    /// A disk that QEMU cannot be told of.
     #[error(transparent)]
-    DiskName(#[from] NotUtf8),
+    DiskWords(#[from] DiskWords),
     /// A disk that cannot be opened or made.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -111,14 +111,15 @@ impl Machine {
     /// Runs the machine to its end, on this thread: QEMU is killed when this thread ends before.
     pub fn run(&self, output: &ConsoleSink, input: &ConsoleInput, events: &Events) -> Result<ExitReason, QemuError> {
         // QEMU opens them itself: this makes those that are missing, and tells of the others in our words.
-        drop(disks::open_all(&self.config.disks)?);
+        let opened = disks::open_all(&self.config.disks, &self.config.state_dir)?;
+        let overlays: Vec<_> = opened.into_iter().map(|disk| disk.overlay).collect();
         let said = self.sender.clone();
         let last_words = LastWords::new(output.clone(), move || _ = said.send(Event::Stopped(Cause::GuestPanic)));
         let last_words = Box::new(last_words.map_err(QemuError::Sockets)?);
         let _last_words = Served::new(events, last_words).map_err(QemuError::Sockets)?;
         loop {
             output.machine_starts();
-            let mut reason = self.run_once(output, input)?;
+            let mut reason = self.run_once(output, input, &overlays)?;
             self.shared.ended();
             // A kernel that resets when it panics: the machine starts again, or ends for the better reason.
             if (reason, self.config.on_reset) == (ExitReason::Reset, OnReset::Stop) && output.panic().is_some() {
@@ -131,10 +132,15 @@ impl Machine {
     }
 
     /// From start to the first end, which a reset is too.
-    fn run_once(&self, output: &ConsoleSink, input: &ConsoleInput) -> Result<ExitReason, QemuError> {
+    fn run_once(
+        &self,
+        output: &ConsoleSink,
+        input: &ConsoleInput,
+        overlays: &[Option<File>],
+    ) -> Result<ExitReason, QemuError> {
         let stop_typing = Flag::new().map_err(QemuError::Sockets)?;
         let mut served = vhost_user::devices(&self.opened);
-        let running = child::start(&self.config, &self.opened.cards, &served, &self.programs)?;
+        let running = child::start(&self.config, &self.opened.cards, &served, overlays, &self.programs)?;
         let Running { mut process, qmp, serial, virtio_console, cables, devices, log } = running;
         self.shared.started(process.id());
         let stderr = process.stderr.take();

@@ -13,7 +13,7 @@ mod remote;
 mod tied;
 mod vhost_user;
 
-pub use command::NotUtf8;
+pub use command::DiskWords;
 pub use find::{Qemu, ask, program};
 pub use machine::{Machine, Programs, QemuError};
 pub use remote::Remote;

@@ -120,6 +120,8 @@ pub struct DriverQueue {
     used: u16,
     next_descriptor: u16,
     sent: Vec<Sent>,
+    /// Requests that have ended before those that were put earlier: first descriptor and bytes written.
+    ended: BTreeMap<u32, u32>,
 }
 
 /// The driver of one device.
@@ -380,6 +382,25 @@ impl Driver {
 
     /// Waits for the end of the request that was put first.
     pub fn finished(&mut self, queue: u16) -> Used {
+        let sent = self.queues[usize::from(queue)].sent.remove(0);
+        let written = loop {
+            if let Some(written) = self.queues[usize::from(queue)].ended.remove(&sent.head.into()) {
+                break written;
+            }
+            let (head, written) = self.next_used(queue);
+            self.queues[usize::from(queue)].ended.insert(head, written);
+        };
+        let mut filled = Vec::new();
+        for (address, len) in sent.fillable {
+            let mut bytes = vec![0; len as usize];
+            self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+            filled.extend(bytes);
+        }
+        Used { written, filled }
+    }
+
+    /// Waits for the next used buffer: its first descriptor and bytes written.
+    fn next_used(&mut self, queue: u16) -> (u32, u32) {
         let (_, avail, used) = Self::ring_addresses(queue);
         let next = self.queues[usize::from(queue)].used;
         let event_at = GuestAddress(avail + 4 + 2 * u64::from(QUEUE_SIZE));
@@ -390,17 +411,8 @@ impl Driver {
         let entry = used + 4 + 8 * u64::from(next % QUEUE_SIZE);
         let head = u32::from_le(self.memory.read_obj::<u32>(GuestAddress(entry)).unwrap());
         let written = u32::from_le(self.memory.read_obj::<u32>(GuestAddress(entry + 4)).unwrap());
-        let state = &mut self.queues[usize::from(queue)];
-        state.used = next.wrapping_add(1);
-        let sent = state.sent.remove(0);
-        assert_eq!(u32::from(sent.head), head, "requests end in the order they were sent");
-        let mut filled = Vec::new();
-        for (address, len) in sent.fillable {
-            let mut bytes = vec![0; len as usize];
-            self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
-            filled.extend(bytes);
-        }
-        Used { written, filled }
+        self.queues[usize::from(queue)].used = next.wrapping_add(1);
+        (head, written)
     }
 
     /// Waits until a vector fires.

@@ -14,7 +14,7 @@ pub mod transport;
 pub mod vsock;
 
 #[cfg(test)]
-mod mock;
+pub(crate) mod mock;
 mod queue;
 
 pub use queue::{Chain, Layout, Misuse, Ring};

@@ -2,18 +2,20 @@
 
 use std::{
     io,
+    sync::Arc,
     thread::{Builder, JoinHandle},
 };
 
 use super::{
-    request::{Id, MAX_RANGE_SECTORS, MAX_RANGES},
+    pool::Pool,
+    request::{Facts, Id, MAX_RANGE_SECTORS, MAX_RANGES},
     spec::{ID_BYTES, config, feature},
-    worker::Worker,
+    worker::{Disk, Worker},
 };
 use crate::{
     block::{BlockBackend, SECTOR_BYTES},
     event::{Flag, serve},
-    virtio::{Activation, Chain, VirtioDevice, spec::DeviceType},
+    virtio::{Activation, VirtioDevice, spec::DeviceType},
 };
 
 /// Requests that may wait, in descriptors.
@@ -26,40 +28,53 @@ const BLOCK_BYTES: u32 = 512;
 const PHYSICAL_BLOCK_EXP: u8 = 3;
 const MIN_IO_SECTORS: u16 = 1 << PHYSICAL_BLOCK_EXP;
 
-/// A disk. It serves requests on a thread of its own while it is active.
+/// Most queues: more than any disk keeps busy.
+pub const MAX_QUEUES: u16 = 8;
+
+/// A disk. Each of its queues is served on a thread of its own while it is active.
 pub struct VirtioBlock {
+    backend: Arc<dyn BlockBackend>,
     id: Id,
     thread_name: String,
-    capacity_sectors: u64,
-    read_only: bool,
-    state: State,
+    is_write_through: bool,
+    queue_sizes: Vec<u16>,
+    /// While it is active.
+    serving: Option<Serving>,
 }
 
-enum State {
-    Idle(Box<dyn BlockBackend>),
-    Active {
-        thread: JoinHandle<Worker>,
-        stop: Flag,
-    },
-    /// The thread could not be started or panicked; the bytes went with it.
-    Lost,
+struct Serving {
+    threads: Vec<(JoinHandle<()>, Flag)>,
+    _pool: Pool,
+}
+
+/// How a disk is offered.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockOptions<'a> {
+    /// What the guest can read as its serial number; 20 bytes count.
+    pub serial: &'a str,
+    /// Name of its threads, of which the system shows 15 bytes.
+    pub thread_name: &'a str,
+    /// How many queues, from 1 to [`MAX_QUEUES`].
+    pub queues: u16,
+    /// Each write is safe when it is done: the driver cannot ask for that, and need not.
+    pub is_write_through: bool,
 }
 
 impl VirtioBlock {
-    /// A disk over `backend`. The guest can read `serial`, of which 20 bytes count. The thread gets the name
-    /// `thread_name`, of which the system shows 15 bytes.
+    /// A disk over `backend`.
     #[must_use]
-    pub fn new(backend: Box<dyn BlockBackend>, serial: &str, thread_name: &str) -> Self {
+    pub fn new(backend: Arc<dyn BlockBackend>, options: BlockOptions<'_>) -> Self {
         let mut id = [0; ID_BYTES];
-        for (to, from) in id.iter_mut().zip(serial.bytes()) {
+        for (to, from) in id.iter_mut().zip(options.serial.bytes()) {
             *to = from;
         }
         Self {
+            backend,
             id,
-            thread_name: thread_name.to_owned(),
-            capacity_sectors: backend.len_bytes() / SECTOR_BYTES,
-            read_only: backend.is_read_only(),
-            state: State::Idle(backend),
+            thread_name: options.thread_name.to_owned(),
+            is_write_through: options.is_write_through,
+            queue_sizes: vec![QUEUE_SIZE; options.queues.clamp(1, MAX_QUEUES).into()],
+            serving: None,
         }
     }
 
@@ -70,11 +85,12 @@ impl VirtioBlock {
                 *to = *from;
             }
         };
-        set(config::CAPACITY, &self.capacity_sectors.to_le_bytes());
+        set(config::CAPACITY, &(self.backend.len_bytes() / SECTOR_BYTES).to_le_bytes());
         set(config::SEG_MAX, &SEG_MAX.to_le_bytes());
         set(config::BLK_SIZE, &BLOCK_BYTES.to_le_bytes());
         set(config::PHYSICAL_BLOCK_EXP, &[PHYSICAL_BLOCK_EXP]);
         set(config::MIN_IO_SIZE, &MIN_IO_SECTORS.to_le_bytes());
+        set(config::NUM_QUEUES, &u16::try_from(self.queue_sizes.len()).unwrap_or(1).to_le_bytes());
         set(config::MAX_DISCARD_SECTORS, &MAX_RANGE_SECTORS.to_le_bytes());
         set(config::MAX_DISCARD_SEG, &MAX_RANGES.to_le_bytes());
         set(config::DISCARD_ALIGNMENT, &u32::from(MIN_IO_SECTORS).to_le_bytes());
@@ -91,12 +107,14 @@ impl VirtioDevice for VirtioBlock {
     }
 
     fn features(&self) -> u64 {
-        let write = if self.read_only { feature::RO } else { feature::DISCARD | feature::WRITE_ZEROES };
-        feature::SEG_MAX | feature::BLK_SIZE | feature::FLUSH | feature::TOPOLOGY | write
+        let write = if self.backend.is_read_only() { feature::RO } else { feature::DISCARD | feature::WRITE_ZEROES };
+        let flush = if self.is_write_through { 0 } else { feature::FLUSH };
+        let queues = if self.queue_sizes.len() > 1 { feature::MQ } else { 0 };
+        feature::SEG_MAX | feature::BLK_SIZE | feature::TOPOLOGY | write | flush | queues
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE]
+        &self.queue_sizes
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -107,41 +125,41 @@ impl VirtioDevice for VirtioBlock {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let Activation { memory, rings, signal, features } = activation;
+        let (backend, name) = (Arc::clone(&self.backend), &self.thread_name);
+        let pool = Pool::new(Arc::clone(&backend), memory.clone(), features, format!("{name}-io"));
+        let facts =
+            Facts { len_bytes: backend.len_bytes(), is_read_only: backend.is_read_only(), id: self.id, features };
+        let disk = Disk { backend, memory, signal, facts, hand: pool.hand() };
+        let serving = self.serving.insert(Serving { threads: vec![], _pool: pool });
         // A driver that enables no queue asks for nothing.
-        let Some(ring) = activation.rings.into_iter().next().flatten() else { return Ok(()) };
-        let stop = Flag::new()?;
-        let stopped = stop.try_clone()?;
-        let State::Idle(backend) = std::mem::replace(&mut self.state, State::Lost) else {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        };
-        let mut worker = Worker {
-            backend,
-            memory: activation.memory,
-            ring,
-            signal: activation.signal,
-            id: self.id,
-            features: activation.features,
-            chain: Chain::default(),
-        };
-        let thread = Builder::new().name(self.thread_name.clone()).spawn(move || {
-            if serve(&mut worker, &stopped).is_err() {
-                worker.signal.needs_reset();
-            }
-            worker
-        })?;
-        self.state = State::Active { thread, stop };
+        for ring in rings.into_iter().flatten() {
+            let name = if ring.number() == 0 { name.clone() } else { format!("{name}.{}", ring.number()) };
+            let stop = Flag::new()?;
+            let stopped = stop.try_clone()?;
+            let mut worker = Worker::new(disk.clone(), ring)?;
+            let thread = Builder::new().name(name).spawn(move || {
+                if serve(&mut worker, &stopped).is_err() {
+                    worker.signal_loss();
+                }
+            })?;
+            serving.threads.push((thread, stop));
+        }
         Ok(())
     }
 
     fn reset(&mut self) {
-        match std::mem::replace(&mut self.state, State::Lost) {
-            State::Active { thread, stop } => {
-                stop.raise();
-                if let Ok(worker) = thread.join() {
-                    self.state = State::Idle(worker.backend);
-                }
-            }
-            other => self.state = other,
+        let Some(Serving { threads, _pool }) = self.serving.take() else { return };
+        threads.iter().for_each(|(_, stop)| stop.raise());
+        for (thread, _) in threads {
+            // A panic of the thread is our own mistake; the panic hook has told of it.
+            let _ = thread.join();
         }
+    }
+}
+
+impl Drop for VirtioBlock {
+    fn drop(&mut self) {
+        self.reset();
     }
 }

@@ -7,6 +7,7 @@ pub(super) mod feature {
     pub const BLK_SIZE: u64 = 1 << 6;
     pub const FLUSH: u64 = 1 << 9;
     pub const TOPOLOGY: u64 = 1 << 10;
+    pub const MQ: u64 = 1 << 12;
     pub const DISCARD: u64 = 1 << 13;
     pub const WRITE_ZEROES: u64 = 1 << 14;
 }
@@ -46,6 +47,7 @@ pub(super) mod config {
     pub const BLK_SIZE: usize = 20;
     pub const PHYSICAL_BLOCK_EXP: usize = 24;
     pub const MIN_IO_SIZE: usize = 26;
+    pub const NUM_QUEUES: usize = 34;
     pub const MAX_DISCARD_SECTORS: usize = 36;
     pub const MAX_DISCARD_SEG: usize = 40;
     pub const DISCARD_ALIGNMENT: usize = 44;

@@ -2,16 +2,17 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::{FileExt, MetadataExt},
+    sync::{Arc, Condvar, Mutex},
 };
 
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{
-    VirtioBlock,
+    BlockOptions, VirtioBlock,
     spec::{feature, kind},
 };
 use crate::{
-    block::{BlockBackend, RawDisk, Request},
+    block::{BlockBackend, HostFile, Place, RawDisk, Request},
     mem::GuestMemory,
     virtio::{
         mock::{Buffer, DEVICE, Driver, INDIRECT, NEXT, QUEUE_SIZE, Random, Used, WRITE},
@@ -28,8 +29,13 @@ fn disk(read_only: bool) -> (Driver, File) {
     let file = tempfile::tempfile().unwrap();
     file.write_all_at(&pattern(1 << 20), 0).unwrap();
     file.set_len(DISK_BYTES).unwrap();
-    let backend = RawDisk::new(file.try_clone().unwrap(), read_only).unwrap();
-    (Driver::find(Box::new(VirtioBlock::new(Box::new(backend), "serial-number", "disk-test"))), file)
+    let backend = RawDisk::new(HostFile::cached(file.try_clone().unwrap()), read_only, true).unwrap();
+    (driver_of(Arc::new(backend), 1), file)
+}
+
+fn driver_of(backend: Arc<dyn BlockBackend>, queues: u16) -> Driver {
+    let options = BlockOptions { serial: "serial-number", thread_name: "disk-test", queues, is_write_through: false };
+    Driver::find(Box::new(VirtioBlock::new(backend, options)))
 }
 
 fn started() -> (Driver, File) {
@@ -179,7 +185,7 @@ fn the_serial_and_the_geometry_are_told() {
 }
 
 #[test]
-fn many_requests_cost_few_interrupts_and_end_in_order() {
+fn many_requests_at_once_all_end_with_their_own_bytes() {
     let (mut driver, _) = started();
     for _ in 0..50 {
         for sector in 0..5 {
@@ -356,17 +362,21 @@ impl BlockBackend for Failing {
         false
     }
 
-    fn execute(&mut self, _memory: &GuestMemory, request: Request<'_>) -> io::Result<()> {
+    fn execute(&self, _memory: &GuestMemory, request: Request<'_>) -> io::Result<()> {
         match request {
             Request::Discard { .. } => Err(io::ErrorKind::Unsupported.into()),
             _ => Err(io::ErrorKind::StorageFull.into()),
         }
     }
+
+    fn place(&self, _request: Request<'_>) -> Option<Place> {
+        None
+    }
 }
 
 #[test]
 fn errors_of_the_medium_reach_the_driver() {
-    let mut driver = Driver::find(Box::new(VirtioBlock::new(Box::new(Failing), "", "disk-test")));
+    let mut driver = driver_of(Arc::new(Failing), 1);
     driver.start();
     assert_eq!(ask(&mut driver, kind::IN, 0, &[], 512).0, IO_ERROR);
     assert_eq!(ask(&mut driver, kind::OUT, 0, &[0; 512], 0).0, IO_ERROR);
@@ -382,4 +392,75 @@ fn a_file_that_shrank_is_an_error_and_not_the_end() {
     assert_eq!(ask(&mut driver, kind::IN, 8, &[], 512).0, IO_ERROR);
     assert_eq!(ask(&mut driver, kind::IN, 0, &[], 512).0, OK);
     file.read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// A disk on which a read ends only when another one has begun.
+#[derive(Default)]
+struct Slow {
+    begun: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl BlockBackend for Slow {
+    fn len_bytes(&self) -> u64 {
+        DISK_BYTES
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+
+    fn execute(&self, _memory: &GuestMemory, _request: Request<'_>) -> io::Result<()> {
+        let mut begun = self.begun.lock().unwrap();
+        *begun += 1;
+        self.changed.notify_all();
+        while *begun < 2 {
+            begun = self.changed.wait(begun).unwrap();
+        }
+        Ok(())
+    }
+
+    fn place(&self, _request: Request<'_>) -> Option<Place> {
+        None
+    }
+}
+
+#[test]
+fn requests_of_one_queue_do_not_wait_for_each_other() {
+    let mut driver = driver_of(Arc::new(Slow::default()), 1);
+    driver.start();
+    for sector in 0..2 {
+        driver.put(0, &[header(kind::IN, sector), Buffer::In(512), Buffer::In(1)]);
+    }
+    driver.notify(0);
+    for _ in 0..2 {
+        assert_eq!(driver.finished(0).filled.pop(), Some(OK));
+    }
+}
+
+#[test]
+fn each_queue_is_served_by_itself() {
+    let mut driver = driver_of(Arc::new(Slow::default()), 3);
+    assert_ne!(driver.offered() & feature::MQ, 0);
+    assert_eq!(driver.read_u16(driver.at(DEVICE, 34)), 3);
+    driver.start();
+    for queue in [0, 2] {
+        driver.put(queue, &[header(kind::IN, 0), Buffer::In(512), Buffer::In(1)]);
+        driver.notify(queue);
+    }
+    for queue in [2, 0] {
+        assert_eq!(driver.finished(queue).filled.pop(), Some(OK));
+    }
+}
+
+#[test]
+fn a_disk_that_writes_through_offers_no_flush() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(DISK_BYTES).unwrap();
+    let backend = Arc::new(RawDisk::new(HostFile::cached(file), false, true).unwrap());
+    let options = BlockOptions { serial: "", thread_name: "disk-test", queues: 1, is_write_through: true };
+    let mut driver = Driver::find(Box::new(VirtioBlock::new(backend, options)));
+    assert_eq!(driver.offered() & feature::FLUSH, 0);
+    driver.start();
+    assert_eq!(ask(&mut driver, kind::OUT, 0, &[1; 512], 0).0, OK);
 }
