@@ -26,6 +26,7 @@ const BUILD_ROOMS: &[(&str, &[&str])] = &[
     ("format", &["artifact", "cache", "tree"]),
     ("output", &["format", "oci"]),
     ("rootfs", &["cache", "format", "layer", "oci", "tree"]),
+    ("metadata", &["format", "tree"]),
     ("package", &["config", "format", "layer", "oci", "output", "plan", "tree"]),
     (
         "pipeline",

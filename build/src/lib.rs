@@ -15,6 +15,7 @@ pub mod config;
 pub mod format;
 pub mod inspect;
 pub mod layer;
+pub mod metadata;
 pub mod oci;
 pub mod output;
 pub mod package;

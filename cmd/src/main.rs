@@ -9,6 +9,7 @@ mod failure;
 mod hand;
 mod inspect;
 mod interrupt;
+mod metadata;
 mod net;
 mod pkg;
 mod port;
@@ -69,6 +70,7 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
         Command::Pause(asked) => hand::pause(asked),
         Command::Resume(asked) => hand::resume(asked),
         Command::Memory(asked) => hand::memory(asked, printer),
+        Command::Metadata(asked) => metadata::metadata(asked),
         Command::Cache(asked) => cache::cache(asked, &cli.global, printer),
         Command::Push(asked) => push::push(asked, &cli.global, printer),
         Command::Version { short: true } => Ok(printer.data(concat!(env!("CARGO_PKG_VERSION"), "\n").as_bytes())?),

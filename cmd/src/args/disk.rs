@@ -3,9 +3,23 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::Args;
 use kiln_run::config::{DiskCache, DiskFormat};
 
 use super::size::{self, SizeError};
+
+/// Flags of `kiln run`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Disks {
+    /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. WORDs: size=1G, made or
+    /// grown to that; format=raw|qcow2; readonly; cache=writeback|none|writethrough|unsafe; backing=FILE, which the image may be
+    /// an overlay of. Repeatable; a root on a disk comes before them
+    #[arg(long, value_name = "[file=]PATH[,WORD...]")]
+    pub disk: Vec<DiskSpec>,
+    /// Throw away at the end what the machine writes to its disks; others may read the same files meanwhile
+    #[arg(long)]
+    pub ephemeral: bool,
+}
 
 /// One `-disk`, as typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

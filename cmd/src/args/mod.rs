@@ -9,6 +9,7 @@ mod hand;
 mod inspect;
 mod linuxkit;
 mod memory;
+mod metadata;
 mod net;
 mod networking;
 mod pkg;
@@ -35,12 +36,13 @@ use kiln_run::check::MAX_CPUS;
 pub use cache::{
     Cache, CacheClean, CacheExport, CacheImport, CacheLs, CachePull, CachePush, CacheRm, CacheVerify, ExportFormat,
 };
-pub use disk::DiskSpec;
+pub use disk::{DiskSpec, Disks};
 pub use erofs::Erofs;
 pub use hand::{MemoryOf, Running};
 pub use inspect::Inspect;
 pub use linuxkit::Linuxkit;
 pub use memory::Memory;
+pub use metadata::{Data, Metadata};
 pub use net::Net;
 pub use networking::{Attachment, DnsSpec, Kind, Networking};
 pub use pkg::{Pkg, PkgBuild, PkgCommand, PkgManifest, PkgNaming, PkgRemoteTag, PkgShowTag};
@@ -124,6 +126,9 @@ pub enum Command {
     Resume(Running),
     /// Show what a running machine's memory takes
     Memory(MemoryOf),
+    /// Make a CD that tells a machine of itself
+    #[command(subcommand, arg_required_else_help = true)]
+    Metadata(Metadata),
     /// Look after the image store
     #[command(subcommand, arg_required_else_help = true)]
     Cache(Cache),
@@ -239,11 +244,12 @@ pub struct Run {
     /// About memory.
     #[command(flatten)]
     pub memory: Memory,
-    /// A disk, made when it is missing and has a size; without a file it is kept in the state folder. WORDs: size=1G, made or
-    /// grown to that; format=raw|qcow2; readonly; cache=writeback|none|writethrough|unsafe; backing=FILE, which the image may be
-    /// an overlay of. Repeatable; a root on a disk comes before them
-    #[arg(long, value_name = "[file=]PATH[,WORD...]")]
-    pub disk: Vec<DiskSpec>,
+    /// Its disks.
+    #[command(flatten)]
+    pub disks: Disks,
+    /// What it is told.
+    #[command(flatten)]
+    pub data: Data,
     /// About the network.
     #[command(flatten)]
     pub networking: Networking,
@@ -367,7 +373,7 @@ mod tests {
         let Command::Run(run) = cli.unwrap().command else { panic!("no run") };
         assert_eq!((run.cpus, run.memory.mem, run.power.no_reboot, run.accel), (2, 1024, true, Accel::Qemu));
         assert_eq!(run.cmdline.as_deref(), Some("-x=1"));
-        assert_eq!(run.disk, [DiskSpec { size_bytes: Some(1 << 30), ..DiskSpec::default() }]);
+        assert_eq!(run.disks.disk, [DiskSpec { size_bytes: Some(1 << 30), ..DiskSpec::default() }]);
         assert_eq!(run.words, ["minimal"]);
     }
 }

@@ -22,6 +22,7 @@ use self::start::{End, Surface};
 use self::state::StateError;
 use crate::args;
 use crate::failure::Failure;
+use crate::metadata;
 use crate::printer::Printer;
 use crate::surroundings;
 
@@ -126,11 +127,17 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
     let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine"));
     let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(prefix, "-state"));
     let root = root.map(|path| Disk { format: Some(DiskFormat::Raw), read_only: true, ..Disk::of(path) });
-    let disks = asked.disk.iter().enumerate().map(|(at, spec)| disk(at, spec, &state_dir));
+    let disks = asked
+        .disks
+        .disk
+        .iter()
+        .enumerate()
+        .map(|(at, spec)| Disk { ephemeral: asked.disks.ephemeral, ..disk(at, spec, &state_dir) });
     let own_name = prefix.file_name().unwrap_or_default().to_string_lossy();
     let networks = surroundings::networks(&surroundings::variable);
     let cards = networking::cards(&asked.networking, &own_name, networks.as_deref())?;
-    let disks = root.into_iter().chain(disks).collect();
+    let cd = metadata::cd(&asked.data, &state_dir)?;
+    let disks = root.into_iter().chain(disks).chain(cd).collect();
     Ok(MachineConfig {
         cpus: asked.cpus,
         memory_mib: asked.memory.mem,
@@ -204,7 +211,8 @@ mod tests {
             words: words.iter().map(Into::into).collect(),
             cpus: 1,
             memory: args::Memory { mem: 1024, hugepages: false, no_balloon: false },
-            disk: vec![],
+            disks: args::Disks::default(),
+            data: args::Data::default(),
             networking: args::Networking::default(),
             vsock: args::Vsock::default(),
             pull: false,
