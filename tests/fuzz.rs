@@ -129,6 +129,29 @@ fn servers_of_addresses_and_routers_of_any_kind_are_heard_or_not() {
 }
 
 #[test]
+fn images_of_any_kind_are_served_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let qemu_img = |words: &[&str]| {
+        let status = std::process::Command::new("qemu-img").args(words).current_dir(&folder).status();
+        assert!(status.unwrap().success(), "{words:?}");
+        fs::read(folder.path().join(words.last().unwrap())).unwrap()
+    };
+    let text: Vec<u8> = (0_u32..16384).flat_map(|number| (number / 9).to_le_bytes()).collect();
+    fs::write(folder.path().join("text"), text).unwrap();
+    let to = ["-q", "-f", "raw", "-O", "qcow2"];
+    let convert = |words: &[&str]| qemu_img(&[&["convert"][..], &to, words].concat());
+    feed(
+        bodies::disk::qcow2,
+        vec![
+            convert(&["-o", "cluster_size=512", "text", "plain"]),
+            convert(&["-c", "-o", "cluster_size=4k", "text", "packed"]),
+            qemu_img(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=512,size=4M", "empty"]),
+            qemu_img(&["create", "-q", "-f", "qcow2", "-o", "compat=0.10,cluster_size=512,size=70k", "old"]),
+        ],
+    );
+}
+
+#[test]
 fn every_target_of_the_fuzzer_is_fed_here() {
     let mut targets: Vec<_> = fs::read_dir(tree().join("tests/fuzz/targets"))
         .unwrap()

@@ -13,6 +13,7 @@ mod cli;
 mod conformance;
 mod contract;
 mod disks;
+mod disks_guest;
 mod examples;
 mod formats;
 mod formats_bad;

@@ -1,6 +1,7 @@
 //! What is done with bytes that nobody can trust. Each takes any bytes and neither panics, hangs nor needs much memory. The
 //! targets of cargo-fuzz and the tests share them.
 
+pub mod disk;
 pub mod guest;
 pub mod net;
 
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("layer", layer),
     ("oci", oci),
     ("recipe", recipe),
+    ("qcow2", disk::qcow2),
     ("guest-dhcp", guest::dhcp),
     ("net-frame", net::frame),
     ("net-dhcp", net::dhcp),
