@@ -28,6 +28,7 @@ files:
   contents: |
     set -e
     if grep -q cut /proc/cmdline; then
+        mkdir -p /mnt
         mount -t ext4 /hostdev/vda /mnt
         for round in $(seq 1000); do
             (echo "round $round"; head -c 100000 /dev/zero | tr '\0' x) > /mnt/$round
