@@ -2,6 +2,7 @@
 //!
 //! `kiln build` writes these, the guest's `init` reads them; neither may change alone.
 
+mod agent;
 mod annotation;
 mod bundle;
 mod ready;
@@ -9,6 +10,11 @@ mod signal;
 mod status;
 mod time;
 
+pub use agent::{
+    AGENT_PORT, AGENT_VERSION, AgentProgram, AgentRequest, AgentTask, FRAME_BYTES, FRAME_HEAD_BYTES, FrameError,
+    FrameHead, FrameKind, INPUT_WINDOW_BYTES, LOOK_FILE, LOOK_FOLDER, LOOK_NOTHING, frame, read_frame, size_contents,
+    size_of,
+};
 pub use annotation::{
     ANNOTATION_AFTER, ANNOTATION_READY, ANNOTATION_RESTART, ANNOTATION_RESTART_DELAY, ANNOTATION_RESTART_LIMIT,
     ANNOTATION_RESTART_MAX_DELAY, ANNOTATION_STOP_SIGNAL, ANNOTATION_STOP_TIMEOUT, AnnotationError,
