@@ -15,3 +15,4 @@ pub mod packet;
 pub mod power;
 pub mod signals;
 pub mod swap;
+pub mod vsock;
