@@ -11,23 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::fixtures::debian_kernel;
+use crate::harness::initrd::{Initrd, NETWORK, VIRTIO_PCI};
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
 use crate::harness::pcap;
 
 const LIMIT: Duration = Duration::from_secs(240);
-
-/// What the drivers of the card need, in the order of their loading.
-const MODULES: [&str; 8] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
 
 /// First program of the guest. It gets an address, asks the web server behind the gateway whose port is on the kernel's
 /// command line, and serves: a file on port 80 and over IPv6 alone on port 81, echoes on TCP port 7 and UDP port 9, its own
@@ -97,26 +86,14 @@ fn initrd() -> &'static Path {
     static MADE: OnceLock<(Sandbox, PathBuf)> = OnceLock::new();
     let (_, path) = MADE.get_or_init(|| {
         let sandbox = Sandbox::new();
-        let root = sandbox.path().join("root");
-        for folder in ["bin", "proc", "sys", "dev", "modules"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-        sandbox.write("root/init", INIT);
-        sandbox.write("root/dhcp", DHCP);
-        sandbox.write("root/modules/order", MODULES.join("\n"));
-        for module in MODULES {
-            fs::copy(debian_kernel().module(module), root.join(format!("modules/{module}.ko"))).unwrap();
-        }
         let udp = sandbox.path().join("udp");
         let source = sandbox.write("udp.rs", UDP);
         let mut rustc = Command::new("rustc");
         rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
         run(rustc.arg(&udp).arg(source)).ok();
-        fs::copy(&udp, root.join("bin/udp")).unwrap();
         let path = sandbox.path().join("initrd");
-        let pack = r#"chmod 755 "$1/init" "$1/dhcp"; cd "$1" && find . | cpio --quiet -o -H newc > "$2""#;
-        run(Command::new("sh").args(["-euc", pack, "sh"]).arg(&root).arg(&path)).ok();
+        let initrd = Initrd::new().modules(&VIRTIO_PCI).modules(&NETWORK);
+        initrd.text("init", INIT).text("dhcp", DHCP).file("bin/udp", &udp).pack(&path);
         (sandbox, path)
     });
     path

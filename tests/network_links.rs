@@ -3,13 +3,13 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::fixtures::debian_kernel;
+use crate::harness::initrd::{Initrd, NETWORK, VIRTIO_PCI};
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
 use crate::harness::pcap;
@@ -17,23 +17,12 @@ use crate::harness::pcap;
 /// Two machines on a software CPU, on a busy host.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// What a guest needs for a network card, in the order of their needs.
-const MODULES: [&str; 8] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
-
 /// Finds the card, then does the job.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-for module in MODULES; do insmod /modules/$module.ko; done
+for module in $(cat /modules/order); do insmod /modules/$module.ko; done
+mkdir /www
 ip link set lo up
 ip link set eth0 up
 dhcp() { udhcpc -i eth0 -q -n -t 20 -T 1 -s /lease || echo 'NO LEASE'; }
@@ -52,24 +41,9 @@ echo "LEASE $ip $hostname"
 
 /// An initial RAM disk that does `job`.
 fn initrd(sandbox: &Sandbox, name: &str, job: &str) -> PathBuf {
-    let root = sandbox.path().join(format!("{name}-root"));
-    let write = |file: &str, text: &str| {
-        let path = sandbox.write(&format!("{name}-root/{file}"), text);
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    write("init", &INIT.replace("MODULES", &MODULES.join(" ")));
-    write("lease", LEASE);
-    write("job", job);
-    for folder in ["proc", "sys", "dev", "etc", "modules", "bin", "www"] {
-        std::fs::create_dir_all(root.join(folder)).unwrap();
-    }
-    std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for module in MODULES {
-        std::fs::copy(debian_kernel().module(module), root.join(format!("modules/{module}.ko"))).unwrap();
-    }
     let packed = sandbox.path().join(name);
-    let script = "cd \"$1\" && find . | cpio --quiet -o -H newc > \"$2\"";
-    run(Command::new("sh").args(["-euc", script, "sh"]).args([&root, &packed])).ok();
+    let initrd = Initrd::new().modules(&VIRTIO_PCI).modules(&NETWORK);
+    initrd.text("init", INIT).text("lease", LEASE).text("job", job).pack(&packed);
     packed
 }
 

@@ -2,8 +2,7 @@
 //! kernel in it has a real `/dev/kvm`. Slow (10 to 30 times), but the KVM in it is the real one, and its counters of
 //! exits and faults are exact.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -11,7 +10,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::fixtures::{self, Kernel};
-use super::kiln::{Said, run};
+use super::initrd::Initrd;
+use super::kiln::Said;
 
 /// First program of the lab: loads KVM, runs the job with its output on the second serial port, tells its exit status
 /// on the first.
@@ -24,7 +24,7 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts && mount -t devpts pts /dev/pts
 mount -t debugfs debug /sys/kernel/debug
 mount -t tmpfs -o mode=1777 tmp /tmp
-for module in $(cat /modules/order); do insmod /modules/$module || echo "LAB: no $module"; done
+for module in $(cat /modules/order); do insmod /modules/$module.ko || echo "LAB: no $module"; done
 ip link set lo up
 cd /job
 stty -F /dev/ttyS1 raw -echo
@@ -42,7 +42,7 @@ const TRIES: u32 = 4;
 pub fn run_job(files: &[(PathBuf, String)], script: &str, memory_mib: u32, limit: Duration) -> Said {
     let folder = tempfile::Builder::new().prefix("kiln-lab-").tempdir().expect("a temp folder can be made");
     let initrd = folder.path().join("initrd");
-    write_initrd(&initrd, files, script, folder.path());
+    write_initrd(&initrd, files, script);
     let initrd_mib = u32::try_from(fs::metadata(&initrd).expect("just written").len() >> 20).expect("fits");
     let mut broken = String::new();
     for _ in 0..TRIES {
@@ -85,37 +85,9 @@ fn boot(folder: &Path, initrd: &Path, memory_mib: u32, limit: Duration) -> Resul
 }
 
 /// The lab's initramfs: busybox, KVM's modules, the job.
-fn write_initrd(initrd: &Path, files: &[(PathBuf, String)], script: &str, folder: &Path) {
-    let root = folder.join("root");
-    for dir in ["bin", "proc", "sys", "dev", "tmp", "job", "modules"] {
-        fs::create_dir_all(root.join(dir)).expect("the temp folder is writable");
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-    fs::write(root.join("init"), INIT).expect("the temp folder is writable");
-    fs::write(root.join("job.sh"), script).expect("the temp folder is writable");
-    set_executable(&root.join("init"));
-    let mut order = File::create(root.join("modules/order")).expect("the temp folder is writable");
-    for name in ["irqbypass", "kvm", "kvm-amd"] {
-        let module = kernel().module(name);
-        let file_name = module.file_name().expect("a module is a file");
-        fs::copy(&module, root.join("modules").join(file_name)).expect("the temp folder is writable");
-        writeln!(order, "{}", file_name.to_string_lossy()).expect("the temp folder is writable");
-    }
-    for (path, name) in files {
-        let target = root.join("job").join(name);
-        fs::create_dir_all(target.parent().expect("below the job")).expect("the temp folder is writable");
-        if fs::hard_link(path, &target).is_err() {
-            fs::copy(path, &target).unwrap_or_else(|error| panic!("copy {}: {error}", path.display()));
-        }
-    }
-    let pack = r#"cd "$1" && find . | cpio --quiet -o -H newc > "$2""#;
-    run(Command::new("sh").args(["-euc", pack, "sh"]).arg(&root).arg(initrd)).ok();
-    fs::remove_dir_all(&root).expect("just written");
-}
-
-fn set_executable(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("just written");
+fn write_initrd(initrd: &Path, files: &[(PathBuf, String)], script: &str) {
+    let lab = Initrd::new().text("init", INIT).text("job.sh", script).modules(&["irqbypass", "kvm", "kvm-amd"]);
+    files.iter().fold(lab, |lab, (path, name)| lab.file(&format!("job/{name}"), path)).pack(initrd);
 }
 
 fn kernel() -> &'static Kernel {

@@ -3,6 +3,7 @@
 pub mod firmware;
 pub mod fixtures;
 pub mod images;
+pub mod initrd;
 pub mod kiln;
 pub mod kvm;
 mod lab;
