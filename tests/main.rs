@@ -31,6 +31,7 @@ mod robust;
 mod roots;
 mod sbom;
 mod services;
+mod shares;
 mod tidy;
 mod upkeep;
 mod yaml;

@@ -2,6 +2,7 @@
 
 mod card;
 mod disk;
+mod share;
 mod vsock;
 
 use std::fs::{self, Metadata};
@@ -12,9 +13,10 @@ use rustix::fs::{Access, access};
 
 pub use self::card::CardFault;
 pub use self::disk::DiskFault;
+pub use self::share::ShareFault;
 pub use self::vsock::VsockFault;
 use crate::boot::{self, inspect, unpacked_bytes};
-use crate::config::{Boot, Card, Disk, MachineConfig, Pages};
+use crate::config::{Boot, Card, Disk, MAX_SHARES, MachineConfig, Pages};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
 use crate::mem::HUGE_PAGE_BYTES;
 
@@ -24,7 +26,7 @@ pub const MAX_CPUS: u32 = 254;
 pub const MIN_MEMORY_MIB: u64 = 16;
 /// Most memory, in MiB: processors with the fewest address lines (39) must still reach the PCI window above it.
 pub const MAX_MEMORY_MIB: u64 = 480 * 1024;
-/// Most disks and network cards together: the places that are left on the PCI bus.
+/// Most disks, network cards and shared folders together: the places that are left on the PCI bus.
 pub const MAX_PLACES: usize = 26;
 /// Most network cards: each has a thread.
 pub const MAX_CARDS: usize = 8;
@@ -191,6 +193,9 @@ pub enum Fault {
     /// A network card.
     #[error(transparent)]
     Card(#[from] CardFault),
+    /// A shared folder.
+    #[error(transparent)]
+    Share(#[from] ShareFault),
     /// The sockets between host and guest.
     #[error(transparent)]
     Vsock(#[from] VsockFault),
@@ -223,9 +228,10 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
             check_root_room(config, kernel_end, initrd_bytes, &mut faults, &mut doubts);
         }
     }
-    let most_disks = MAX_PLACES - config.cards.len().min(MAX_CARDS);
+    let most_disks = MAX_PLACES - config.cards.len().min(MAX_CARDS) - config.shares.len().min(MAX_SHARES);
     disk::check(&config.disks, most_disks, &config.state_dir, &mut faults);
     card::check(&config.cards, &mut faults);
+    share::check(&config.shares, &mut faults);
     vsock::check(config.vsock.as_ref(), &mut faults);
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
@@ -358,6 +364,7 @@ mod tests {
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
             cards: vec![],
+            shares: vec![],
             vsock: None,
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),

@@ -31,6 +31,7 @@ pub mod mem;
 pub mod opened;
 pub mod pci;
 pub mod qemu;
+mod share;
 pub mod virtio;
 pub mod vsock;
 

@@ -2,6 +2,7 @@
 
 use crate::cards::{self, CardError, OpenCard};
 use crate::config::MachineConfig;
+use crate::share::{self, OpenShare, ShareError};
 use crate::vsock::{OpenVsock, VsockError};
 
 /// All that was opened for one machine. It outlasts resets; clones are the same.
@@ -9,6 +10,8 @@ use crate::vsock::{OpenVsock, VsockError};
 pub struct Opened {
     /// The network cards, in order.
     pub cards: Vec<OpenCard>,
+    /// The shared folders, in order.
+    pub(crate) shares: Vec<OpenShare>,
     /// The sockets between host and guest.
     pub vsock: Option<OpenVsock>,
 }
@@ -19,6 +22,9 @@ pub enum OpenError {
     /// A network card.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// A shared folder.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// A socket of a vsock port.
     #[error(transparent)]
     Vsock(#[from] VsockError),
@@ -31,7 +37,8 @@ impl Opened {
     /// The first thing that cannot be had.
     pub fn open(config: &MachineConfig) -> Result<Self, OpenError> {
         let cards = cards::open_all(&config.cards, &config.state_dir)?;
+        let shares = share::open_all(&config.shares)?;
         let vsock = config.vsock.as_ref().map(|vsock| OpenVsock::open(vsock, &config.state_dir)).transpose()?;
-        Ok(Self { cards, vsock })
+        Ok(Self { cards, shares, vsock })
     }
 }

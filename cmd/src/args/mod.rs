@@ -20,6 +20,7 @@ mod push;
 mod root;
 mod sbom;
 mod secure_boot;
+mod share;
 mod size;
 mod squashfs;
 mod timings;
@@ -52,6 +53,7 @@ pub use push::Push;
 pub use root::RootFlags;
 pub use sbom::Sbom;
 pub use secure_boot::SecureBoot;
+pub use share::ShareSpec;
 pub use squashfs::Squashfs;
 pub use timings::Timings;
 pub use vsock::Vsock;
@@ -250,6 +252,10 @@ pub struct Run {
     /// What it is told.
     #[command(flatten)]
     pub data: Data,
+    /// A folder of this host's that the guest mounts by its tag: virtiofs0, virtiofs1, … WORDs: tag=TAG; ro; uid=GUEST:HOST[:COUNT]
+    /// and gid=…, users and groups that have another number in the guest. Repeatable
+    #[arg(long, value_name = "DIR[,WORD...]")]
+    pub virtiofs: Vec<ShareSpec>,
     /// About the network.
     #[command(flatten)]
     pub networking: Networking,

@@ -31,11 +31,11 @@ pub enum DiskFault {
         bytes: u64,
     },
     /// More disks than places for them.
-    #[error("a machine has at most {most} disks beside its network cards, not {disks}")]
+    #[error("a machine has at most {most} disks beside its network cards and shared folders, not {disks}")]
     TooMany {
         /// Asked for.
         disks: usize,
-        /// Places that the network cards leave.
+        /// Places that network cards and shared folders leave.
         most: usize,
     },
     /// Two disks are the same file.

@@ -3,6 +3,7 @@
 mod disk;
 mod hang;
 mod memory;
+mod share;
 mod vsock;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ use kiln_net::wire::Mac;
 pub use disk::{Disk, DiskCache, DiskFormat};
 pub use hang::{OnHang, end_of_run};
 pub use memory::{Balloon, MemoryOptions, Pages};
+pub use share::{IdRange, MAX_SHARES, Share, TAG_LIMIT_BYTES};
 pub use vsock::{DEFAULT_CID, HOST_CID, MAX_VSOCK_PORTS, Vsock, VsockKind, VsockPort};
 
 /// One machine, as its user asked for it.
@@ -33,6 +35,8 @@ pub struct MachineConfig {
     pub disks: Vec<Disk>,
     /// Network cards in the order that the guest sees them: `eth0`, `eth1`, …
     pub cards: Vec<Card>,
+    /// Folders of the host's that the guest can mount.
+    pub shares: Vec<Share>,
     /// The device for sockets between host and guest.
     pub vsock: Option<Vsock>,
     /// What a reset asked for by the guest does.

@@ -1,4 +1,4 @@
-//! The PCI bus of a machine: bridges, entropy, console, network cards, disks.
+//! The PCI bus of a machine: bridges, entropy, console, network cards, disks, shared folders.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -16,6 +16,7 @@ use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{BalloonHandle, VirtioBalloon};
 use crate::virtio::block::{BlockOptions, MAX_QUEUES, VirtioBlock};
 use crate::virtio::console::VirtioConsole;
+use crate::virtio::fs::VirtioFs;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::VirtioRng;
 use crate::virtio::transport::{Resources, VirtioPci};
@@ -25,7 +26,7 @@ use crate::virtio::vsock::VirtioVsock;
 const RNG_SLOT: u8 = 1;
 /// Device number of the console.
 const CONSOLE_SLOT: u8 = 2;
-/// Device number of the first network card; the others follow, then the disks.
+/// Device number of the first network card; the others follow, then the disks, then the shared folders.
 const FIRST_SLOT: u8 = 3;
 /// Device number of the balloon, behind them.
 const BALLOON_SLOT: u8 = 29;
@@ -104,13 +105,16 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
     if let Some(vsock) = &host.opened.vsock {
         add(VSOCK_SLOT, Box::new(VirtioVsock::new(vsock.clone())))?;
     }
-    for (index, (slot, disk)) in slots.zip(disks).enumerate() {
+    for (index, (slot, disk)) in slots.by_ref().take(disks.len()).zip(disks).enumerate() {
         let name = format!("disk{index}");
         // A queue for each processor.
         let queues = u16::try_from(cpus).map_or(MAX_QUEUES, |cpus| cpus.min(MAX_QUEUES));
         let options =
             BlockOptions { serial: &name, thread_name: &name, queues, is_write_through: disk.is_write_through };
         add(slot, Box::new(VirtioBlock::new(Arc::clone(&disk.backend), options)))?;
+    }
+    for (slot, share) in slots.zip(&host.opened.shares) {
+        add(slot, Box::new(VirtioFs::new(share.clone())))?;
     }
     bus.assign_bars()?;
     let bus = Arc::new(Mutex::new(bus));

@@ -45,6 +45,7 @@ impl Rig {
             boot: Boot::Linux { kernel, initrd: None, cmdline: "quiet".into() },
             disks: vec![],
             cards: vec![],
+            shares: vec![],
             vsock: None,
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),

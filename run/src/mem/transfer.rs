@@ -115,6 +115,22 @@ pub fn write_at(file: &File, memory: &GuestMemory, spans: &[Span], offset: u64) 
     })
 }
 
+/// Fills the start of `spans` from the file at `offset`, in one call; returns how many bytes came. 0: the file ends there.
+pub fn read_some_at(file: &File, memory: &GuestMemory, spans: &[Span], offset: u64) -> io::Result<usize> {
+    move_some(memory, spans, offset, |pieces, count, at| {
+        // SAFETY: as in `read_at`.
+        unsafe { libc::preadv(file.as_raw_fd(), pieces, count, at) }
+    })
+}
+
+/// Writes the start of `spans` to the file at `offset`, in one call; returns how many bytes it took.
+pub fn write_some_at(file: &File, memory: &GuestMemory, spans: &[Span], offset: u64) -> io::Result<usize> {
+    move_some(memory, spans, offset, |pieces, count, at| {
+        // SAFETY: as in `write_at`.
+        unsafe { libc::pwritev(file.as_raw_fd(), pieces, count, at) }
+    })
+}
+
 /// Sends `spans` to a socket, which is not waited for; returns how many bytes it took.
 pub fn send(socket: BorrowedFd<'_>, memory: &GuestMemory, spans: &[Span]) -> io::Result<usize> {
     let mut pieces = pieces(memory, spans)?;
@@ -199,6 +215,27 @@ fn move_all(
         left = advance(left, moved.unsigned_abs());
     }
     Ok(())
+}
+
+/// Calls `transfer` once; a signal does not count.
+fn move_some(
+    memory: &GuestMemory,
+    spans: &[Span],
+    offset: u64,
+    transfer: impl Fn(*const libc::iovec, i32, libc::off_t) -> isize,
+) -> io::Result<usize> {
+    let pieces = pieces(memory, spans)?;
+    let count = i32::try_from(pieces.len().min(PIECES_AT_ONCE)).unwrap_or(i32::MAX);
+    let at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    loop {
+        if let Ok(moved) = usize::try_from(transfer(pieces.as_ptr(), count, at)) {
+            return Ok(moved);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 /// Takes `moved` bytes off the front of `pieces`.

@@ -197,6 +197,7 @@ mod tests {
             boot: Boot::Linux { kernel: "k,x".into(), initrd: Some("i".into()), cmdline: "console=ttyS0 a,b".into() },
             disks,
             cards: vec![],
+            shares: vec![],
             vsock: None,
             on_reset: OnReset::Reboot,
             on_hang: OnHang::default(),

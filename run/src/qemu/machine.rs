@@ -306,6 +306,7 @@ mod tests {
             boot: Boot::Linux { kernel: "/nonexistent".into(), initrd: None, cmdline: String::new() },
             disks: vec![],
             cards: vec![],
+            shares: vec![],
             vsock: None,
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),

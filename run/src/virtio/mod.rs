@@ -7,6 +7,7 @@
 pub mod balloon;
 pub mod block;
 pub mod console;
+pub mod fs;
 pub mod net;
 pub mod rng;
 pub mod spec;

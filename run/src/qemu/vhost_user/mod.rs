@@ -15,7 +15,9 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 
 use self::backend::Backend;
 use crate::opened::Opened;
+use crate::share::OpenShare;
 use crate::virtio::VirtioDevice;
+use crate::virtio::fs::{QUEUE_SIZE, VirtioFs};
 use crate::virtio::vsock::VirtioVsock;
 use crate::vsock::OpenVsock;
 
@@ -43,7 +45,13 @@ pub(super) fn devices(opened: &Opened) -> Vec<Served> {
         queues: 2,
         device: Box::new(VirtioVsock::new(vsock.clone())),
     };
-    opened.vsock.iter().map(vsock).collect()
+    // Guests with one processor use one queue for requests, and QEMU tells nothing of those that are not used.
+    let share = |share: &OpenShare| Served {
+        device_word: format!("vhost-user-fs-pci,tag={},num-request-queues=1,queue-size={QUEUE_SIZE}", share.tag),
+        queues: 2,
+        device: Box::new(VirtioFs::new(share.clone())),
+    };
+    opened.vsock.iter().map(vsock).chain(opened.shares.iter().map(share)).collect()
 }
 
 /// Serves the device until QEMU closes `socket` or breaks the protocol. The device is reset when this returns.
