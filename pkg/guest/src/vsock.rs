@@ -1,10 +1,12 @@
-//! Sockets between machine and host (vsock(7)), as far as guest programs listen on them.
+//! Sockets between machine and host (vsock(7)), as far as guest programs use them.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, VsockAddr, bind, getpeername, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, VsockAddr, bind, connect, getpeername, listen, socket,
+};
 
 /// The host's number.
 pub const CID_HOST: u32 = 2;
@@ -41,4 +43,14 @@ impl Listener {
         let peer: VsockAddr = getpeername(stream.as_raw_fd())?;
         Ok((stream.into(), peer.cid()))
     }
+}
+
+/// Connects to a port of the host's.
+///
+/// # Errors
+/// The kernel's: `ECONNRESET` where nobody listens, or as for [`Listener::bind`].
+pub fn connect_to_host(port: u32) -> io::Result<UnixStream> {
+    let stream = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(stream.as_raw_fd(), &VsockAddr::new(CID_HOST, port))?;
+    Ok(stream.into())
 }
