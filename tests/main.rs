@@ -34,4 +34,5 @@ mod services;
 mod shares;
 mod tidy;
 mod upkeep;
+mod vsock;
 mod yaml;

@@ -4,6 +4,7 @@
 pub mod disk;
 pub mod guest;
 pub mod net;
+pub mod vsock;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("net-link", net::link),
     ("net-names", net::names),
     ("net-stack", net::stack),
+    ("vsock", vsock::packets),
 ];
 
 /// Small enough that a blow-up shows, large enough for every seed.

@@ -10,6 +10,7 @@ mod client;
 mod connection;
 mod credit;
 mod guest;
+pub mod memory;
 mod muxer;
 pub mod packet;
 mod sockets;

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use rustix::net::{
 };
 use tempfile::TempDir;
 
+use super::memory::MemoryInbox;
 use super::packet::{END_OF_MESSAGE, Header, op, shutdown};
 use super::*;
 use crate::config::{VsockKind, VsockPort};
@@ -20,55 +21,11 @@ const CID: u32 = 7;
 const PORT: u32 = 0x946;
 const ALLOC: u32 = 1 << 20;
 
-impl Payload for Vec<u8> {
-    fn len_bytes(&self) -> usize {
-        self.len()
-    }
-
-    fn send_to(&self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        Ok(send(socket, self, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-    }
-
-    fn copy_to(&self, skip: usize, to: &mut VecDeque<u8>) {
-        to.extend(&self[skip..]);
-    }
-}
-
-/// The guest's buffers, all of one size.
-struct Buffers {
-    left: usize,
-    bytes: usize,
-    packets: VecDeque<(Header, Vec<u8>)>,
-}
-
-impl Inbox for Buffers {
-    fn room(&mut self) -> Option<usize> {
-        (self.left > 0).then_some(self.bytes)
-    }
-
-    fn send(&mut self, header: &Header, data: &[u8]) {
-        assert!(self.left > 0 && data.len() <= self.bytes && header.len as usize == data.len());
-        self.left -= 1;
-        self.packets.push_back((*header, data.to_vec()));
-    }
-
-    fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize, header: &Header) -> io::Result<Received> {
-        let room = limit.min(self.bytes);
-        let mut data = vec![0; room];
-        let (bytes, _) = recv(socket, &mut data[..], RecvFlags::DONTWAIT)?;
-        data.truncate(bytes);
-        if bytes > 0 {
-            self.send(&Header { len: u32::try_from(bytes).unwrap(), ..*header }, &data);
-        }
-        Ok(Received { bytes, is_short: bytes < room })
-    }
-}
-
 struct Guest {
     folder: TempDir,
     state: PathBuf,
     muxer: Muxer,
-    buffers: Buffers,
+    buffers: MemoryInbox,
 }
 
 impl Guest {
@@ -90,7 +47,7 @@ impl Guest {
         fs::create_dir_all(&state).unwrap();
         let mut muxer = Muxer::open(&config(folder.path()), &state).unwrap();
         assert!(!muxer.start(true));
-        let buffers = Buffers { left: usize::MAX, bytes: 4096, packets: VecDeque::new() };
+        let buffers = MemoryInbox { left: usize::MAX, bytes: 4096, packets: VecDeque::new() };
         Self { folder, state, muxer, buffers }
     }
 
