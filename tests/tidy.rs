@@ -41,6 +41,7 @@ const STARTERS: &[&str] = &[
     "build/src/oci/import/containerd.rs",
     "run/src/qemu",
     "run/src/console/watch.rs",
+    "run/src/detach.rs",
     "run/net/src/link/bridge.rs",
     // Its tests alone.
     "run/net/src/link/real.rs",

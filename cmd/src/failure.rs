@@ -23,6 +23,8 @@ pub struct Failure {
     pub hints: Vec<String>,
     /// Exit status of the program.
     pub status: u8,
+    /// Its user has been told already, by another process.
+    pub is_told: bool,
 }
 
 impl Failure {
@@ -36,7 +38,12 @@ impl Failure {
 
     /// Work that failed.
     pub fn new(error: impl Into<AnyError>) -> Self {
-        Self { error: error.into(), hints: Vec::new(), status: FAILED }
+        Self { error: error.into(), hints: Vec::new(), status: FAILED, is_told: false }
+    }
+
+    /// What another process, that has told why, ended with.
+    pub fn told(status: u8) -> Self {
+        Self { status, is_told: true, ..Self::new("told already") }
     }
 
     /// A command line that cannot be meant.

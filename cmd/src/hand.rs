@@ -5,18 +5,18 @@ use kiln_run::hands::MemoryUse;
 
 use crate::args;
 use crate::failure::Failure;
-use crate::port::{connect, failure};
+use crate::machines::connect;
 use crate::printer::Printer;
 
 /// Stops the guest's processors.
 pub fn pause(asked: &args::Running) -> Result<(), Failure> {
-    connect(&asked.name)?.ask(&Request::Pause {}).map_err(failure)?;
+    connect(&asked.name)?.ask(&Request::Pause {})?;
     Ok(())
 }
 
 /// Lets them go on.
 pub fn resume(asked: &args::Running) -> Result<(), Failure> {
-    connect(&asked.name)?.ask(&Request::Resume {}).map_err(failure)?;
+    connect(&asked.name)?.ask(&Request::Resume {})?;
     Ok(())
 }
 
@@ -24,9 +24,9 @@ pub fn resume(asked: &args::Running) -> Result<(), Failure> {
 pub fn memory(asked: &args::MemoryOf, printer: &Printer) -> Result<(), Failure> {
     let mut machine: Client = connect(&asked.running.name)?;
     if let Some(target_bytes) = asked.balloon {
-        machine.ask(&Request::Balloon { target_bytes }).map_err(failure)?;
+        machine.ask(&Request::Balloon { target_bytes })?;
     }
-    let memory = machine.memory().map_err(failure)?;
+    let memory = machine.memory()?;
     if asked.json {
         let mut text = serde_json::to_vec_pretty(&memory)?;
         text.push(b'\n');

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::args;
 use crate::failure::Failure;
 use crate::interrupt::cancel_on_signals;
+use crate::machines;
 use crate::printer::Printer;
 
 /// Lines of each list.
@@ -33,6 +34,9 @@ struct NoFileName(PathBuf);
 
 /// Shows it.
 pub fn inspect(asked: &args::Inspect, printer: &Printer) -> Result<(), Failure> {
+    if asked.machine || is_machine(asked) {
+        return machines::list::inspect(&asked.name, asked.json, printer);
+    }
     let cancel = cancel_on_signals()?;
     let found = find(&asked.name)?;
     let report = read(&found, &cancel).map_err(|error| Failure::unless_interrupted(error, &cancel))?;
@@ -48,6 +52,11 @@ pub fn inspect(asked: &args::Inspect, printer: &Printer) -> Result<(), Failure> 
         false => text(&name, &found, &report)?,
     };
     Ok(printer.data(shown.as_bytes())?)
+}
+
+/// Whether a machine of this name runs and nothing was built under it.
+fn is_machine(asked: &args::Inspect) -> bool {
+    asked.svg.is_none() && find(&asked.name).is_err() && machines::connect(&asked.name).is_ok()
 }
 
 /// The files that a name stands for.

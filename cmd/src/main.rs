@@ -9,6 +9,7 @@ mod failure;
 mod hand;
 mod inspect;
 mod interrupt;
+mod machines;
 mod metadata;
 mod net;
 mod pkg;
@@ -48,7 +49,9 @@ fn main() -> ExitCode {
         None => ExitCode::from(failure::FAILED),
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(failure)) => {
-            printer.failure(&failure);
+            if !failure.is_told {
+                printer.failure(&failure);
+            }
             ExitCode::from(status(failure.status))
         }
     }
@@ -66,6 +69,14 @@ fn level(global: &args::Global) -> Level {
 fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(asked) => run::run(asked, &cli.global, printer),
+        Command::Ps(asked) => machines::list::list(asked, printer),
+        Command::Console(asked) => machines::attach::console(asked, printer),
+        Command::Logs(asked) => machines::logs::logs(asked, printer),
+        Command::Exec(asked) => machines::exec::exec(asked),
+        Command::Cp(asked) => machines::copy::copy(asked, printer),
+        Command::Stop(asked) => machines::stop::stop(asked, printer),
+        Command::Kill(asked) => machines::stop::kill(asked),
+        Command::Rm(asked) => machines::remove::remove(asked),
         Command::Port(asked) => port::port(asked, printer),
         Command::Pause(asked) => hand::pause(asked),
         Command::Resume(asked) => hand::resume(asked),

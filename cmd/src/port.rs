@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use kiln_run::config::{HostPort, Publish};
-use kiln_run::control::{AskError, Carries, Client, Port, PortHost, Request, SOCKET};
+use kiln_run::control::{Carries, Port, PortHost, Request};
 
 use crate::args;
 use crate::failure::Failure;
+use crate::machines::connect;
 use crate::printer::Printer;
-use crate::run::names::with_suffix;
-use crate::run::roots;
 
 /// Does what was asked.
 pub fn port(asked: &args::Port, printer: &Printer) -> Result<(), Failure> {
@@ -17,7 +16,7 @@ pub fn port(asked: &args::Port, printer: &Printer) -> Result<(), Failure> {
         args::Port::Add(asked) => {
             let mut machine = connect(&asked.name)?;
             for publish in asked.ports.iter().flat_map(|spec| &spec.0) {
-                let opened = machine.ask(&Request::add(&absolute(publish)?)).map_err(failure)?;
+                let opened = machine.ask(&Request::add(&absolute(publish)?))?;
                 printer.data(lines(&opened).as_bytes())?;
             }
             Ok(())
@@ -25,20 +24,20 @@ pub fn port(asked: &args::Port, printer: &Printer) -> Result<(), Failure> {
         args::Port::Rm(asked) => {
             let mut machine = connect(&asked.name)?;
             for word in &asked.ports {
-                let ports = machine.ask(&Request::PortList {}).map_err(failure)?;
+                let ports = machine.ask(&Request::PortList {})?;
                 let meant: Vec<&Port> = ports.iter().filter(|port| is_meant(port, word)).collect();
                 if meant.is_empty() {
                     let text = format!("`{word}` is no published port of this machine");
                     return Err(Failure::new(text).hint("`kiln port ls NAME` lists them"));
                 }
                 for Port { card, number, .. } in meant {
-                    machine.ask(&Request::PortRemove { card: *card, number: *number }).map_err(failure)?;
+                    machine.ask(&Request::PortRemove { card: *card, number: *number })?;
                 }
             }
             Ok(())
         }
         args::Port::Ls(asked) => {
-            let ports = connect(&asked.name)?.ask(&Request::PortList {}).map_err(failure)?;
+            let ports = connect(&asked.name)?.ask(&Request::PortList {})?;
             if asked.json {
                 let mut text = serde_json::to_vec_pretty(&ports)?;
                 text.push(b'\n');
@@ -46,24 +45,6 @@ pub fn port(asked: &args::Port, printer: &Printer) -> Result<(), Failure> {
             }
             Ok(printer.data(lines(&ports).as_bytes())?)
         }
-    }
-}
-
-/// The running machine of that name, or with that state folder.
-pub fn connect(name: &Path) -> Result<Client, Failure> {
-    let built = roots::of_file(name).map_or_else(|| name.to_owned(), |(built, _)| built);
-    let named = with_suffix(&built, "-state");
-    let is_folder = name.join(SOCKET).exists() && !named.join(SOCKET).exists();
-    Client::connect(if is_folder { name } else { &named }).map_err(failure)
-}
-
-/// What to do about a machine that does not answer.
-pub fn failure(error: AskError) -> Failure {
-    match error {
-        AskError::NotRunning { .. } => {
-            Failure::new(error).hint("give the NAME that `kiln run` got, or the folder of its `-state`")
-        }
-        error => Failure::new(error),
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
 
@@ -23,7 +25,7 @@ pub enum Level {
 #[derive(Debug, Clone)]
 pub struct Printer {
     level: Level,
-    color: bool,
+    color: Arc<AtomicBool>,
     bars: Option<MultiProgress>,
 }
 
@@ -35,9 +37,14 @@ impl Printer {
         let terminal = io::stderr().is_terminal();
         Self {
             level,
-            color: terminal && !dumb && !is_set("NO_COLOR"),
+            color: Arc::new((terminal && !dumb && !is_set("NO_COLOR")).into()),
             bars: (terminal && !dumb && level > Level::Quiet).then(MultiProgress::new),
         }
+    }
+
+    /// Standard error is no terminal any more.
+    pub fn lose_terminal(&self) {
+        self.color.store(false, Ordering::Relaxed);
     }
 
     /// How much is said.
@@ -117,7 +124,7 @@ impl Printer {
 
     /// `text` in an SGR style.
     fn paint(&self, style: &str, text: &str) -> String {
-        if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.color.load(Ordering::Relaxed) { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     fn dim(&self, text: &str) -> String {
@@ -170,7 +177,7 @@ mod tests {
     }
 
     fn printer(color: bool) -> Printer {
-        Printer { level: Level::Quiet, color, bars: None }
+        Printer { level: Level::Quiet, color: Arc::new(color.into()), bars: None }
     }
 
     #[test]

@@ -81,6 +81,14 @@ pub fn networks(variables: Variables) -> Option<PathBuf> {
     runtime.or_else(|| home(variables).map(|home| home.join(".kiln"))).map(|folder| folder.join("net"))
 }
 
+/// Folder of the names of this user's machines that run: where sockets of sessions are, which is empty after the host's start.
+pub fn machines(variables: Variables) -> Option<PathBuf> {
+    let runtime = variables("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime = runtime.or_else(|| rustix::process::geteuid().is_root().then(|| "/run".into()));
+    let folder = runtime.map(|folder| folder.join("kiln")).or_else(|| home(variables).map(|home| home.join(".kiln")));
+    folder.map(|folder| folder.join("machines"))
+}
+
 /// How registries are reached: mirrors from the flags, else from `LINUXKIT_MIRROR`; Docker's file with credentials.
 pub fn registries(global: &Global, variables: Variables) -> Result<RegistryOptions, Failure> {
     let listed = variables("LINUXKIT_MIRROR").unwrap_or_default().to_string_lossy().into_owned();
@@ -144,7 +152,15 @@ mod tests {
     use super::*;
 
     fn global() -> Global {
-        Global { cache: None, mirror: vec![], cert_file: vec![], offline: false, quiet: false, verbose: 1 }
+        Global {
+            cache: None,
+            mirror: vec![],
+            cert_file: vec![],
+            offline: false,
+            quiet: false,
+            verbose: 1,
+            detached_child: false,
+        }
     }
 
     fn env<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {

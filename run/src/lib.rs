@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub mod acpi;
+pub mod agent;
 pub mod block;
 #[cfg(target_arch = "x86_64")]
 pub mod boot;
@@ -16,6 +17,7 @@ pub mod chipset;
 pub mod config;
 pub mod console;
 pub mod control;
+pub mod detach;
 pub mod disks;
 pub mod event;
 pub mod exit;
@@ -32,8 +34,11 @@ pub mod opened;
 pub mod pci;
 pub mod qemu;
 mod share;
+mod started;
 pub mod virtio;
 pub mod vsock;
+
+pub use started::Started;
 
 /// The network, whose plain types descriptions of machines are made of.
 pub use kiln_net as net;

@@ -71,7 +71,7 @@ impl Sandbox {
             command.env("CARGO_HOME", std::env::var_os("CARGO_HOME").unwrap_or(home.join(".cargo").into()));
             command.env("RUSTUP_HOME", std::env::var_os("RUSTUP_HOME").unwrap_or(home.join(".rustup").into()));
         }
-        command.env("HOME", home).env("NO_COLOR", "1");
+        command.env("XDG_RUNTIME_DIR", home.join("run")).env("HOME", home).env("NO_COLOR", "1");
         command
     }
 

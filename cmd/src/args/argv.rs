@@ -10,6 +10,8 @@ pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>
     let mut words = words.into_iter();
     let mut rewritten: Vec<OsString> = words.next().into_iter().collect();
     let mut reached = vec![root];
+    // Words of the command reached that are no flags.
+    let mut positional = 0;
     while let Some(word) = words.next() {
         if word == "--" {
             rewritten.push(word);
@@ -18,8 +20,14 @@ pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>
         if !word.as_encoded_bytes().starts_with(b"-") || word == "-" {
             if let Some(below) = reached.last().and_then(|command| command.find_subcommand(&word)) {
                 reached.push(below);
+                positional = 0;
+            } else {
+                positional += 1;
             }
             rewritten.push(word);
+            if reached.last().is_some_and(|command| begins_trailing(command, positional)) {
+                break;
+            }
             continue;
         }
         let takes_next = match long_flag(&reached, &word) {
@@ -44,6 +52,12 @@ pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>
     }
     rewritten.extend(words);
     rewritten
+}
+
+/// Whether this word is the first of those that are all for another program.
+fn begins_trailing(command: &Command, positional: usize) -> bool {
+    let trailing = command.get_positionals().find(|arg| arg.is_trailing_var_arg_set());
+    trailing.and_then(Arg::get_index).is_some_and(|index| index == positional)
 }
 
 fn prefixed(word: &OsStr) -> OsString {
@@ -128,6 +142,8 @@ mod tests {
             ("kiln build -x x.yml", "kiln build -x x.yml"),
             ("kiln pkg show-tag -hash d", "kiln pkg show-tag --hash d"),
             ("kiln run ---cpus x", "kiln run ---cpus x"),
+            ("kiln exec -tty -e A=b vm ls -la -tty", "kiln exec --tty -e A=b vm ls -la -tty"),
+            ("kiln exec vm -tty ls -user", "kiln exec vm --tty ls -user"),
             ("kiln -help", "kiln --help"),
             ("kiln run -version", "kiln run -version"),
         ];

@@ -1,4 +1,4 @@
-//! Flags of `kiln build` that are there because LinuxKit has them, or to be like it.
+//! Flags that are there because LinuxKit has them, or to be like it.
 
 use std::path::PathBuf;
 
@@ -25,6 +25,87 @@ pub struct Linuxkit {
     pub input_tar: Option<PathBuf>,
 }
 
+/// Flags of `linuxkit run` that mean nothing here, or something that is said in another way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct LinuxkitRun {
+    /// Of `qemu`: the guest's architecture.
+    #[arg(long, hide = true)]
+    pub arch: Option<String>,
+    /// Of `qemu`: a window.
+    #[arg(long, hide = true)]
+    pub gui: bool,
+    /// Of `qemu`: USB.
+    #[arg(long, hide = true)]
+    pub usb: bool,
+    /// Of `qemu`: words for it.
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub device: Vec<String>,
+    /// Of `qemu`: the program.
+    #[arg(long, hide = true)]
+    pub qemu: Option<PathBuf>,
+    /// Of `qemu`: the program that serves shares.
+    #[arg(long, hide = true)]
+    pub virtiofsd: Option<PathBuf>,
+    /// Of `hyperkit`: the program.
+    #[arg(long, hide = true)]
+    pub hyperkit: Option<PathBuf>,
+    /// Of `hyperkit`: the program.
+    #[arg(long, hide = true)]
+    pub vpnkit: Option<PathBuf>,
+    /// Of `hyperkit`: the console goes to a file of the state folder.
+    #[arg(long, hide = true)]
+    pub console_file: bool,
+}
+
+/// A flag of `linuxkit run` that cannot be obeyed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`-{flag}`: {why}")]
+pub struct NotHere {
+    flag: &'static str,
+    why: String,
+    /// What to do instead.
+    pub instead: &'static str,
+}
+
+impl LinuxkitRun {
+    /// What is to be said of flags that change nothing here; `own` is this machine's architecture.
+    ///
+    /// # Errors
+    /// The first flag that would have to change something.
+    pub fn notes(&self, own: &str) -> Result<Vec<String>, NotHere> {
+        let refuse = |flag, why: &str, instead| Err(NotHere { flag, why: why.into(), instead });
+        let is_own = |arch: &str| arch == own || arch == std::env::consts::ARCH;
+        if let Some(arch) = self.arch.as_deref().filter(|arch| !is_own(arch)) {
+            let why = format!("machines here are {own}, and not {arch}");
+            return refuse(
+                "arch",
+                &why,
+                "QEMU itself boots what `kiln build -arch` made: docs/formats.md has its words",
+            );
+        }
+        if self.gui {
+            return refuse("gui", "machines have no screen", "leave it out: the console is this terminal");
+        }
+        if self.usb || !self.device.is_empty() {
+            let flag = if self.usb { "usb" } else { "device" };
+            return refuse(
+                flag,
+                "machines have only devices of ours",
+                "`-disk`, `-networking` and `-vsock-ports` add some",
+            );
+        }
+        if self.qemu.is_some() {
+            return refuse("qemu", "the first QEMU of the PATH is used", "put the folder of the other one first there");
+        }
+        if self.console_file {
+            return refuse("console-file", "the file has to be named", "`-console file:PATH`");
+        }
+        let unneeded = [("virtiofsd", &self.virtiofsd), ("hyperkit", &self.hyperkit), ("vpnkit", &self.vpnkit)];
+        let given = unneeded.into_iter().filter(|(_, path)| path.is_some());
+        Ok(given.map(|(flag, _)| format!("`-{flag}` is not needed: this program does it itself")).collect())
+    }
+}
+
 /// A disk's size in bytes. `M` is MiB, `G` or nothing GiB.
 fn disk_bytes(text: &str) -> Result<u64, String> {
     let refuse = || format!("`{text}` is no size; write it like 512M or 4G");
@@ -39,6 +120,26 @@ fn disk_bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_that_cannot_be_obeyed_is_refused_and_one_that_changes_nothing_is_told_of() {
+        let path = || Some(PathBuf::from("x"));
+        for (flags, flag) in [
+            (LinuxkitRun { arch: Some("s390x".into()), ..LinuxkitRun::default() }, "arch"),
+            (LinuxkitRun { gui: true, ..LinuxkitRun::default() }, "gui"),
+            (LinuxkitRun { usb: true, ..LinuxkitRun::default() }, "usb"),
+            (LinuxkitRun { device: vec!["x".into()], ..LinuxkitRun::default() }, "device"),
+            (LinuxkitRun { qemu: path(), ..LinuxkitRun::default() }, "qemu"),
+            (LinuxkitRun { console_file: true, ..LinuxkitRun::default() }, "console-file"),
+        ] {
+            assert_eq!(flags.notes("amd64").unwrap_err().flag, flag);
+        }
+        assert_eq!(LinuxkitRun::default().notes("amd64"), Ok(vec![]));
+        for arch in ["amd64", std::env::consts::ARCH] {
+            let flags = LinuxkitRun { arch: Some(arch.into()), vpnkit: path(), ..LinuxkitRun::default() };
+            assert_eq!(flags.notes("amd64").map(|notes| notes.len()), Ok(1));
+        }
+    }
 
     #[test]
     fn what_is_no_size_is_refused_by_name() {

@@ -2,12 +2,14 @@
 
 mod argv;
 mod cache;
+mod console;
 mod disk;
 mod erofs;
 mod format;
 mod hand;
 mod inspect;
 mod linuxkit;
+mod machines;
 mod memory;
 mod metadata;
 mod net;
@@ -37,11 +39,13 @@ use kiln_run::check::MAX_CPUS;
 pub use cache::{
     Cache, CacheClean, CacheExport, CacheImport, CacheLs, CachePull, CachePush, CacheRm, CacheVerify, ExportFormat,
 };
+pub use console::ConsoleFlags;
 pub use disk::{DiskSpec, Disks};
 pub use erofs::Erofs;
 pub use hand::{MemoryOf, Running};
 pub use inspect::Inspect;
-pub use linuxkit::Linuxkit;
+pub use linuxkit::{Linuxkit, LinuxkitRun};
+pub use machines::{Console, Cp, Exec, Kill, Logs, Ps, Rm, Stop};
 pub use memory::Memory;
 pub use metadata::{Data, Metadata};
 pub use net::Net;
@@ -110,6 +114,9 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub verbose: u8,
+    /// Set for the process that `kiln run -d` leaves behind.
+    #[arg(long, global = true, hide = true)]
+    pub detached_child: bool,
 }
 
 /// What to do.
@@ -119,6 +126,22 @@ pub enum Command {
     Build(Build),
     /// Boot what was built, its console on this terminal
     Run(Run),
+    /// List machines that run
+    Ps(Ps),
+    /// Show a running machine's console, and type
+    Console(Console),
+    /// Print what a detached machine printed
+    Logs(Logs),
+    /// Run a program in a running machine
+    Exec(Exec),
+    /// Copy files and folders into a running machine, and out of it
+    Cp(Cp),
+    /// Ask machines to power off, and end those that do not
+    Stop(Stop),
+    /// End machines at once, as if their plugs were pulled
+    Kill(Kill),
+    /// Remove ended machines' state folders, with the disks in them
+    Rm(Rm),
     /// Publish ports of a running machine, and take them back
     #[command(subcommand, arg_required_else_help = true)]
     Port(Port),
@@ -236,7 +259,8 @@ pub struct Build {
 pub struct Run {
     /// What was built: NAME stands for the files NAME-kernel, NAME-cmdline and NAME-initrd.img, or for a root on a disk
     /// NAME-squashfs.img, NAME-erofs.img or NAME.iso; oci://NAME for what `kiln push` sent to a registry, oci-archive:FILE for
-    /// what `kiln build -format oci` wrote. BACKEND, `qemu` or `kvm`, is short for -accel
+    /// what `kiln build -format oci` wrote. BACKEND, `qemu` or `kvm`, is short for -accel; LinuxKit's `virtualization` and `hyperkit` choose
+    /// none
     #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present = "kernel")]
     pub words: Vec<OsString>,
     /// Number of processors
@@ -262,6 +286,12 @@ pub struct Run {
     /// About sockets between host and guest.
     #[command(flatten)]
     pub vsock: Vsock,
+    /// About the console.
+    #[command(flatten)]
+    pub console: ConsoleFlags,
+    /// LinuxKit's.
+    #[command(flatten)]
+    pub linuxkit: LinuxkitRun,
     /// Ask the registry for oci://NAME even when it is in the store
     #[arg(long)]
     pub pull: bool,
@@ -292,10 +322,12 @@ pub struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
     /// KVM where it works, else QEMU
+    #[value(alias = "kvm:tcg")]
     Auto,
     /// KVM or nothing
     Kvm,
     /// QEMU's software CPU
+    #[value(alias = "tcg")]
     Qemu,
 }
 

@@ -43,7 +43,7 @@ impl From<OnHang> for kiln_run::config::OnHang {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let whole = text.strip_suffix('s').unwrap_or(text);
     whole.parse().map(Duration::from_secs).map_err(|_| format!("`{text}` is no whole number of seconds"))
 }

@@ -3,21 +3,23 @@
 pub mod artifacts;
 pub mod names;
 pub mod networking;
+mod presence;
 mod pulled;
 pub mod roots;
 mod signals;
 mod start;
 pub mod state;
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_run::check::{self, CheckedMachine};
 use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
+use kiln_run::detach::{self, Detached};
 use kiln_run::exit::ExitReason;
 use kiln_run::host::{self, Accel, Backend, Facts};
 use kiln_run::opened::Opened;
 
+use self::presence::{Card, Waits};
 use self::start::{End, Surface};
 use self::state::StateError;
 use crate::args;
@@ -28,11 +30,21 @@ use crate::surroundings;
 
 /// Runs a machine to its end.
 pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Result<(), Failure> {
+    if asked.console.detach && !global.detached_child {
+        return leave_behind(printer);
+    }
     let (accel, name) = words(asked)?;
+    let by_flag = args::Run { kernel: None, ..asked.clone() };
+    let asked = if prefix_by_flag(asked).is_some() { &by_flag } else { asked };
+    let notes = asked.linuxkit.notes(surroundings::own_architecture()).map_err(|refused| {
+        let instead = refused.instead;
+        Failure::usage(refused).hint(instead)
+    })?;
+    notes.iter().for_each(|text| printer.note(text));
     let elsewhere = name.and_then(Path::to_str).filter(|name| pulled::is_meant(name));
     // Held until the machine ends: its files are in its store.
     let found = elsewhere.map(|text| pulled::machine(text, asked, global, printer)).transpose()?;
-    let config = match &found {
+    let (config, prefix) = match &found {
         Some(pulled::Pulled { machine, prefix, .. }) => {
             let asked = args::Run {
                 kernel: asked.kernel.clone().or(Some(machine.kernel.clone())),
@@ -41,10 +53,11 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
                 state: asked.state.clone().or_else(|| Some(names::with_suffix(prefix, "-state"))),
                 ..asked.clone()
             };
-            machine_config(&asked, None)?
+            (machine_config(&asked, None)?.0, prefix.clone())
         }
         None => machine_config(asked, name)?,
     };
+    presence::wanted(&asked.console, &prefix)?;
     let machine = checked(&config)?;
     for doubt in machine.doubts() {
         printer.note(&doubt.to_string());
@@ -63,15 +76,21 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
     }
     let opened = Opened::open(machine.config())?;
     networking::tell(&asked.networking, &machine.config().cards, &opened.cards, printer);
-    let surface = Surface { patience: asked.power.stop_timeout, printer };
-    let end = match (choice.backend, facts.qemu) {
+    let card = Card {
+        config: machine.config(),
+        from: &prefix,
+        flags: &asked.console,
+        backend: if choice.backend == Backend::Qemu { "qemu" } else { "kvm" },
+        waits: if global.detached_child { Waits::Process } else { Waits::User },
+    };
+    let surface = Surface { patience: asked.power.stop_timeout, printer, card };
+    match (choice.backend, facts.qemu) {
         (Backend::Qemu, Some(found)) => {
             printer.detail(&format!("QEMU {} at {}", found.version, found.path.display()));
-            start::under_qemu(&machine, opened, found.path, &surface)?
+            start::under_qemu(&machine, opened, found.path, &surface, |end| meaning(end, asked))
         }
-        _ => start::under_kvm(&machine, opened, &surface)?,
-    };
-    meaning(end, asked)
+        _ => start::under_kvm(&machine, opened, &surface, |end| meaning(end, asked)),
+    }
 }
 
 /// Checks the machine as a whole. Several faults make one failure that lists them.
@@ -85,6 +104,18 @@ fn checked(config: &MachineConfig) -> Result<CheckedMachine, Failure> {
     })
 }
 
+/// A run that nobody waits for, once it runs.
+fn leave_behind(printer: &Printer) -> Result<(), Failure> {
+    match detach::start_again("--detached-child")? {
+        Detached::Runs(name) => Ok(printer.data(format!("{name}\n").as_bytes())?),
+        Detached::Ended(status) if status.success() => Ok(()),
+        Detached::Ended(status) => {
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            Err(Failure::told(code.unwrap_or(crate::failure::FAILED)))
+        }
+    }
+}
+
 /// The back end and the name out of `[BACKEND] NAME`. A machine called `qemu` is told from the back end by standing alone.
 fn words(asked: &args::Run) -> Result<(Accel, Option<&Path>), Failure> {
     let flag = match asked.accel {
@@ -92,26 +123,41 @@ fn words(asked: &args::Run) -> Result<(Accel, Option<&Path>), Failure> {
         args::Accel::Kvm => Accel::Kvm,
         args::Accel::Qemu => Accel::Qemu,
     };
-    let (backend, name) = match asked.words.as_slice() {
-        [] => return Ok((flag, None)),
-        [name] => return Ok((flag, Some(Path::new(name)))),
-        [backend, name, ..] => (backend.as_os_str(), Path::new(name)),
+    let (backend, name) = match (asked.words.as_slice(), prefix_by_flag(asked)) {
+        ([], Some(prefix)) => return Ok((flag, Some(prefix))),
+        ([], None) => return Ok((flag, None)),
+        ([backend], Some(prefix)) => (backend.as_os_str(), prefix),
+        ([name], None) => return Ok((flag, Some(Path::new(name)))),
+        ([backend, name, ..], _) => (backend.as_os_str(), Path::new(name)),
     };
-    let word = if backend == OsStr::new("qemu") {
-        Accel::Qemu
-    } else if backend == OsStr::new("kvm") {
-        Accel::Kvm
-    } else {
+    let Some(word) = backend.to_str().and_then(of_linuxkit) else {
         let text = format!("no back end is called `{}`; there are `kvm` and `qemu`", backend.display());
         return Err(Failure::usage(text).hint("one NAME at a time; flags may stand before or after it"));
     };
-    if flag != Accel::Auto && flag != word {
+    if flag != Accel::Auto && word != Accel::Auto && flag != word {
         return Err(Failure::usage(format!("`-accel` and the word `{}` contradict each other", backend.display())));
     }
-    Ok((word, Some(name)))
+    Ok((if flag == Accel::Auto { word } else { flag }, Some(name)))
 }
 
-fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfig, Failure> {
+/// What a back end's name means. LinuxKit's of other systems mean what they mean there: the usual one.
+fn of_linuxkit(backend: &str) -> Option<Accel> {
+    match backend {
+        "kvm" => Some(Accel::Kvm),
+        "qemu" => Some(Accel::Qemu),
+        "virtualization.framework" | "virtualization" | "hyperkit" => Some(Accel::Auto),
+        _ => None,
+    }
+}
+
+/// LinuxKit's `-kernel` takes no file: `-kernel NAME` says that NAME-kernel is there.
+fn prefix_by_flag(asked: &args::Run) -> Option<&Path> {
+    let prefix = asked.kernel.as_deref().filter(|file| !file.exists())?;
+    names::with_suffix(prefix, "-kernel").exists().then_some(prefix)
+}
+
+/// The machine, and the prefix of its files.
+fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConfig, PathBuf), Failure> {
     if asked.root.form().is_some() && name.is_none() {
         let failure = Failure::usage("`-squashfs`, `-erofs` and `-iso` need a NAME, whose root they choose");
         return Err(failure.hint("`-disk FILE,readonly -cmdline \"root=/dev/vda ro\"` takes any file as root"));
@@ -138,7 +184,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
     let cards = networking::cards(&asked.networking, &own_name, networks.as_deref())?;
     let cd = metadata::cd(&asked.data, &state_dir)?;
     let disks = root.into_iter().chain(disks).chain(cd).collect();
-    Ok(MachineConfig {
+    let config = MachineConfig {
         cpus: asked.cpus,
         memory_mib: asked.memory.mem,
         memory: asked.memory.options(),
@@ -150,7 +196,8 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<MachineConfi
         on_reset: if asked.power.no_reboot { OnReset::Stop } else { OnReset::Reboot },
         on_hang: asked.power.on_hang.into(),
         state_dir,
-    })
+    };
+    Ok((config, prefix.to_path_buf()))
 }
 
 /// A disk without a file is `disk.img`, `disk1.img`, … in the state folder, or `disk.qcow2`, ….
@@ -217,6 +264,8 @@ mod tests {
             virtiofs: vec![],
             networking: args::Networking::default(),
             vsock: args::Vsock::default(),
+            console: args::ConsoleFlags::default(),
+            linuxkit: args::LinuxkitRun::default(),
             pull: false,
             kernel: None,
             initrd: None,
@@ -230,18 +279,20 @@ mod tests {
 
     #[test]
     fn a_first_word_that_is_no_back_end_is_wrong_usage() {
-        for (typed, accel) in [
-            (["hyperkit", "vm"], args::Accel::Auto),
-            (["qemu", "vm"], args::Accel::Kvm),
-            (["a", "b"], args::Accel::Qemu),
-        ] {
+        for (typed, accel) in
+            [(["vbox", "vm"], args::Accel::Auto), (["qemu", "vm"], args::Accel::Kvm), (["a", "b"], args::Accel::Qemu)]
+        {
             assert_eq!(words(&asked(&typed, accel)).unwrap_err().status, 2, "{typed:?}");
         }
     }
 
     #[test]
     fn a_back_end_may_stand_before_the_name_and_a_machine_may_be_called_like_one() {
-        let cases: [(&[&str], args::Accel, Accel, &str); 4] = [
+        let cases: [(&[&str], args::Accel, Accel, &str); 8] = [
+            (&["hyperkit", "vm"], args::Accel::Auto, Accel::Auto, "vm"),
+            (&["virtualization", "vm"], args::Accel::Kvm, Accel::Kvm, "vm"),
+            (&["virtualization.framework", "vm"], args::Accel::Qemu, Accel::Qemu, "vm"),
+            (&["hyperkit"], args::Accel::Auto, Accel::Auto, "hyperkit"),
             (&["vm"], args::Accel::Auto, Accel::Auto, "vm"),
             (&["qemu", "vm"], args::Accel::Auto, Accel::Qemu, "vm"),
             (&["kvm", "vm"], args::Accel::Kvm, Accel::Kvm, "vm"),
@@ -252,6 +303,22 @@ mod tests {
             let (got_accel, got_name) = words(&asked).unwrap();
             assert_eq!((got_accel, got_name), (accel, Some(Path::new(name))), "{typed:?}");
         }
+    }
+
+    #[test]
+    fn linuxkits_flag_for_a_kernel_names_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (prefix, kernel) = (folder.path().join("vm"), folder.path().join("vm-kernel"));
+        let asked = |words: &[&str], kernel: &Path| args::Run {
+            kernel: Some(kernel.into()),
+            ..asked(words, args::Accel::Auto)
+        };
+        // Without such a kernel it is a file that is missing.
+        assert_eq!(words(&asked(&[], &prefix)).unwrap().1, None);
+        std::fs::write(&kernel, "k").unwrap();
+        assert_eq!(words(&asked(&[], &prefix)).unwrap(), (Accel::Auto, Some(prefix.as_path())));
+        assert_eq!(words(&asked(&["qemu"], &prefix)).unwrap(), (Accel::Qemu, Some(prefix.as_path())));
+        assert_eq!(words(&asked(&["qemu"], &kernel)).unwrap(), (Accel::Auto, Some(Path::new("qemu"))));
     }
 
     #[test]

@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_run::Started;
 use kiln_run::boot::KernelCache;
+use kiln_run::cards::OpenCard;
 use kiln_run::check::CheckedMachine;
-use kiln_run::console::{AbandonOutput, Console};
-use kiln_run::control::ControlSocket;
+use kiln_run::console::{AbandonOutput, Console, TTY_LINK};
+use kiln_run::control::{ControlSocket, Desk};
 use kiln_run::event::{EventThread, Events};
 use kiln_run::exit::ExitReason;
+use kiln_run::hands::Hands;
 use kiln_run::hv;
 use kiln_run::machine::{self, Control, HostSide};
 use kiln_run::opened::Opened;
 use kiln_run::qemu;
 
+use super::presence::{Card, Presence, Waits};
 use super::signals::{self, Watch};
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -41,6 +45,8 @@ pub struct Surface<'a> {
     pub patience: Duration,
     /// Says what the user should know meanwhile.
     pub printer: &'a Printer,
+    /// What others are told of the machine.
+    pub card: Card<'a>,
 }
 
 /// A machine, whichever back end has it, and its output, as signals and keys reach them.
@@ -78,69 +84,97 @@ impl signals::Machine for Reach<Control> {
     }
 }
 
-/// Runs the machine under QEMU.
+/// Runs the machine under QEMU, to what its end means.
 pub fn under_qemu(
     machine: &CheckedMachine,
     opened: Opened,
     qemu: PathBuf,
     surface: &Surface<'_>,
-) -> Result<End, Failure> {
+    meaning: impl Fn(End) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let programs = qemu::Programs { qemu, tied_by: std::env::current_exe().ok() };
-    let (config, cards) = (machine.config(), opened.cards.clone());
-    let machine = qemu::Machine::new(config.clone(), opened, programs);
-    let _control = ControlSocket::open(&config.state_dir, cards, Box::new(machine.remote()))?;
-    with_console(machine.remote(), surface, |console, events| {
-        Ok(machine.run(&console.sink(), &console.input(), events)?)
-    })
+    let machine = qemu::Machine::new(machine.config().clone(), opened.clone(), programs);
+    let work =
+        |run: Running<'_>| Ok(machine.run(&run.console.sink(), &run.console.input(), &run.events, &run.started)?);
+    with_console(machine.remote(), (opened.cards, Box::new(machine.remote())), surface, work, meaning)
 }
 
-/// Runs the machine in this process, over KVM.
-pub fn under_kvm(machine: &CheckedMachine, opened: Opened, surface: &Surface<'_>) -> Result<End, Failure> {
+/// Runs the machine in this process, over KVM, to what its end means.
+pub fn under_kvm(
+    machine: &CheckedMachine,
+    opened: Opened,
+    surface: &Surface<'_>,
+    meaning: impl Fn(End) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let kvm = hv::kvm::probe()?;
     let control = Control::new();
-    let state_dir = &machine.config().state_dir;
-    let _control = ControlSocket::open(state_dir, opened.cards.clone(), Box::new(control.clone()))?;
     let kernels = surroundings::kept("kernels", &variable).map(KernelCache::new);
-    with_console(control.clone(), surface, |console, events| {
+    let work = |run: Running<'_>| {
         let host = HostSide {
-            output: console.sink(),
-            input: console.input(),
-            size: console.size(),
-            events: events.clone(),
+            output: run.console.sink(),
+            input: run.console.input(),
+            size: Some(run.console.size()),
+            events: run.events,
             kernels,
-            opened,
+            opened: opened.clone(),
+            started: run.started,
         };
         Ok(machine::run(&kvm, machine, &host, &control)?)
-    })
+    };
+    let reached: (_, Box<dyn Hands>) = (opened.cards.clone(), Box::new(control.clone()));
+    with_console(control.clone(), reached, surface, work, meaning)
 }
 
-/// Runs `work` with the console open and signals watched, and writes out what the guest printed, whatever the end.
+/// What a run gets.
+struct Running<'a> {
+    console: &'a Console,
+    events: Events,
+    started: Started,
+}
+
+/// Runs `work` with the console open, signals watched and the machine known to others, and writes out what the guest
+/// printed, whatever the end.
 fn with_console<M>(
     machine: M,
+    reached: (Vec<OpenCard>, Box<dyn Hands>),
     surface: &Surface<'_>,
-    work: impl FnOnce(&Console, &Events) -> Result<ExitReason, Failure>,
-) -> Result<End, Failure>
+    work: impl FnOnce(Running<'_>) -> Result<ExitReason, Failure>,
+    meaning: impl Fn(End) -> Result<(), Failure>,
+) -> Result<(), Failure>
 where
     Reach<M>: signals::Machine + Clone + Sync + 'static,
 {
-    let mut console = Console::stdio()?;
+    let Surface { card, printer, patience } = surface;
+    let state_dir = &card.config.state_dir;
+    let mut console = Console::open(&card.flags.console, state_dir, card.waits == Waits::Process)?;
     let thread = EventThread::start("devices")?;
     let reach = Reach { machine, output: console.abandon_handle() };
-    let watch = signals::watch(reach.clone(), console.quit().try_clone()?, surface.patience, surface.printer.clone())?;
-    let events = thread.events();
+    let quit = || console.quit().try_clone();
+    let watch = signals::watch(reach.clone(), quit()?, *patience, (*printer).clone())?;
+    let power_button = Box::new(move || signals::Machine::power_button(&reach));
+    let (cards, hands) = reached;
+    let desk = Desk { cards, hands, onlookers: console.onlookers(), power_button, quit: quit()? };
+    let control = ControlSocket::open(state_dir, desk)?;
+    let presence = Presence::announce(card, console.pty())?;
+    if let Some(pty) = console.pty() {
+        printer.note(&format!("the console is {}, as {}", pty.display(), state_dir.join(TTY_LINK).display()));
+    }
+    let (events, started) = (thread.events(), presence.started(printer)?);
     console.start(&events)?;
-    let reason = work(&console, &events);
+    let reason = work(Running { console: &console, events, started });
     let sink = console.sink();
     let written = console.finish();
-    let end = End {
-        reason: reason?,
-        overdue: Watch::was_overdue(&watch),
-        panic: sink.panic(),
-        last_lines: sink.last_lines(LAST_LINES),
-    };
-    // What was thrown away on purpose is no loss to tell of.
-    if end.reason != ExitReason::Stopped {
-        written?;
+    let meant = reason.and_then(|reason| {
+        let (panic, last_lines) = (sink.panic(), sink.last_lines(LAST_LINES));
+        meaning(End { reason, overdue: Watch::was_overdue(&watch), panic, last_lines })?;
+        // Of a machine that was stopped it is no loss: what was not written was thrown away on purpose.
+        Ok(written?)
+    });
+    match &meant {
+        Ok(()) => presence.end("powered off", 0),
+        Err(failure) => presence.end(&failure.error.to_string(), failure.status),
     }
-    Ok(end)
+    // After the record: who sees the name free sees the end.
+    drop(control);
+    meant
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::event::Flag;
@@ -22,6 +25,9 @@ struct Shared {
     bytes: Mutex<VecDeque<u8>>,
     ready: Flag,
     room: Flag,
+    /// Those who wait for room on threads of their own, or for the end.
+    drained: Condvar,
+    closed: AtomicBool,
 }
 
 impl ConsoleInput {
@@ -32,6 +38,8 @@ impl ConsoleInput {
                 bytes: Mutex::new(VecDeque::with_capacity(CAPACITY_BYTES)),
                 ready: Flag::new()?,
                 room: Flag::new()?,
+                drained: Condvar::new(),
+                closed: AtomicBool::new(false),
             }),
         })
     }
@@ -51,6 +59,7 @@ impl ConsoleInput {
         let taken = bytes.drain(..len).collect();
         if len > 0 {
             self.shared.room.raise();
+            self.shared.drained.notify_all();
         }
         taken
     }
@@ -75,6 +84,36 @@ impl ConsoleInput {
     /// How many bytes [`Self::put`] takes now.
     pub(super) fn room_bytes(&self) -> usize {
         CAPACITY_BYTES.saturating_sub(self.bytes().len())
+    }
+
+    /// Adds all of `typed`, and waits where there is no room for it. False when the console ends before.
+    pub(super) fn put_all(&self, typed: &[u8]) -> bool {
+        let mut left = typed;
+        let mut bytes = self.bytes();
+        loop {
+            let room = CAPACITY_BYTES.saturating_sub(bytes.len());
+            let (put, rest) = left.split_at(room.min(left.len()));
+            if !put.is_empty() {
+                bytes.extend(put);
+                self.shared.ready.raise();
+            }
+            left = rest;
+            if left.is_empty() {
+                return true;
+            }
+            if self.shared.closed.load(Ordering::SeqCst) {
+                return false;
+            }
+            bytes = self.shared.drained.wait(bytes).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The console ends: nobody waits for room any longer.
+    pub(super) fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        // Who is about to wait holds the lock, and has not seen it.
+        drop(self.bytes());
+        self.shared.drained.notify_all();
     }
 
     /// Adds `typed`, at most [`Self::room_bytes`] of it.

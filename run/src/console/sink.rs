@@ -12,7 +12,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::tail::Tail;
+use super::{history::History, log::Log, tail::Tail};
 use crate::event::Flag;
 
 /// Output held for a slow reader, in bytes: some screens full. When it is full the device that prints has to wait.
@@ -163,6 +163,17 @@ impl Write for ConsoleSink {
     }
 }
 
+/// Where output is written, and waited for.
+#[derive(Debug)]
+pub(super) enum Outlet {
+    /// A terminal, pipe, socket or file, in blocking mode or not.
+    Descriptor(File),
+    /// A log of this machine's.
+    Log(Log),
+    /// Nowhere: only those who look on see it.
+    Nowhere,
+}
+
 /// The thread that writes what a [`ConsoleSink`] collects.
 #[derive(Debug)]
 pub struct OutputThread {
@@ -173,6 +184,11 @@ pub struct OutputThread {
 impl OutputThread {
     /// Starts a thread that writes to `output`: a terminal, pipe, socket or file, in blocking mode or not.
     pub fn start(output: OwnedFd) -> io::Result<(Self, ConsoleSink)> {
+        Self::start_with(Outlet::Descriptor(output.into()), Arc::default())
+    }
+
+    /// Starts a thread that shows to those who look on what it writes.
+    pub(super) fn start_with(output: Outlet, history: Arc<History>) -> io::Result<(Self, ConsoleSink)> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             filled: Condvar::new(),
@@ -182,7 +198,7 @@ impl OutputThread {
             panic_said: Flag::new()?,
         });
         let writer = Arc::clone(&shared);
-        let thread = Builder::new().name("console-out".into()).spawn(move || write_out(&writer, File::from(output)))?;
+        let thread = Builder::new().name("console-out".into()).spawn(move || write_out(&writer, output, &history))?;
         let sink = ConsoleSink { shared: Arc::clone(&shared) };
         Ok((Self { shared, thread: Some(thread) }, sink))
     }
@@ -253,12 +269,19 @@ impl AbandonOutput {
 }
 
 /// The writer's thread: until the sink is closed and empty, or broken.
-fn write_out(shared: &Shared, mut output: File) {
+fn write_out(shared: &Shared, mut output: Outlet, history: &History) {
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     while next_chunk(shared, &mut chunk) {
-        if let Err(error) = write_chunk(shared, &mut output, &chunk) {
-            break_off(shared, error);
-            break;
+        history.add(&chunk);
+        let written = match &mut output {
+            Outlet::Descriptor(file) => write_chunk(shared, file, &chunk),
+            Outlet::Log(log) => log.write(&chunk),
+            Outlet::Nowhere => Ok(()),
+        };
+        if let Err(error) = written {
+            // Nobody is there any more but those who look on.
+            shared.state().error.get_or_insert(error);
+            output = Outlet::Nowhere;
         }
     }
     let mut state = shared.state();

@@ -11,7 +11,8 @@ use std::{
 };
 
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
+    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize,
+    tcsetattr,
 };
 
 use super::watch::Watch;
@@ -82,6 +83,13 @@ fn restore_on_panic() {
             before(info);
         }));
     });
+}
+
+/// Columns and rows of a terminal. One that knows no size says zeros; so does one that is gone.
+#[must_use]
+pub fn size_of_terminal(terminal: impl AsFd) -> Option<(u16, u16)> {
+    let terminal = terminal.as_fd();
+    isatty(terminal).then(|| tcgetwinsize(terminal).map_or((0, 0), |size| (size.ws_col, size.ws_row)))
 }
 
 /// `modes` with nothing between the keyboard and the reader.

@@ -1,9 +1,13 @@
 //! The other end: asks a running machine.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::Pid;
 
 use super::words::{Answer, Port, Request};
 use super::{LINE_BYTES, SOCKET};
@@ -66,6 +70,27 @@ impl Client {
                 _ => AskError::Talk { state_dir, source: error },
             }),
         }
+    }
+
+    /// The process of the machine.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn pid(&self) -> Result<Pid, AskError> {
+        let failed = |source: io::Error| AskError::Talk { state_dir: self.state_dir.clone(), source };
+        Ok(socket_peercred(self.stream.get_ref().as_fd()).map_err(|error| failed(error.into()))?.pid)
+    }
+
+    /// Asks for the console. What comes out of the stream is what the guest prints; `kiln_abi` has the frames that go in.
+    ///
+    /// # Errors
+    /// The machine says why not, or went away.
+    pub fn console(mut self, scrollback: bool) -> Result<BufReader<UnixStream>, AskError> {
+        self.ask(&Request::Console { scrollback })?;
+        let failed = |source| AskError::Talk { state_dir: self.state_dir.clone(), source };
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).map_err(failed)?;
+        Ok(self.stream)
     }
 
     /// Asks, and waits for the answer: the ports that it is about.

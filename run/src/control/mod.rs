@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use client::{AskError, Client};
-pub use server::ControlSocket;
+pub use server::{ControlSocket, Desk};
 pub use words::{Carries, Port, PortHost, Request};
 
 /// Name of the socket.

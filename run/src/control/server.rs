@@ -14,6 +14,7 @@ use super::words::{Answer, Port, Request};
 use super::{ControlError, LINE_BYTES, SOCKET};
 use crate::cards::{OpenCard, open_port};
 use crate::config::{MAX_PUBLISHED, Publish};
+use crate::console::{BeginsWith, Onlookers, Types};
 use crate::event::Flag;
 use crate::hands::{Hands, Refusal};
 use crate::host::Folder;
@@ -22,9 +23,17 @@ use crate::host::Folder;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is asked for, at the machine.
-struct Desk {
-    cards: Vec<OpenCard>,
-    hands: Box<dyn Hands>,
+pub struct Desk {
+    /// Its network cards.
+    pub cards: Vec<OpenCard>,
+    /// Pauses it, and asks for its memory.
+    pub hands: Box<dyn Hands>,
+    /// Those who look on at its console.
+    pub onlookers: Onlookers,
+    /// Presses its power button.
+    pub power_button: Box<dyn Fn() + Send>,
+    /// Raised to end it at once.
+    pub quit: Flag,
 }
 
 /// The socket of a running machine. It goes when this is dropped.
@@ -41,14 +50,13 @@ impl ControlSocket {
     ///
     /// # Errors
     /// The host's: the folder is not writable, or there are no more descriptors or threads.
-    pub fn open(state_dir: &Path, cards: Vec<OpenCard>, hands: Box<dyn Hands>) -> Result<Self, ControlError> {
+    pub fn open(state_dir: &Path, desk: Desk) -> Result<Self, ControlError> {
         let failed = |source| ControlError { path: state_dir.join(SOCKET), source };
         let folder = Folder::open(state_dir).map_err(failed)?;
         let (socket, file) = listen_at(&folder.file(SOCKET), SocketType::STREAM).map_err(failed)?;
         let listener = UnixListener::from(socket);
         let stop = Flag::new().map_err(failed)?;
         let stopped = stop.try_clone().map_err(failed)?;
-        let desk = Desk { cards, hands };
         let serve = move || serve(&listener, &desk, &stopped);
         let thread = Builder::new().name("control".into()).spawn(serve).map_err(failed)?;
         Ok(Self { stop, thread: Some(thread), _file: file, _folder: folder })
@@ -78,7 +86,7 @@ fn serve(listener: &UnixListener, desk: &Desk, stopped: &Flag) {
     }
 }
 
-/// Answers one client, line by line, until it is silent or goes.
+/// Answers one client, line by line, until it is silent, goes, or gets the console.
 fn attend(client: &UnixStream, desk: &Desk) -> io::Result<()> {
     client.set_nonblocking(false)?;
     client.set_read_timeout(Some(PATIENCE))?;
@@ -92,17 +100,36 @@ fn attend(client: &UnixStream, desk: &Desk) -> io::Result<()> {
             return Ok(());
         }
         let is_whole = line.ends_with(b"\n");
-        let answer = match serde_json::from_slice(&line) {
-            Ok(request) => answer(request, desk),
-            Err(error) => refusal(format!("this is no request: {error}")),
+        let request = match serde_json::from_slice(&line) {
+            Ok(Request::Console { scrollback }) if reader.buffer().is_empty() => {
+                return show_console(client, scrollback, &desk.onlookers);
+            }
+            Ok(Request::Console { .. }) => Err("the console is asked for by itself".to_owned()),
+            Ok(request) => Ok(request),
+            Err(error) => Err(format!("this is no request: {error}")),
         };
-        let mut text = serde_json::to_vec(&answer)?;
-        text.push(b'\n');
-        (&mut &*client).write_all(&text)?;
+        send(client, &request.map_or_else(refusal, |request| answer(request, desk)))?;
         if !is_whole {
             return Ok(());
         }
     }
+}
+
+fn send(mut client: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut text = serde_json::to_vec(answer)?;
+    text.push(b'\n');
+    client.write_all(&text)
+}
+
+/// Turns the connection over.
+fn show_console(client: &UnixStream, scrollback: bool, onlookers: &Onlookers) -> io::Result<()> {
+    // The answer comes first.
+    send(client, &Answer::default())?;
+    client.set_read_timeout(None)?;
+    client.set_write_timeout(None)?;
+    client.set_nonblocking(true)?;
+    let begin = if scrollback { BeginsWith::Scrollback } else { BeginsWith::WhatComes };
+    onlookers.add(client.try_clone()?.into(), Types::InFrames, begin)
 }
 
 fn refusal(error: String) -> Answer {
@@ -110,8 +137,18 @@ fn refusal(error: String) -> Answer {
 }
 
 fn answer(request: Request, desk: &Desk) -> Answer {
-    let Desk { cards, hands } = desk;
+    let Desk { cards, hands, .. } = desk;
     match request {
+        // Given before: it has the connection.
+        Request::Console { .. } => Answer::default(),
+        Request::PowerButton {} => {
+            (desk.power_button)();
+            Answer::default()
+        }
+        Request::Kill {} => {
+            desk.quit.raise();
+            Answer::default()
+        }
         Request::PortList {} => Answer { ports: list(cards), ..Answer::default() },
         Request::PortAdd { host, guest_port, transport, tells_caller } => {
             let publish = Publish { host: host.into(), guest_port, transport: transport.into(), tells_caller };

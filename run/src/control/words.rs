@@ -45,6 +45,16 @@ pub enum Request {
         /// In bytes.
         target_bytes: u64,
     },
+    /// The console. Behind the answer the connection is no longer of lines: the machine sends what the guest prints, and
+    /// takes frames of [`kiln_abi`], `Input` and `Size`.
+    Console {
+        /// Whether the end of what was printed before comes first.
+        scrollback: bool,
+    },
+    /// Press the power button: the guest is asked to power off.
+    PowerButton {},
+    /// End the machine as if its plug were pulled.
+    Kill {},
 }
 
 /// Where the host listens.

@@ -25,6 +25,7 @@ use crate::hv::{self, Hypervisor};
 use crate::mem::{self, GuestRam};
 use crate::opened::Opened;
 use crate::pci::{AddError, NoRoom};
+use crate::started::Started;
 use crate::virtio::balloon::BalloonHandle;
 
 /// The host's side of a machine.
@@ -43,6 +44,8 @@ pub struct HostSide {
     pub kernels: Option<KernelCache>,
     /// What the description asks of the host, opened.
     pub opened: Opened,
+    /// Told when the machine runs.
+    pub started: Started,
 }
 
 /// Why a machine could not run or had to be stopped.
@@ -155,6 +158,7 @@ fn run_once<H: Hypervisor>(
     };
     host.output.machine_starts();
     let _attached = control.attach(attached);
+    host.started.tell();
     let event = vcpus::run_until_event(&vm, config.cpus, &assembled, &events, &first_event)?;
     match event {
         Event::Wish(Wish::PowerOff) => Ok(ExitReason::PowerOff),

@@ -37,6 +37,7 @@ impl Rig {
             events: events.events(),
             kernels: None,
             opened: Opened::default(),
+            started: Started::default(),
         };
         let config = MachineConfig {
             cpus,

@@ -22,6 +22,7 @@ use crate::disks::{self, DiskError};
 use crate::event::{Events, Flag, Served};
 use crate::exit::ExitReason;
 use crate::opened::Opened;
+use crate::started::Started;
 
 /// How long QEMU has to end after it was told to, or after it closed its control socket.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -109,7 +110,13 @@ impl Machine {
     }
 
     /// Runs the machine to its end, on this thread: QEMU is killed when this thread ends before.
-    pub fn run(&self, output: &ConsoleSink, input: &ConsoleInput, events: &Events) -> Result<ExitReason, QemuError> {
+    pub fn run(
+        &self,
+        output: &ConsoleSink,
+        input: &ConsoleInput,
+        events: &Events,
+        started: &Started,
+    ) -> Result<ExitReason, QemuError> {
         // QEMU opens them itself: this makes those that are missing, and tells of the others in our words.
         let opened = disks::open_all(&self.config.disks, &self.config.state_dir)?;
         let overlays: Vec<_> = opened.into_iter().map(|disk| disk.overlay).collect();
@@ -119,7 +126,7 @@ impl Machine {
         let _last_words = Served::new(events, last_words).map_err(QemuError::Sockets)?;
         loop {
             output.machine_starts();
-            let mut reason = self.run_once(output, input, &overlays)?;
+            let mut reason = self.run_once((output, input), started, &overlays)?;
             self.shared.ended();
             // A kernel that resets when it panics: the machine starts again, or ends for the better reason.
             if (reason, self.config.on_reset) == (ExitReason::Reset, OnReset::Stop) && output.panic().is_some() {
@@ -134,8 +141,8 @@ impl Machine {
     /// From start to the first end, which a reset is too.
     fn run_once(
         &self,
-        output: &ConsoleSink,
-        input: &ConsoleInput,
+        (output, input): (&ConsoleSink, &ConsoleInput),
+        started: &Started,
         overlays: &[Option<File>],
     ) -> Result<ExitReason, QemuError> {
         let stop_typing = Flag::new().map_err(QemuError::Sockets)?;
@@ -174,6 +181,7 @@ impl Machine {
             scope.spawn(move || {
                 // The receiver lives longer than this thread.
                 qmp::listen(listener, |told| match told {
+                    Told::Runs => started.tell(),
                     Told::Cause(cause) => _ = sender.send(Event::Stopped(cause)),
                     Told::Left(bytes) => shared.set_left(bytes),
                 });
@@ -317,7 +325,9 @@ mod tests {
         let thread = EventThread::start("test").unwrap();
         let run = |qemu: &str| {
             let programs = Programs { qemu: qemu.into(), tied_by: None };
-            Machine::new(config.clone(), Opened::default(), programs).run(&sink, &input, &thread.events()).unwrap_err()
+            Machine::new(config.clone(), Opened::default(), programs)
+                .run(&sink, &input, &thread.events(), &Started::default())
+                .unwrap_err()
         };
         assert!(matches!(run("/nonexistent/qemu"), QemuError::Start { .. }));
         let QemuError::Died { status, said } = run("/bin/ls") else { panic!("no death") };

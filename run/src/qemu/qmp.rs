@@ -25,6 +25,8 @@ pub(super) enum Cause {
 /// What QEMU tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
+    /// It obeys the first request: all devices are there, and the processors run.
+    Runs,
     /// Why the machine stops, or should.
     Cause(Cause),
     /// Memory that the balloon leaves to the guest, in bytes.
@@ -88,6 +90,9 @@ pub(super) fn listen(socket: UnixStream, mut hear: impl FnMut(Told)) {
 }
 
 fn told(message: &Value) -> Option<Told> {
+    if message.get("return").is_some() {
+        return Some(Told::Runs);
+    }
     let data = message.get("data");
     let cause = match message.get("event")?.as_str()? {
         "GUEST_PANICKED" => Cause::GuestPanic,
@@ -133,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_no_event_is_passed_over() {
         assert_eq!(heard(""), []);
-        assert_eq!(heard("garbage\n[1]\n{\"return\":{}}\n{\"event\":7}\n{\"event\":\"SHUTDOWN\"}\n"), []);
+        assert_eq!(heard("garbage\n[1]\n{\"event\":7}\n{\"event\":\"SHUTDOWN\"}\n"), []);
         assert_eq!(heard("{\"event\":\"STOP\"}"), []);
     }
 
@@ -148,7 +153,9 @@ mod tests {
             event("host-signal")
         );
         let causes = [Cause::GuestShutdown, Cause::GuestReset, Cause::GuestPanic, Cause::Host];
-        assert_eq!(heard(&text), causes.map(Told::Cause));
+        let text = format!("{{\"return\":{{}}}}\n{text}");
+        let [Told::Runs, told @ ..] = &heard(&text)[..] else { panic!("nothing heard") };
+        assert_eq!(told, causes.map(Told::Cause));
     }
 
     #[test]

@@ -28,7 +28,7 @@ fn setup() -> Setup {
     let (stdin, typed) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let (printed, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let thread = EventThread::start("test").unwrap();
-    let mut console = Console::open(stdin, stdout).unwrap();
+    let mut console = Console::over(stdin, stdout).unwrap();
     console.start(&thread.events()).unwrap();
     let size = TerminalSize::new(80, 25).unwrap();
     let device = VirtioConsole::new(console.sink(), Some(console.input()), Some(size.clone()), thread.events());
