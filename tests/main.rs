@@ -21,6 +21,7 @@ mod fuzz;
 mod inspect;
 mod iso;
 mod lab;
+mod machines;
 mod network;
 mod network_guest;
 mod network_links;
