@@ -313,6 +313,8 @@ mod tests {
     fn another_architecture_and_missing_files_are_refused() {
         let other = room("image: a\narches: [arm64]\nsource:\n- files:\n  - {path: a, directory: true}\n");
         assert!(matches!(other.build(), Err(PackageError::Architecture { .. })));
+        let nothing = room("image: a\nsource:\n- files:\n  - {path: a, joined: '*.crt'}\n");
+        assert!(matches!(nothing.build(), Err(PackageError::NothingToJoin { pattern }) if pattern == "*.crt"));
         let missing = room("image: a\nsource:\n- files:\n  - {path: a, source: none}\n");
         assert!(matches!(missing.build(), Err(PackageError::Io { path, .. }) if path.ends_with("a/none")));
         assert!(missing.package().find(&missing.store, &missing.context).unwrap().is_none());
@@ -321,7 +323,8 @@ mod tests {
     const FILES: &str = "image: a\nconfig: {binds: ['/a:/b'], capabilities: [all]}\n\
         process: {entrypoint: [/bin/x], cmd: ['1'], env: [A=1], workdir: /w}\n\
         source:\n- files:\n  - {path: /bin/x, source: build.yml, mode: \"4755\"}\n  - {path: /etc/t, contents: hello}\n\
-        - files:\n  - {path: etc/t, contents: later}\n  - {path: /lnk, symlink: bin/x}\n  - {path: d, directory: true}\n";
+        - files:\n  - {path: etc/t, contents: later}\n  - {path: /lnk, symlink: bin/x}\n  - {path: d, directory: true}\n\
+        - files:\n  - {path: etc/u, contents: \"2\\n\"}\n  - {path: all, joined: \"/etc/?\"}\n";
 
     #[test]
     fn files_become_an_image_with_process_and_label() {
@@ -345,7 +348,16 @@ mod tests {
             format!("{name} {:o} {}", header.mode().unwrap(), if text == FILES { "build.yml" } else { &text })
         };
         let entries: Vec<String> = archive.entries().unwrap().map(entry).collect();
-        let expected = ["bin/ 755 ", "bin/x 4755 build.yml", "d/ 755 ", "etc/ 755 ", "etc/t 644 later", "lnk 777 "];
+        let expected = [
+            "all 644 later\n2\n",
+            "bin/ 755 ",
+            "bin/x 4755 build.yml",
+            "d/ 755 ",
+            "etc/ 755 ",
+            "etc/t 644 later",
+            "etc/u 644 2\n",
+            "lnk 777 ",
+        ];
         assert_eq!(entries, expected);
     }
 

@@ -359,6 +359,12 @@ pub enum PackageError {
         /// The packages.
         packages: Vec<String>,
     },
+    /// A pattern of `joined` that fits no file.
+    #[error("no file of the sources before fits `joined: {pattern}`")]
+    NothingToJoin {
+        /// The pattern.
+        pattern: String,
+    },
     /// Debian packages do not have what is asked of them.
     #[error("`{name}` of `include` is not in Debian's {}, nor in what is unpacked with them", packages.join(", "))]
     NotIncluded {

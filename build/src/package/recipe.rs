@@ -250,6 +250,8 @@ pub enum FileContent {
     Contents(String),
     /// A copy of this file or folder of the package.
     Source(TreePath),
+    /// All files of earlier sources that fit the pattern, one behind the other.
+    Joined(String),
 }
 
 #[derive(Deserialize)]
@@ -261,6 +263,7 @@ struct FileFields {
     symlink: Option<String>,
     contents: Option<String>,
     source: Option<ImagePath>,
+    joined: Option<String>,
     mode: Option<FileMode>,
 }
 
@@ -268,17 +271,18 @@ impl TryFrom<FileFields> for FileEntry {
     type Error = &'static str;
 
     fn try_from(fields: FileFields) -> Result<Self, Self::Error> {
-        let FileFields { path, directory, symlink, contents, source, mode } = fields;
+        let FileFields { path, directory, symlink, contents, source, joined, mode } = fields;
         let given = [
             directory.then_some(FileContent::Directory),
             symlink.map(FileContent::Symlink),
             contents.map(FileContent::Contents),
             source.map(|ImagePath(source)| FileContent::Source(source)),
+            joined.map(FileContent::Joined),
         ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(content), None) => Ok(Self { path: path.0, content, mode }),
-            _ => Err("a file has exactly one of `directory`, `symlink`, `contents` and `source`"),
+            _ => Err("a file has exactly one of `directory`, `symlink`, `contents`, `source` and `joined`"),
         }
     }
 }

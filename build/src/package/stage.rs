@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{PackageError, io_error};
+use super::pattern::fits;
 use super::recipe::{FileContent, FileEntry};
 use crate::tree::{Attributes, Body, Kind, Spool, Tree, TreeError, TreePath};
 
@@ -111,6 +112,10 @@ impl Stage {
             FileContent::Directory => self.put(path, mode.unwrap_or(MODE_FOLDER), Kind::directory()),
             FileContent::Symlink(target) => self.symlink(path, target.as_bytes()),
             FileContent::Contents(text) => self.put(path, mode.unwrap_or(MODE_FILE), Kind::file(text)),
+            FileContent::Joined(pattern) => {
+                let body = self.joined(pattern)?;
+                self.put(path, mode.unwrap_or(MODE_FILE), Kind::File(body))
+            }
             FileContent::Source(source) => {
                 let host = source.components().fold(self.package.clone(), |folder, name| {
                     folder.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name))
@@ -118,6 +123,37 @@ impl Stage {
                 self.copy_all(path, &host, mode, DEPTH_LIMIT)
             }
         }
+    }
+
+    /// The files that fit, in the order of their names. One without an end of line gets it, as lists of certificates need.
+    fn joined(&self, pattern: &str) -> Result<Body, PackageError> {
+        let pattern_bytes = pattern.trim_matches('/').as_bytes();
+        let mut bodies = vec![];
+        for (path, id) in self.tree.walk() {
+            if let Kind::File(body) = &self.tree.node(id).kind
+                && fits(pattern_bytes, path.as_bytes())
+            {
+                bodies.push(body);
+            }
+        }
+        if bodies.is_empty() {
+            return Err(PackageError::NothingToJoin { pattern: pattern.to_owned() });
+        }
+        let mut join = |mut out: &File| {
+            for body in &bodies {
+                // Read by position, so it does not matter that the bodies are in the same file.
+                io::copy(&mut body.reader(), &mut out)?;
+                let mut last = [b'\n'];
+                if let Some(at) = body.len().checked_sub(1) {
+                    body.read_exact_at(&mut last, at)?;
+                }
+                if last != [b'\n'] {
+                    io::Write::write_all(&mut out, b"\n")?;
+                }
+            }
+            Ok(())
+        };
+        self.keep_with(&mut join).map_err(|e| io_error("join", Path::new(pattern), e))
     }
 
     /// Copies a file, a link or a folder with all in it. `mode` is for files; folders get theirs from the default.
