@@ -125,7 +125,7 @@ pub enum Command {
     /// Build something bootable from YAML files
     Build(Build),
     /// Boot what was built, its console on this terminal
-    Run(Run),
+    Run(Box<Run>),
     /// List machines that run
     Ps(Ps),
     /// Show a running machine's console, and type
