@@ -184,11 +184,12 @@ fn a_boot_stays_within_its_budget_of_exits_and_faults() {
             said.stdout.lines().filter_map(|line| line.split_once(&format!(" {name} "))?.1.trim().parse().ok());
         counts.collect()
     };
+    // A PCI device costs about 250 exits to be found and set up: bridges, entropy, vsock and balloon are always there.
     // Interrupts of the host are not the machine's. The second turn finds the unpacked kernel in the cache, and a busy
     // host means more of the guest's own timer: the least of the turns is what the machine itself needs.
     let own = turns("exits").into_iter().zip(turns("irq_exits")).map(|(all, host)| all.saturating_sub(host)).collect();
     for (name, counts, budget) in
-        [("own exits", own, 2500), ("io_exits", turns("io_exits"), 600), ("pf_fixed", turns("pf_fixed"), 40)]
+        [("own exits", own, 3200), ("io_exits", turns("io_exits"), 600), ("pf_fixed", turns("pf_fixed"), 40)]
     {
         let least = counts.into_iter().min().unwrap_or_else(|| panic!("no {name} in:\n{}", said.stdout));
         assert!(least <= budget, "{name} {least} > {budget}\n{}", said.stdout);
