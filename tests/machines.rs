@@ -257,7 +257,7 @@ kiln stop vm
 wait $logs
 grep 'power off' printed
 kiln ps -a
-ls vm-state
+ls -1 vm-state
 kiln run -d -accel kvm -mem 512 -networking none vm
 kill -9 $(cat vm-state/lock)
 while [ $(kiln ps | wc -l) != 1 ]; do :; done

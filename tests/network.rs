@@ -261,7 +261,7 @@ fn ports_come_and_go(sandbox: &Sandbox) {
     let said = run(&mut sandbox.kiln(["port", "rm", "s", host]));
     assert!(said.code() == 1 && said.stderr.contains("is no published port"), "{}", said.stderr);
     let said = run(&mut sandbox.kiln(["port", "ls", "nowhere"]));
-    assert!(said.code() == 1 && said.stderr.contains("no machine runs"), "{}", said.stderr);
+    assert!(said.code() == 1 && said.stderr.contains("no machine called"), "{}", said.stderr);
 }
 
 /// A process's parent and state (proc_pid_stat(5)).
@@ -299,7 +299,7 @@ fn a_killed_machine_leaves_nothing_that_the_next_one_minds() {
         thread::yield_now();
     }
     let said = run(&mut sandbox.kiln(["port", "ls", "s"]));
-    assert!(said.code() == 1 && said.stderr.contains("no machine runs"), "{}", said.stderr);
+    assert!(said.code() == 1 && said.stderr.contains("no machine called"), "{}", said.stderr);
     let mut machine = guest(&sandbox, "", &["-publish", &publish, "-v", "2"]);
     machine.wait_for("serving", LIMIT);
     assert!(fetched(local(http)).ends_with("from the guest\n"));
