@@ -66,7 +66,7 @@ fn boot(folder: &Path, initrd: &Path, memory_mib: u32, limit: Duration) -> Resul
         .arg(&kernel().vmlinuz)
         .arg("-initrd")
         .arg(initrd)
-        .args(["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off"])
+        .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check random.trust_cpu=on mitigations=off"])
         .stdin(Stdio::null())
         .output()
         .expect("qemu-system-x86_64 is installed");
