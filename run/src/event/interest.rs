@@ -46,7 +46,7 @@ impl<'a> Interest<'a> {
     }
 
     /// Waits for nothing any longer.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         for fd in self.watched.drain(..) {
             forget(self.epoll, fd);
         }

@@ -17,6 +17,8 @@ pub mod vsock;
 #[cfg(test)]
 pub(crate) mod mock;
 mod queue;
+mod receive;
+mod thread;
 
 pub use queue::{Chain, Layout, Misuse, Ring};
 
@@ -50,6 +52,14 @@ pub trait VirtioDevice: Send {
     /// Gives back all that `activate` brought, before it returns: no thread touches guest memory afterwards. Also called
     /// when the device is not active.
     fn reset(&mut self);
+}
+
+/// Reads `data` at `offset` of a device's configuration. What lies behind its end stays as it is.
+fn read_at(config: &[u8], offset: u64, data: &mut [u8]) {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    for (to, from) in data.iter_mut().zip(config.iter().skip(offset)) {
+        *to = *from;
+    }
 }
 
 /// All that a device owns while it is active.

@@ -6,7 +6,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::spec::feature;
+use super::{Signal, spec::feature};
 use crate::mem::{GuestMemory, transfer::Span};
 
 /// The available ring's flag by which the driver asks for no interrupt (2.7.6, `VIRTQ_AVAIL_F_NO_INTERRUPT`).
@@ -213,13 +213,22 @@ impl Ring {
     }
 
     /// Whether the driver wants to be told of what was pushed since the last call.
-    pub fn wants_signal(&mut self, memory: &GuestMemory) -> Result<bool, Misuse> {
+    fn wants_signal(&mut self, memory: &GuestMemory) -> Result<bool, Misuse> {
         let queue = self.number;
         if !self.queue.event_idx_enabled() {
             let flags = memory.read_obj::<u16>(GuestAddress(self.queue.avail_ring()));
             return Ok(flags.is_ok_and(|flags| u16::from_le(flags) & NO_INTERRUPT == 0));
         }
         self.queue.needs_notification(memory).map_err(|source| Misuse::Ring { queue, source })
+    }
+
+    /// Tells the driver of what was pushed since the last call, if it wants to know; true if it did.
+    pub fn tell(&mut self, memory: &GuestMemory, signal: &dyn Signal) -> Result<bool, Misuse> {
+        let is_wanted = self.wants_signal(memory)?;
+        if is_wanted {
+            signal.queue_used(self.number);
+        }
+        Ok(is_wanted)
     }
 
     /// The error for a chain whose buffers do not make a request.

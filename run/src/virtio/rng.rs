@@ -81,9 +81,7 @@ impl Worker {
             let random = getrandom(&mut bytes, GetRandomFlags::empty()).unwrap_or(0);
             let filled = copy_to_guest(&self.memory, self.chain.writable(), bytes.get(..random).unwrap_or_default());
             self.ring.push(&self.memory, self.chain.head(), u32::try_from(filled).unwrap_or(0))?;
-            if self.ring.wants_signal(&self.memory)? {
-                self.signal.queue_used(self.ring.number());
-            }
+            self.ring.tell(&self.memory, &*self.signal)?;
         }
         Ok(true)
     }
@@ -101,7 +99,7 @@ impl EventHandler for Worker {
             Ok(false) => {}
             Ok(true) => self.ring.ring_again(),
             Err(_) => {
-                interest.ignore(self.ring.doorbell());
+                interest.clear();
                 self.signal.needs_reset();
             }
         }

@@ -6,7 +6,7 @@ use super::handle::BalloonHandle;
 use super::spec::{config, feature, queue};
 use super::worker::Worker;
 use crate::event::{Events, Served};
-use crate::virtio::{Activation, VirtioDevice, spec::DeviceType};
+use crate::virtio::{Activation, VirtioDevice, read_at, spec::DeviceType};
 
 /// Size of each queue, in descriptors: Linux reports 32 free ranges at once, and refuses a smaller queue.
 const QUEUE_SIZE: u16 = 64;
@@ -47,10 +47,7 @@ impl VirtioDevice for VirtioBalloon {
         for (to, from) in bytes.iter_mut().zip(target.to_le_bytes().into_iter().chain(actual.to_le_bytes())) {
             *to = from;
         }
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (to, from) in data.iter_mut().zip(bytes.iter().skip(offset)) {
-            *to = *from;
-        }
+        read_at(&bytes, offset, data);
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {

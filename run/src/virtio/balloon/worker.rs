@@ -81,9 +81,7 @@ impl Worker {
                 _ => chain.writable().iter().for_each(|span| give_back(memory, span.address, u64::from(span.len))),
             }
             ring.push(memory, chain.head(), 0)?;
-            if ring.wants_signal(memory)? {
-                signal.queue_used(number);
-            }
+            ring.tell(memory, &**signal)?;
         }
         ring.ring_again();
         Ok(())
@@ -114,9 +112,7 @@ impl Worker {
     fn ask_for_stats(&mut self) -> Result<(), Misuse> {
         let (Some(ring), Some(head)) = (&mut self.stats, self.stats_buffer.take()) else { return Ok(()) };
         ring.push(&self.memory, head, 0)?;
-        if ring.wants_signal(&self.memory)? {
-            self.signal.queue_used(ring.number());
-        }
+        ring.tell(&self.memory, &*self.signal)?;
         Ok(())
     }
 
@@ -192,8 +188,7 @@ impl EventHandler for Worker {
 
     fn ready(&mut self, token: u32, interest: &mut Interest<'_>) {
         if self.serve(token).is_err() {
-            self.rings().for_each(|ring| interest.ignore(ring.doorbell()));
-            interest.ignore(self.handle.count());
+            interest.clear();
             self.signal.needs_reset();
         }
     }

@@ -1,10 +1,6 @@
 //! The device as its driver configures it.
 
-use std::{
-    io,
-    sync::Arc,
-    thread::{Builder, JoinHandle},
-};
+use std::{io, sync::Arc};
 
 use super::{
     pool::Pool,
@@ -14,8 +10,7 @@ use super::{
 };
 use crate::{
     block::{BlockBackend, SECTOR_BYTES},
-    event::{Flag, serve},
-    virtio::{Activation, VirtioDevice, spec::DeviceType},
+    virtio::{Activation, VirtioDevice, read_at, spec::DeviceType, thread::DeviceThread},
 };
 
 /// Requests that may wait, in descriptors.
@@ -43,7 +38,7 @@ pub struct VirtioBlock {
 }
 
 struct Serving {
-    threads: Vec<(JoinHandle<()>, Flag)>,
+    threads: Vec<DeviceThread>,
     _pool: Pool,
 }
 
@@ -118,10 +113,7 @@ impl VirtioDevice for VirtioBlock {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (to, from) in data.iter_mut().zip(self.config().iter().skip(offset)) {
-            *to = *from;
-        }
+        read_at(&self.config(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
@@ -135,26 +127,15 @@ impl VirtioDevice for VirtioBlock {
         // A driver that enables no queue asks for nothing.
         for ring in rings.into_iter().flatten() {
             let name = if ring.number() == 0 { name.clone() } else { format!("{name}.{}", ring.number()) };
-            let stop = Flag::new()?;
-            let stopped = stop.try_clone()?;
-            let mut worker = Worker::new(disk.clone(), ring)?;
-            let thread = Builder::new().name(name).spawn(move || {
-                if serve(&mut worker, &stopped).is_err() {
-                    worker.signal_loss();
-                }
-            })?;
-            serving.threads.push((thread, stop));
+            let worker = Worker::new(disk.clone(), ring)?;
+            serving.threads.push(DeviceThread::start(name, worker, Arc::clone(&disk.signal))?);
         }
         Ok(())
     }
 
     fn reset(&mut self) {
         let Some(Serving { threads, _pool }) = self.serving.take() else { return };
-        threads.iter().for_each(|(_, stop)| stop.raise());
-        for (thread, _) in threads {
-            // A panic of the thread is our own mistake; the panic hook has told of it.
-            let _ = thread.join();
-        }
+        DeviceThread::end_all(threads);
     }
 }
 

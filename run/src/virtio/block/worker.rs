@@ -77,11 +77,6 @@ impl Worker {
         })
     }
 
-    /// The driver is told that nothing is served any more.
-    pub fn signal_loss(&self) {
-        self.disk.signal.needs_reset();
-    }
-
     /// Serves what is waiting. True if it stopped before all was served.
     fn turn(&mut self, interest: &mut Interest<'_>) -> Result<bool, Misuse> {
         self.collect()?;
@@ -91,7 +86,7 @@ impl Worker {
             let is_empty = self.batch.is_empty();
             self.start_batch(interest)?;
             self.collect()?;
-            self.tell()?;
+            self.ring.tell(&self.disk.memory, &*self.disk.signal)?;
             if self.in_flight() >= MAX_IN_FLIGHT {
                 // Goes on when some of them are done.
                 return Ok(false);
@@ -210,13 +205,6 @@ impl Worker {
         let written = job.finish(&self.disk.memory, status);
         self.ring.push(&self.disk.memory, job.head, written)
     }
-
-    fn tell(&mut self) -> Result<(), Misuse> {
-        if self.ring.wants_signal(&self.disk.memory)? {
-            self.disk.signal.queue_used(self.ring.number());
-        }
-        Ok(())
-    }
 }
 
 impl EventHandler for Worker {
@@ -234,11 +222,7 @@ impl EventHandler for Worker {
             Ok(false) => {}
             Ok(true) => self.ring.ring_again(),
             Err(_) => {
-                interest.ignore(self.ring.doorbell());
-                interest.ignore(&self.finished.flag);
-                if let Kernel::Serves(ring) = &self.kernel {
-                    interest.ignore(ring.finished());
-                }
+                interest.clear();
                 self.disk.signal.needs_reset();
             }
         }

@@ -81,8 +81,8 @@ impl Worker {
             ring.push(&self.memory, self.received.head(), u32::try_from(filled).unwrap_or(0))?;
             used = true;
         }
-        if used && ring.wants_signal(&self.memory)? {
-            self.signal.queue_used(ring.number());
+        if used {
+            ring.tell(&self.memory, &*self.signal)?;
         }
         Ok(())
     }
@@ -112,9 +112,7 @@ impl Worker {
             }
             self.printed = None;
             ring.push(&self.memory, self.transmitted.head(), 0)?;
-            if ring.wants_signal(&self.memory)? {
-                self.signal.queue_used(ring.number());
-            }
+            ring.tell(&self.memory, &*self.signal)?;
         }
         Ok(Turn::More)
     }

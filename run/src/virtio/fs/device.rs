@@ -1,16 +1,11 @@
 //! The device as its driver configures it.
 
-use std::{
-    io,
-    sync::Arc,
-    thread::{Builder, JoinHandle},
-};
+use std::{io, sync::Arc};
 
 use super::{spec::config, worker::Worker};
 use crate::{
-    event::{Flag, serve},
     share::{OpenShare, Session},
-    virtio::{Activation, Chain, VirtioDevice, spec::DeviceType},
+    virtio::{Activation, Chain, VirtioDevice, read_at, spec::DeviceType, thread::DeviceThread},
 };
 
 /// Requests that may wait, in descriptors: one to read 1 MiB takes 260.
@@ -26,7 +21,7 @@ pub struct VirtioFs {
     /// What the guest knows: it may stop its queues and go on; only its first request makes it know nothing again.
     session: Option<Arc<Session>>,
     /// While it is active.
-    threads: Vec<(JoinHandle<()>, Flag)>,
+    threads: Vec<DeviceThread>,
 }
 
 impl VirtioFs {
@@ -60,10 +55,7 @@ impl VirtioDevice for VirtioFs {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (to, from) in data.iter_mut().zip(self.config().iter().skip(offset)) {
-            *to = *from;
-        }
+        read_at(&self.config(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
@@ -73,33 +65,20 @@ impl VirtioDevice for VirtioFs {
         };
         for ring in activation.rings.into_iter().flatten() {
             let name = format!("share-{}-{}", self.share.tag, ring.number());
-            let stop = Flag::new()?;
-            let stopped = stop.try_clone()?;
-            let mut worker = Worker {
+            let worker = Worker {
                 session: Arc::clone(&session),
                 memory: activation.memory.clone(),
                 ring,
                 signal: Arc::clone(&activation.signal),
                 chain: Chain::default(),
             };
-            let thread = Builder::new().name(name).spawn(move || {
-                if serve(&mut worker, &stopped).is_err() {
-                    worker.signal.needs_reset();
-                }
-            })?;
-            self.threads.push((thread, stop));
+            self.threads.push(DeviceThread::start(name, worker, Arc::clone(&activation.signal))?);
         }
         Ok(())
     }
 
     fn reset(&mut self) {
-        for (_, stop) in &self.threads {
-            stop.raise();
-        }
-        for (thread, _) in self.threads.drain(..) {
-            // A panic of the thread is our own mistake; the panic hook has told of it.
-            let _panicked = thread.join();
-        }
+        DeviceThread::end_all(std::mem::take(&mut self.threads));
     }
 }
 

@@ -32,9 +32,7 @@ impl Worker {
                 self.serve()?;
                 served += 1;
                 // Whoever asked waits for the answer.
-                if self.ring.wants_signal(&self.memory)? {
-                    self.signal.queue_used(self.ring.number());
-                }
+                self.ring.tell(&self.memory, &*self.signal)?;
             }
             if served == REQUESTS_PER_TURN {
                 return Ok(true);
@@ -64,7 +62,7 @@ impl EventHandler for Worker {
             Ok(false) => {}
             Ok(true) => self.ring.ring_again(),
             Err(_) => {
-                interest.ignore(self.ring.doorbell());
+                interest.clear();
                 self.signal.needs_reset();
             }
         }

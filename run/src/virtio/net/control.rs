@@ -6,7 +6,7 @@ use crate::{
         GuestMemory,
         transfer::{copy_from_guest, copy_to_guest, part, total_len},
     },
-    virtio::{Chain, Misuse, Ring},
+    virtio::{Chain, Misuse, Ring, Signal},
 };
 
 /// Commands that are done before frames have their turn.
@@ -29,8 +29,13 @@ impl ControlQueue {
         &self.ring
     }
 
-    /// Does what the driver asks for: gives `set` the offloads that count from now on. True if the driver is to be told.
-    pub(super) fn serve(&mut self, memory: &GuestMemory, mut set: impl FnMut(u64)) -> Result<bool, Misuse> {
+    /// Does what the driver asks for: gives `set` the offloads that count from now on.
+    pub(super) fn serve(
+        &mut self,
+        memory: &GuestMemory,
+        signal: &dyn Signal,
+        mut set: impl FnMut(u64),
+    ) -> Result<(), Misuse> {
         let mut done = 0;
         loop {
             while done < COMMANDS_A_TURN && self.ring.pop(memory, &mut self.chain)? {
@@ -54,7 +59,10 @@ impl ControlQueue {
                 break;
             }
         }
-        Ok(done > 0 && self.ring.wants_signal(memory)?)
+        if done > 0 {
+            self.ring.tell(memory, signal)?;
+        }
+        Ok(())
     }
 }
 

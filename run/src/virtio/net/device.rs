@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{Builder, JoinHandle},
 };
 
 use kiln_net::wire::Mac;
@@ -17,8 +16,7 @@ use super::{
 };
 use crate::{
     cable::Cable,
-    event::{Flag, serve},
-    virtio::{Activation, VirtioDevice, spec::DeviceType},
+    virtio::{Activation, VirtioDevice, read_at, spec::DeviceType, thread::DeviceThread},
 };
 
 /// Frames that may wait each way, in descriptors.
@@ -34,12 +32,7 @@ pub struct VirtioNet {
     /// Whether somebody was at the other end of the cable when the worker last looked.
     is_up: Arc<AtomicBool>,
     /// While it is active.
-    serving: Option<Serving>,
-}
-
-struct Serving {
-    thread: JoinHandle<()>,
-    stop: Flag,
+    serving: Option<DeviceThread>,
 }
 
 impl VirtioNet {
@@ -86,39 +79,27 @@ impl VirtioDevice for VirtioNet {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (to, from) in data.iter_mut().zip(self.config().iter().skip(offset)) {
-            *to = *from;
-        }
+        read_at(&self.config(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let mut rings = activation.rings.into_iter();
         // A driver that enables only one way gets none.
         let (Some(Some(receive)), Some(Some(transmit))) = (rings.next(), rings.next()) else { return Ok(()) };
-        let stop = Flag::new()?;
-        let stopped = stop.try_clone()?;
         let link = self.cable.take().ok_or(io::ErrorKind::ResourceBusy)?;
+        let signal = Arc::clone(&activation.signal);
         let guest = (activation.memory, activation.signal);
         let other_end = (link, Arc::clone(&self.is_up));
         let control = rings.next().flatten().filter(|_| activation.features & feature::CTRL_VQ != 0);
         let rings = Rings { receive, transmit, control };
-        let mut worker = Worker::new(other_end, self.cable.start(), guest, rings, activation.features)?;
-        let thread = Builder::new().name("kiln-net".into()).spawn(move || {
-            if serve(&mut worker, &stopped).is_err() {
-                worker.signal_loss();
-            }
-        })?;
-        self.serving = Some(Serving { thread, stop });
+        let worker = Worker::new(other_end, self.cable.start(), guest, rings, activation.features)?;
+        self.serving = Some(DeviceThread::start("kiln-net".into(), worker, signal)?);
         Ok(())
     }
 
     fn reset(&mut self) {
-        if let Some(Serving { thread, stop }) = self.serving.take() {
-            stop.raise();
-            // The link goes back when the thread ends; that of one that panicked went with it.
-            let _panicked = thread.join();
-        }
+        // The link goes back when the thread ends; that of one that panicked went with it.
+        drop(self.serving.take());
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         GuestMemory,
         transfer::{self, Receiving, Span, copy_from_guest, copy_to_guest, part, total_len},
     },
-    virtio::{Chain, Misuse, Ring, Signal},
+    virtio::{Chain, Misuse, Ring, Signal, receive::ReceiveQueue},
 };
 
 /// Room that is looked for: a segment of 64 KiB with all headers.
@@ -23,40 +23,23 @@ const LEAST_PAYLOAD_BYTES: usize = 1_024;
 
 /// The receive queue.
 pub(super) struct QueuePort {
-    memory: GuestMemory,
-    ring: Ring,
-    signal: Arc<dyn Signal>,
+    queue: ReceiveQueue,
     features: u64,
     /// Taken from the ring, not filled yet.
     ready: VecDeque<Chain>,
     ready_bytes: u64,
-    /// For the next chains, so that their memory is used again.
-    empty: Vec<Chain>,
     /// Payload that was read into the ready chains.
     received: Option<usize>,
-    /// Something was pushed that the driver was not told of.
-    has_pushed: bool,
-    misuse: Option<Misuse>,
 }
 
 impl QueuePort {
     pub(super) fn new(memory: GuestMemory, ring: Ring, signal: Arc<dyn Signal>, features: u64) -> Self {
-        Self {
-            memory,
-            ring,
-            signal,
-            features,
-            ready: VecDeque::new(),
-            ready_bytes: 0,
-            empty: Vec::new(),
-            received: None,
-            has_pushed: false,
-            misuse: None,
-        }
+        let queue = ReceiveQueue::new(memory, ring, signal);
+        Self { queue, features, ready: VecDeque::new(), ready_bytes: 0, received: None }
     }
 
     pub(super) fn ring(&self) -> &Ring {
-        &self.ring
+        self.queue.ring()
     }
 
     /// Tells the driver what was pushed, if it wants to know; true if it did.
@@ -64,14 +47,7 @@ impl QueuePort {
     /// # Errors
     /// How the driver broke the rules since the last call.
     pub(super) fn finish(&mut self) -> Result<bool, Misuse> {
-        if let Some(misuse) = self.misuse.take() {
-            return Err(misuse);
-        }
-        let is_wanted = std::mem::take(&mut self.has_pushed) && self.ring.wants_signal(&self.memory)?;
-        if is_wanted {
-            self.signal.queue_used(self.ring.number());
-        }
-        Ok(is_wanted)
+        self.queue.finish()
     }
 
     /// From now on the driver takes this of what was agreed on.
@@ -87,28 +63,13 @@ impl QueuePort {
     /// Takes chains from the ring until there is room for `wanted_bytes`, or there are no more.
     fn gather(&mut self, wanted_bytes: u64) {
         let is_single = !self.has(feature::MRG_RXBUF);
-        while self.misuse.is_none() && self.ready_bytes < wanted_bytes && (!is_single || self.ready.is_empty()) {
-            let mut chain = self.empty.pop().unwrap_or_default();
-            match self.pop(&mut chain) {
-                Ok(true) => {
-                    self.ready_bytes += total_len(chain.writable());
-                    self.ready.push_back(chain);
-                }
-                Ok(false) => {
-                    self.empty.push(chain);
-                    return;
-                }
-                Err(misuse) => self.misuse = Some(misuse),
-            }
+        while self.ready_bytes < wanted_bytes
+            && (!is_single || self.ready.is_empty())
+            && let Some(chain) = self.queue.take()
+        {
+            self.ready_bytes += total_len(chain.writable());
+            self.ready.push_back(chain);
         }
-    }
-
-    fn pop(&mut self, chain: &mut Chain) -> Result<bool, Misuse> {
-        if self.ring.pop(&self.memory, chain)? {
-            return Ok(true);
-        }
-        // The doorbell is wanted only while there is no room.
-        Ok(self.ring.enable_doorbell(&self.memory)? && self.ring.pop(&self.memory, chain)?)
     }
 
     fn spans(&self) -> Vec<Span> {
@@ -128,20 +89,15 @@ impl QueuePort {
             }
         }
         let front = [&headers.offload().bytes(count)[..], headers.bytes()].concat();
-        copy_to_guest(&self.memory, &self.spans(), &front);
+        copy_to_guest(self.queue.memory(), &self.spans(), &front);
         left = total;
         while left > 0
             && let Some(chain) = self.ready.pop_front()
         {
             let len = total_len(chain.writable());
             self.ready_bytes -= len;
-            let written = u32::try_from(len.min(left)).unwrap_or(u32::MAX);
+            self.queue.give(chain, len.min(left));
             left = left.saturating_sub(len);
-            if let Err(misuse) = self.ring.push(&self.memory, chain.head(), written) {
-                self.misuse = Some(misuse);
-            }
-            self.has_pushed = true;
-            self.empty.push(chain);
         }
     }
 
@@ -150,7 +106,7 @@ impl QueuePort {
         if !self.has(feature::GUEST_CSUM) && headers.offload().checksum_start > 0 {
             let mut payload = vec![0; payload_bytes];
             let start = (header::BYTES + headers.bytes().len()) as u64;
-            copy_from_guest(&self.memory, &part(&self.spans(), start, payload_bytes as u64), &mut payload);
+            copy_from_guest(self.queue.memory(), &part(&self.spans(), start, payload_bytes as u64), &mut payload);
             headers.complete_checksum(&payload);
         }
     }
@@ -183,7 +139,7 @@ impl GuestPort for QueuePort {
         if !self.has(feature::GUEST_CSUM) {
             headers.complete_checksum(payload);
         }
-        copy_to_guest(&self.memory, &part(&self.spans(), front as u64, payload.len() as u64), payload);
+        copy_to_guest(self.queue.memory(), &part(&self.spans(), front as u64, payload.len() as u64), payload);
         self.push(&headers, payload.len());
         true
     }
@@ -199,7 +155,7 @@ impl GuestPort for QueuePort {
             Reading::Take => Receiving::Take,
             Reading::Peek => Receiving::Peek,
         };
-        let count = transfer::receive(socket, &self.memory, &spans, how)?;
+        let count = transfer::receive(socket, self.queue.memory(), &spans, how)?;
         self.received = Some(count).filter(|count| *count > 0);
         Ok(count)
     }

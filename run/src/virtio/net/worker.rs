@@ -6,18 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use kiln_net::Millis;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
 
 use super::{control::ControlQueue, frame::ChainFrame, port::QueuePort, untold::Untold};
 use crate::{
     cable::Taken,
-    event::{EventHandler, Interest},
+    event::{EventHandler, Interest, Timer},
     mem::{GuestMemory, transfer::total_len},
     virtio::{Chain, Misuse, Ring, Signal},
 };
@@ -50,7 +47,7 @@ pub(super) struct Worker {
     control: Option<ControlQueue>,
     chain: Chain,
     untold: Untold,
-    timer: std::os::fd::OwnedFd,
+    timer: Timer,
     start: Instant,
     /// When the timer fires.
     armed: Option<Millis>,
@@ -64,16 +61,11 @@ impl Worker {
         Rings { receive, transmit, control }: Rings,
         features: u64,
     ) -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let timer = Timer::new()?;
         let port = QueuePort::new(memory.clone(), receive, Arc::clone(&signal), features);
         let control = control.map(|ring| ControlQueue::new(ring, features));
         let (chain, untold) = (Chain::default(), Untold::default());
         Ok(Self { link, is_up, memory, signal, port, transmit, control, chain, untold, timer, start, armed: None })
-    }
-
-    /// Nothing is served any more: the driver is told.
-    pub(super) fn signal_loss(&self) {
-        self.signal.needs_reset();
     }
 
     fn now(&self) -> Millis {
@@ -110,10 +102,7 @@ impl Worker {
     fn obey(&mut self) -> Result<(), Misuse> {
         let Some(control) = &mut self.control else { return Ok(()) };
         let _ = control.ring().doorbell().read();
-        if control.serve(&self.memory, |offloads| self.port.set_offloads(offloads))? {
-            self.signal.queue_used(control.ring().number());
-        }
-        Ok(())
+        control.serve(&self.memory, &*self.signal, |offloads| self.port.set_offloads(offloads))
     }
 
     fn turn(&mut self, token: u32) -> Result<(), Misuse> {
@@ -121,7 +110,7 @@ impl Worker {
             CONTROL => self.obey()?,
             RECEIVE => drop(self.port.ring().doorbell().read()),
             TRANSMIT => drop(self.transmit.doorbell().read()),
-            TIMER => drop(rustix::io::read(&self.timer, &mut [0; 8])),
+            TIMER => _ = self.timer.take(),
             _ => {}
         }
         let has_frames = self.transmit()?;
@@ -137,8 +126,8 @@ impl Worker {
             self.untold.interrupted(now);
         }
         self.look_at_link();
-        if self.untold.is_due(now) && self.transmit.wants_signal(&self.memory)? {
-            self.signal.queue_used(self.transmit.number());
+        if self.untold.is_due(now) {
+            self.transmit.tell(&self.memory, &*self.signal)?;
         }
         // What lacks room in the guest goes on when the receive queue's doorbell rings.
         let has_room = was_full && !self.link.is_full();
@@ -164,18 +153,11 @@ impl Worker {
         if is_early || deadline.is_none() && self.armed.is_none() {
             return;
         }
-        // Zero would switch it off.
-        let rest = deadline.map_or(Timespec::default(), |deadline| {
-            let rest_ms = deadline.saturating_sub(now).max(1);
-            Timespec {
-                tv_sec: i64::try_from(rest_ms / 1000).unwrap_or(i64::MAX),
-                tv_nsec: i64::try_from(rest_ms % 1000 * 1_000_000).unwrap_or(0),
-            }
-        });
-        let wanted = Itimerspec { it_interval: Timespec::default(), it_value: rest };
-        // Fails only for times that are no times.
-        let set = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &wanted);
-        self.armed = deadline.filter(|_| set.is_ok());
+        match deadline {
+            Some(deadline) => self.timer.set(Duration::from_millis(deadline.saturating_sub(now).max(1))),
+            None => self.timer.clear(),
+        }
+        self.armed = deadline;
     }
 }
 
@@ -195,13 +177,7 @@ impl EventHandler for Worker {
 
     fn ready(&mut self, token: u32, interest: &mut Interest<'_>) {
         if self.turn(token).is_err() {
-            interest.ignore(self.port.ring().doorbell());
-            interest.ignore(self.transmit.doorbell());
-            if let Some(control) = &self.control {
-                interest.ignore(control.ring().doorbell());
-            }
-            interest.ignore(&self.link.fd());
-            interest.ignore(&self.timer);
+            interest.clear();
             self.signal.needs_reset();
         }
     }

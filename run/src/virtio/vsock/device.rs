@@ -1,14 +1,10 @@
 //! The device as its driver configures it.
 
-use std::{
-    io,
-    thread::{Builder, JoinHandle},
-};
+use std::{io, sync::Arc};
 
 use super::{spec::feature, worker::Worker};
 use crate::{
-    event::{Flag, serve},
-    virtio::{Activation, VirtioDevice, spec::DeviceType},
+    virtio::{Activation, VirtioDevice, read_at, spec::DeviceType, thread::DeviceThread},
     vsock::OpenVsock,
 };
 
@@ -21,12 +17,7 @@ const EVENT_QUEUE_SIZE: u16 = 16;
 pub struct VirtioVsock {
     vsock: OpenVsock,
     /// While it is active.
-    serving: Option<Serving>,
-}
-
-struct Serving {
-    thread: JoinHandle<()>,
-    stop: Flag,
+    serving: Option<DeviceThread>,
 }
 
 impl VirtioVsock {
@@ -52,11 +43,7 @@ impl VirtioDevice for VirtioVsock {
 
     /// The guest's number (5.10.4).
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let config = u64::from(self.vsock.cid()).to_le_bytes();
-        for (to, from) in data.iter_mut().zip(config.iter().skip(offset)) {
-            *to = *from;
-        }
+        read_at(&u64::from(self.vsock.cid()).to_le_bytes(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
@@ -64,26 +51,17 @@ impl VirtioDevice for VirtioVsock {
         // A driver that enables only one way gets none.
         let (Some(Some(receive)), Some(Some(transmit))) = (rings.next(), rings.next()) else { return Ok(()) };
         let events = rings.next().flatten();
-        let stop = Flag::new()?;
-        let stopped = stop.try_clone()?;
         let muxer = self.vsock.take().ok_or(io::ErrorKind::ResourceBusy)?;
+        let signal = Arc::clone(&activation.signal);
         let guest = (activation.memory, activation.signal);
-        let mut worker = Worker::new(muxer, guest, (receive, transmit, events), activation.features);
-        let thread = Builder::new().name("kiln-vsock".into()).spawn(move || {
-            if serve(&mut worker, &stopped).is_err() {
-                worker.signal_loss();
-            }
-        })?;
-        self.serving = Some(Serving { thread, stop });
+        let worker = Worker::new(muxer, guest, (receive, transmit, events), activation.features);
+        self.serving = Some(DeviceThread::start("kiln-vsock".into(), worker, signal)?);
         Ok(())
     }
 
     fn reset(&mut self) {
-        if let Some(Serving { thread, stop }) = self.serving.take() {
-            stop.raise();
-            // The connections end with the thread, even with one that panicked.
-            let _panicked = thread.join();
-        }
+        // The connections end with the thread, even with one that panicked.
+        drop(self.serving.take());
     }
 }
 

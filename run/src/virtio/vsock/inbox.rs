@@ -7,7 +7,7 @@ use crate::{
         GuestMemory,
         transfer::{self, Receiving, Span, copy_from_guest, copy_to_guest, part, total_len},
     },
-    virtio::{Chain, Misuse, Ring, Signal},
+    virtio::{Chain, Misuse, Ring, Signal, receive::ReceiveQueue},
     vsock::{
         Inbox, Payload, Received,
         packet::{HEADER_BYTES, Header},
@@ -19,16 +19,9 @@ const CHAINS_AT_ONCE: usize = 32;
 
 /// The receive queue.
 pub(super) struct QueueInbox {
-    memory: GuestMemory,
-    ring: Ring,
-    signal: Arc<dyn Signal>,
+    queue: ReceiveQueue,
     /// Taken from the ring, not filled yet.
     ready: VecDeque<Chain>,
-    /// For the next chains, so that their memory is used again.
-    empty: Vec<Chain>,
-    /// Something was pushed that the driver was not told of.
-    has_pushed: bool,
-    misuse: Option<Misuse>,
 }
 
 /// Bytes of data that a chain has room for.
@@ -38,11 +31,11 @@ fn room(chain: &Chain) -> usize {
 
 impl QueueInbox {
     pub(super) fn new(memory: GuestMemory, ring: Ring, signal: Arc<dyn Signal>) -> Self {
-        Self { memory, ring, signal, ready: VecDeque::new(), empty: Vec::new(), has_pushed: false, misuse: None }
+        Self { queue: ReceiveQueue::new(memory, ring, signal), ready: VecDeque::new() }
     }
 
     pub(super) fn ring(&self) -> &Ring {
-        &self.ring
+        self.queue.ring()
     }
 
     /// Tells the driver what was pushed, if it wants to know.
@@ -50,51 +43,25 @@ impl QueueInbox {
     /// # Errors
     /// How the driver broke the rules since the last call.
     pub(super) fn finish(&mut self) -> Result<(), Misuse> {
-        if let Some(misuse) = self.misuse.take() {
-            return Err(misuse);
-        }
-        if std::mem::take(&mut self.has_pushed) && self.ring.wants_signal(&self.memory)? {
-            self.signal.queue_used(self.ring.number());
-        }
-        Ok(())
+        self.queue.finish().map(drop)
     }
 
     /// Takes chains from the ring until there is room for so much data, or there are no more.
     fn gather(&mut self, wanted_bytes: usize) {
         let mut gathered: usize = self.ready.iter().map(room).sum();
-        while self.misuse.is_none() && gathered < wanted_bytes && self.ready.len() < CHAINS_AT_ONCE {
-            let mut chain = self.empty.pop().unwrap_or_default();
-            match self.pop(&mut chain) {
+        while gathered < wanted_bytes
+            && self.ready.len() < CHAINS_AT_ONCE
+            && let Some(chain) = self.queue.take()
+        {
+            match room(&chain) {
                 // No packet fits.
-                Ok(true) if room(&chain) == 0 => self.push(chain, 0),
-                Ok(true) => {
-                    gathered = gathered.saturating_add(room(&chain));
+                0 => self.queue.give(chain, 0),
+                bytes => {
+                    gathered = gathered.saturating_add(bytes);
                     self.ready.push_back(chain);
                 }
-                Ok(false) => {
-                    self.empty.push(chain);
-                    return;
-                }
-                Err(misuse) => self.misuse = Some(misuse),
             }
         }
-    }
-
-    fn pop(&mut self, chain: &mut Chain) -> Result<bool, Misuse> {
-        if self.ring.pop(&self.memory, chain)? {
-            return Ok(true);
-        }
-        // The doorbell is wanted only while there is no room.
-        Ok(self.ring.enable_doorbell(&self.memory)? && self.ring.pop(&self.memory, chain)?)
-    }
-
-    fn push(&mut self, chain: Chain, written: usize) {
-        let written = u32::try_from(written).unwrap_or(u32::MAX);
-        if let Err(misuse) = self.ring.push(&self.memory, chain.head(), written) {
-            self.misuse = Some(misuse);
-        }
-        self.has_pushed = true;
-        self.empty.push(chain);
     }
 }
 
@@ -106,8 +73,8 @@ impl Inbox for QueueInbox {
 
     fn send(&mut self, header: &Header, data: &[u8]) {
         let Some(chain) = self.ready.pop_front() else { return };
-        copy_to_guest(&self.memory, chain.writable(), &[&header.bytes()[..], data].concat());
-        self.push(chain, HEADER_BYTES + data.len());
+        copy_to_guest(self.queue.memory(), chain.writable(), &[&header.bytes()[..], data].concat());
+        self.queue.give(chain, (HEADER_BYTES + data.len()) as u64);
     }
 
     fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize, header: &Header) -> io::Result<Received> {
@@ -118,7 +85,7 @@ impl Inbox for QueueInbox {
         }
         let spans = part(&spans, 0, limit as u64);
         let room_bytes = usize::try_from(total_len(&spans)).unwrap_or(usize::MAX);
-        let bytes = transfer::receive(socket, &self.memory, &spans, Receiving::Take)?;
+        let bytes = transfer::receive(socket, self.queue.memory(), &spans, Receiving::Take)?;
         let mut left = bytes;
         while left > 0
             && let Some(chain) = self.ready.pop_front()
@@ -126,8 +93,8 @@ impl Inbox for QueueInbox {
             let len = room(&chain).min(left);
             left -= len;
             let header = Header { len: u32::try_from(len).unwrap_or(u32::MAX), ..*header };
-            copy_to_guest(&self.memory, chain.writable(), &header.bytes());
-            self.push(chain, HEADER_BYTES + len);
+            copy_to_guest(self.queue.memory(), chain.writable(), &header.bytes());
+            self.queue.give(chain, (HEADER_BYTES + len) as u64);
         }
         Ok(Received { bytes, is_short: bytes < room_bytes })
     }

@@ -51,11 +51,6 @@ impl Worker {
         Self { muxer, memory, signal, inbox, transmit, events, owes_event, chain: Chain::default() }
     }
 
-    /// Nothing is served any more: the driver is told.
-    pub(super) fn signal_loss(&self) {
-        self.signal.needs_reset();
-    }
-
     fn turn(&mut self, token: u32) -> Result<(), Misuse> {
         match token {
             RECEIVE => drop(self.inbox.ring().doorbell().read()),
@@ -70,9 +65,7 @@ impl Worker {
         let was_full = self.muxer.is_full();
         let has_more = self.muxer.to_guest(&mut self.inbox);
         self.inbox.finish()?;
-        if self.transmit.wants_signal(&self.memory)? {
-            self.signal.queue_used(self.transmit.number());
-        }
+        self.transmit.tell(&self.memory, &*self.signal)?;
         let has_room = was_full && !self.muxer.is_full();
         if has_packets || has_room || has_more || !has_seen_all {
             self.transmit.ring_again();
@@ -115,9 +108,7 @@ impl Worker {
         if has_buffer {
             let written = copy_to_guest(&self.memory, self.chain.writable(), &TRANSPORT_RESET.to_le_bytes());
             events.push(&self.memory, self.chain.head(), u32::try_from(written).unwrap_or(0))?;
-            if events.wants_signal(&self.memory)? {
-                self.signal.queue_used(events.number());
-            }
+            events.tell(&self.memory, &*self.signal)?;
             self.owes_event = false;
             self.muxer.forget_lost();
         }
@@ -140,12 +131,7 @@ impl EventHandler for Worker {
 
     fn ready(&mut self, token: u32, interest: &mut Interest<'_>) {
         if self.turn(token).is_err() {
-            interest.ignore(self.inbox.ring().doorbell());
-            interest.ignore(self.transmit.doorbell());
-            if let Some(events) = &self.events {
-                interest.ignore(events.doorbell());
-            }
-            interest.ignore(&self.muxer.fd());
+            interest.clear();
             self.signal.needs_reset();
         }
     }
