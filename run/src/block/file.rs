@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, seek};
 use rustix::io::Errno;
 
 use crate::mem::GuestMemory;
@@ -47,6 +47,17 @@ impl HostFile {
     pub fn len_bytes(&self) -> io::Result<u64> {
         // The metadata of a block device tells no size; its end does.
         (&*self.file).seek(SeekFrom::End(0))
+    }
+
+    /// Where data begins, at `offset` or behind it; what is in front of that is a hole and reads as zeros. `None` if only
+    /// a hole is left. Where the host does not tell holes apart, all is data.
+    pub fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        match seek(&*self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes it at least so long; the new bytes read as zeros and take next to no room. Never makes it shorter, whoever

@@ -6,8 +6,8 @@ mod qcow2;
 mod raw;
 
 pub use file::HostFile;
-pub(crate) use qcow2::{Layer, grow, image_layer, new_layer, raw_layer};
-pub use qcow2::{Qcow2Disk, Qcow2Error, Qcow2Header};
+pub use qcow2::{Fault, Qcow2Disk, Qcow2Error, Qcow2Header};
+pub(crate) use qcow2::{Layer, check_tables, grow, image_layer, new_layer, raw_layer};
 pub use raw::RawDisk;
 
 use std::fs::File;

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use self::chain::Below;
 pub use self::chain::ChainError;
 use self::lock::{Refusal, Use};
-use crate::block::{BlockBackend, HostFile, Layer, Qcow2Disk, RawDisk, grow, image_layer, new_layer, raw_layer};
+use crate::block::{
+    BlockBackend, HostFile, Layer, Qcow2Disk, RawDisk, check_tables, grow, image_layer, new_layer, raw_layer,
+};
 use crate::config::{Disk, DiskCache, DiskFormat};
 use crate::host::holder::Holder;
 
@@ -114,7 +116,11 @@ fn open(disk: &Disk, state_dir: &Path) -> Result<OpenDisk, DiskError> {
         DiskFormat::Qcow2 => {
             let (_, files) = chain::of(disk)?;
             let below = layers_below(&files)?;
-            image_layer(host_file(file)?, below, disk.keeps_file()).map_err(failed("open"))?
+            let file = host_file(file)?;
+            if !disk.keeps_file() {
+                check_tables(&file).map_err(|source| ChainError::Image { path: disk.path.clone(), source })?;
+            }
+            image_layer(file, below, disk.keeps_file()).map_err(failed("open"))?
         }
     };
     if !is_throw_away {

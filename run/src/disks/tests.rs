@@ -177,6 +177,37 @@ fn images_that_qemu_made_are_read_with_what_is_below_and_packed_in_them() {
 }
 
 #[test]
+fn an_image_that_lies_is_not_written_to_but_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let path = folder.path().join("disk.qcow2");
+    let image = opened(&folder, &disk(path.clone(), Some(MIB)));
+    hand.write(&image, 0, &[7; 512]);
+    hand.flush(&image);
+    drop(image);
+    // The first block of counts says that all is free.
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let place = |at| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    file.write_all_at(&[0; 64], place(place(48))).unwrap();
+    let error = open(&disk(path.clone(), None), folder.path()).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot use image `{}`", path.display()));
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.starts_with("it is damaged: the header (at 0x0 of the file)"), "{cause}");
+    assert!(cause.contains("qemu-img check -r all") && cause.contains("--ephemeral"), "{cause}");
+    for disk in
+        [Disk { read_only: true, ..disk(path.clone(), None) }, Disk { ephemeral: true, ..disk(path.clone(), None) }]
+    {
+        assert_eq!(hand.read(&opened(&folder, &disk), 0, 512), [7; 512]);
+    }
+    qemu_img(&folder, &["check", "-q", "-r", "all", "disk.qcow2"]);
+    assert_eq!(hand.read(&opened(&folder, &disk(path, None)), 0, 512), [7; 512]);
+}
+
+#[test]
 fn what_is_written_to_a_throw_away_disk_is_gone_and_its_file_is_shared() {
     let folder = tempfile::tempdir().unwrap();
     let hand = Hand::new();

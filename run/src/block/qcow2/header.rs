@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use super::check::{Fault, Table, Tables};
 use crate::block::{HostFile, SECTOR_BYTES};
 
 const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -15,7 +16,7 @@ const HEADER_3_BYTES: u32 = 104;
 /// Sizes of clusters, as powers of two: QEMU's own limits.
 const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 /// Most bytes of the two tables that are kept in memory: QEMU's own limits.
-const MAX_FIRST_TABLE_BYTES: u64 = 32 << 20;
+pub(super) const MAX_FIRST_TABLE_BYTES: u64 = 32 << 20;
 const MAX_COUNT_TABLE_BYTES: u64 = 8 << 20;
 /// Longest name of a file below.
 const MAX_NAME_BYTES: u32 = 1023;
@@ -80,6 +81,20 @@ pub enum Qcow2Error {
     /// A number that cannot be.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
+    /// Its tables contradict each other, and it is to be written to.
+    #[error("it is damaged: {0}; `qemu-img check -r all` puts right what can be, and `--ephemeral` only reads it")]
+    Tables(Fault),
+    /// More than are looked at.
+    #[error(
+        "it has more than {0} clusters; `qemu-img convert -O qcow2 -o cluster_size=2M OLD NEW` makes fewer and larger ones"
+    )]
+    TooManyClusters(u64),
+}
+
+impl From<Fault> for Qcow2Error {
+    fn from(fault: Fault) -> Self {
+        Self::Tables(fault)
+    }
 }
 
 /// What an image may need that kiln does not have.
@@ -120,6 +135,11 @@ impl Qcow2Header {
 
     /// Reads the header of an image. Believes nothing that it points to.
     pub fn read(file: &HostFile) -> Result<Self, Qcow2Error> {
+        Ok(Self::read_with_tables(file)?.0)
+    }
+
+    /// Reads the header of an image, and where it has its tables.
+    pub(super) fn read_with_tables(file: &HostFile) -> Result<(Self, Tables), Qcow2Error> {
         let mut bytes = [0; HEADER_3_BYTES as usize];
         file.read_bytes(&mut bytes, 0)?;
         let long = |at: usize| bytes.get(at..at + 4).map_or(0, |field| u32::try_from(number(field)).unwrap_or(0));
@@ -167,12 +187,20 @@ impl Qcow2Header {
             0 => None,
             offset => Some(backing(file, offset, long(16), header_bytes, cluster)?),
         };
-        Ok(Self { size_bytes, backing })
+        let tables = Tables {
+            cluster_bits,
+            first: Table { offset: wide(40), entries: firsts },
+            counts: Table { offset: wide(48), entries: counts / 8 },
+            count_order,
+            snapshots: long(60),
+            snapshots_offset: wide(64),
+        };
+        Ok((Self { size_bytes, backing }, tables))
     }
 }
 
 /// A number of up to eight bytes, the high one first.
-fn number(bytes: &[u8]) -> u64 {
+pub(super) fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 

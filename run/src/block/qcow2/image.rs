@@ -3,12 +3,14 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use imago::Storage;
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 
+use super::claims;
 use crate::block::HostFile;
 
 /// The file of an image.
@@ -16,11 +18,13 @@ use crate::block::HostFile;
 pub(crate) struct Image {
     file: HostFile,
     helper: CommonStorageHelper,
+    /// Held by who writes.
+    writing: Mutex<()>,
 }
 
 impl Image {
     pub(crate) fn new(file: HostFile) -> Self {
-        Self { file, helper: CommonStorageHelper::default() }
+        Self { file, helper: CommonStorageHelper::default(), writing: Mutex::default() }
     }
 
     pub(super) fn file(&self) -> &HostFile {
@@ -48,7 +52,10 @@ impl Storage for Image {
     }
 
     unsafe fn pure_writev(&self, vector: IoVector<'_>, mut offset: u64) -> io::Result<()> {
-        for piece in vector.into_inner() {
+        let pieces = vector.into_inner();
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        claims::before(&self.file, &pieces, offset)?;
+        for piece in pieces {
             self.file.write_bytes(&piece, offset)?;
             offset = behind(offset, piece.len())?;
         }

@@ -1,10 +1,13 @@
 //! QEMU's disk image (QEMU's `docs/interop/qcow2.txt`), by way of the crate `imago`. It keeps tables and counts; data goes
 //! between guest memory and the file without a copy of ours. Nothing that an image names is opened here.
 
+mod check;
+mod claims;
 mod gate;
 mod header;
 mod image;
 
+pub use check::Fault;
 pub use gate::Hold;
 pub use header::{Qcow2Error, Qcow2Header};
 pub(crate) use image::Image;
@@ -48,6 +51,12 @@ pub(crate) fn raw_layer(file: HostFile) -> io::Result<Layer> {
 pub(crate) fn image_layer(file: HostFile, below: Option<Layer>, read_only: bool) -> io::Result<Layer> {
     let image = Qcow2::builder(Image::new(file)).write(!read_only).data_file(None).backing(below);
     Ok(FormatAccess::new(image.open(DenyImplicitOpenGate::default())?))
+}
+
+/// Checks that an image which is to be written to means what it says. Nobody else may write to it.
+pub(crate) fn check_tables(file: &HostFile) -> Result<(), Qcow2Error> {
+    let (_, tables) = Qcow2Header::read_with_tables(file)?;
+    check::check(file, tables)
 }
 
 /// A new image of this size in an empty file, over `below` if that is given.
