@@ -33,7 +33,7 @@ pub mod mem;
 pub mod opened;
 pub mod pci;
 pub mod qemu;
-mod share;
+pub mod share;
 mod started;
 pub mod virtio;
 pub mod vsock;

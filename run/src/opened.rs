@@ -37,7 +37,7 @@ impl Opened {
     /// The first thing that cannot be had.
     pub fn open(config: &MachineConfig) -> Result<Self, OpenError> {
         let cards = cards::open_all(&config.cards, &config.state_dir)?;
-        let shares = share::open_all(&config.shares)?;
+        let shares = share::open_all(&config.shares, &config.state_dir)?;
         let vsock = config.vsock.as_ref().map(|vsock| OpenVsock::open(vsock, &config.state_dir)).transpose()?;
         Ok(Self { cards, shares, vsock })
     }

@@ -1,4 +1,4 @@
-//! `-virtiofs DIR[,tag=TAG][,ro][,uid=GUEST:HOST[:COUNT]][,gid=GUEST:HOST[:COUNT]]`.
+//! `-virtiofs DIR[,tag=TAG][,ro][,watch][,uid=GUEST:HOST[:COUNT]][,gid=GUEST:HOST[:COUNT]]`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,6 +11,7 @@ pub struct ShareSpec {
     folder: PathBuf,
     tag: Option<String>,
     read_only: bool,
+    watch: bool,
     users: Vec<IdRange>,
     groups: Vec<IdRange>,
 }
@@ -22,7 +23,7 @@ pub enum ShareSpecError {
     #[error("a share needs a folder: `-virtiofs DIR`")]
     Empty,
     /// A word that means nothing here.
-    #[error("`{0}` is unknown in a share; known are `tag=`, `ro`, `uid=` and `gid=`")]
+    #[error("`{0}` is unknown in a share; known are `tag=`, `ro`, `watch`, `uid=` and `gid=`")]
     Unknown(String),
     /// The same thing twice.
     #[error("`{0}` stands twice in one share")]
@@ -46,6 +47,7 @@ impl FromStr for ShareSpec {
                 Some(("uid", text)) => spec.users.push(range(text)?),
                 Some(("gid", text)) => spec.groups.push(range(text)?),
                 None if matches!(word, "ro" | "readonly") => spec.read_only = true,
+                None if word == "watch" => spec.watch = true,
                 _ => return Err(ShareSpecError::Unknown(word.into())),
             }
         }
@@ -60,6 +62,7 @@ impl ShareSpec {
             folder: self.folder.clone(),
             tag: self.tag.clone().unwrap_or_else(|| format!("virtiofs{index}")),
             read_only: self.read_only,
+            watch: self.watch,
             users: self.users.clone(),
             groups: self.groups.clone(),
         }
@@ -101,7 +104,7 @@ mod tests {
             parse("dir=x").unwrap().share(1),
             Share { folder: "dir=x".into(), tag: "virtiofs1".into(), ..Share::default() }
         );
-        let all = parse("/src,ro,tag=src,uid=0:1000,uid=1:100000:65535,gid=5:6").unwrap().share(0);
+        let all = parse("/src,ro,tag=src,watch,uid=0:1000,uid=1:100000:65535,gid=5:6").unwrap().share(0);
         let range = |guest, host, count| IdRange { guest, host, count };
         assert_eq!(
             all,
@@ -109,6 +112,7 @@ mod tests {
                 folder: "/src".into(),
                 tag: "src".into(),
                 read_only: true,
+                watch: true,
                 users: vec![range(0, 1000, 1), range(1, 100_000, 65_535)],
                 groups: vec![range(5, 6, 1)],
             }

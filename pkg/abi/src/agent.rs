@@ -174,7 +174,19 @@ pub enum AgentTask {
         /// The folder, which must be there.
         folder: String,
     },
+    /// Let who watches a shared folder know what the host changed there. The paths come on standard input, from the shared
+    /// folder, which is the empty one; a zero ends each. They are touched with a time that is none: [`TOUCH_SECONDS`].
+    Touch {
+        /// The folder's tag.
+        tag: String,
+    },
 }
+
+/// The time of last change, in seconds, that means `only tell who watches` to the server of a shared folder, which then
+/// changes nothing; together with [`TOUCH_NANOSECONDS`], and alone.
+pub const TOUCH_SECONDS: i64 = -0x6B69_6C6E_0000;
+/// Its nanoseconds.
+pub const TOUCH_NANOSECONDS: u32 = 0x0B69_6C6E;
 
 /// Exit code of [`AgentTask::Look`]: a folder, or a link to one.
 pub const LOOK_FOLDER: i32 = 0;

@@ -12,8 +12,8 @@ mod time;
 
 pub use agent::{
     AGENT_PORT, AGENT_VERSION, AgentProgram, AgentRequest, AgentTask, FRAME_BYTES, FRAME_HEAD_BYTES, FrameError,
-    FrameHead, FrameKind, INPUT_WINDOW_BYTES, LOOK_FILE, LOOK_FOLDER, LOOK_NOTHING, frame, read_frame, size_contents,
-    size_of,
+    FrameHead, FrameKind, INPUT_WINDOW_BYTES, LOOK_FILE, LOOK_FOLDER, LOOK_NOTHING, TOUCH_NANOSECONDS, TOUCH_SECONDS,
+    frame, read_frame, size_contents, size_of,
 };
 pub use annotation::{
     ANNOTATION_AFTER, ANNOTATION_READY, ANNOTATION_RESTART, ANNOTATION_RESTART_DELAY, ANNOTATION_RESTART_LIMIT,

@@ -17,7 +17,7 @@ use rustix::process::{chroot, fchdir, ioctl_tiocsctty, setsid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_gid, set_thread_groups, set_thread_uid};
 use signal_hook::consts::{SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
-use crate::user;
+use crate::{touch, user};
 
 /// First word of the process.
 pub const ENTER: &str = "__enter";
@@ -63,6 +63,8 @@ enum EnterError {
     Start(String, #[source] io::Error),
     #[error(transparent)]
     Copy(#[from] kiln_copy::CopyError),
+    #[error("cannot tell of changes in a shared folder")]
+    Touch(#[source] io::Error),
 }
 
 /// Does a request, as JSON, where the process `pid` is.
@@ -107,6 +109,10 @@ fn obey(pid: &str, request: &str) -> Result<i32, EnterError> {
         }
         AgentTask::Unpack { folder } => {
             kiln_copy::unpack(Path::new(&folder), None, io::stdin().lock())?;
+            Ok(0)
+        }
+        AgentTask::Touch { tag } => {
+            touch::touch_all(&tag, io::stdin().lock()).map_err(EnterError::Touch)?;
             Ok(0)
         }
     }

@@ -5,4 +5,5 @@ pub mod enter;
 mod feed;
 pub mod session;
 mod target;
+mod touch;
 mod user;

@@ -16,6 +16,8 @@ pub struct Share {
     pub tag: String,
     /// The guest may not change anything.
     pub read_only: bool,
+    /// The host watches it, and the agent in the guest is told of what changes.
+    pub watch: bool,
     /// Users that have another number in the guest; without one, root has the host's numbers, and any other user of the
     /// host is root in the guest.
     pub users: Vec<IdRange>,

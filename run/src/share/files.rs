@@ -85,6 +85,7 @@ impl Session {
         let folder = self.folder(header.node)?;
         let name = name(&mut fields)?;
         let new = flags | OFlags::CREATE | OFlags::EXCL;
+        self.note(&folder.node, name);
         let made = open_at(&folder.fd, name, new, Mode::RUSR | Mode::WUSR);
         let mut body = Body::default();
         let file = match made {
@@ -140,6 +141,13 @@ impl Session {
         let mut body = Body::default();
         body.u32(u32::try_from(count).unwrap_or(len)).u32(0);
         Ok(Done::Body(body))
+    }
+
+    pub(super) fn release_file(&self, header: &Header, fields: Fields<'_>) -> Result<Done, Errno> {
+        if let Ok(node) = self.nodes.get(header.node) {
+            self.note_node(&node);
+        }
+        self.release(fields)
     }
 
     pub(super) fn release(&self, mut fields: Fields<'_>) -> Result<Done, Errno> {

@@ -109,6 +109,7 @@ impl Session {
         let folder = self.folder(header.node)?;
         let name = name(&mut fields)?;
         let target = fields.text().ok_or(Errno::INVAL)?;
+        self.note(&folder.node, name);
         symlinkat(target, &*folder.fd, name)?;
         self.made(header, &folder, name, 0, AtFlags::empty())
     }
@@ -117,6 +118,7 @@ impl Session {
         let (mode, _umask) = (mode(&mut fields)?, fields.u32());
         let folder = self.folder(header.node)?;
         let name = name(&mut fields)?;
+        self.note(&folder.node, name);
         mkdirat(&*folder.fd, name, Mode::RWXU)?;
         self.made(header, &folder, name, mode, AtFlags::REMOVEDIR)
     }
@@ -133,6 +135,7 @@ impl Session {
             FileType::CharacterDevice | FileType::BlockDevice => return Err(Errno::PERM),
             _ => return Err(Errno::INVAL),
         }
+        self.note(&folder.node, name);
         mknodat(&*folder.fd, name, kind, Mode::RUSR | Mode::WUSR, 0)?;
         self.made(header, &folder, name, mode, AtFlags::empty())
     }
@@ -141,6 +144,7 @@ impl Session {
         let node = self.nodes.get(fields.u64().ok_or(Errno::INVAL)?)?;
         let folder = self.folder(header.node)?;
         let name = name(&mut fields)?;
+        self.note(&folder.node, name);
         // By way of /proc, since a descriptor alone can be linked by root only.
         let fd = self.nodes.open(&node)?;
         linkat(CWD, OpenPath::of(fd.as_fd()).text(), &*folder.fd, name, AtFlags::SYMLINK_FOLLOW)?;
@@ -162,6 +166,7 @@ impl Session {
         let folder = self.folder(header.node)?;
         let name = name(&mut fields)?;
         let gone = self.nodes.pin(&stat_at(&folder.fd, name)?);
+        self.note(&folder.node, name);
         unlinkat(&*folder.fd, name, flags)?;
         if let Some(gone) = gone {
             self.nodes.left(gone, &folder.node, name);
@@ -185,6 +190,8 @@ impl Session {
         let (old, new) = (name(&mut fields)?, name(&mut fields)?);
         let moved = self.nodes.pin(&stat_at(&from.fd, old)?);
         let replaced = stat_at(&to.fd, new).ok().and_then(|stat| self.nodes.pin(&stat));
+        self.note(&from.node, old);
+        self.note(&to.node, new);
         renameat_with(&*from.fd, old, &*to.fd, new, flags)?;
         let same = match (&moved, &replaced) {
             (Some((moved, _)), Some((replaced, _))) => Arc::ptr_eq(moved, replaced),

@@ -42,15 +42,15 @@ pub(super) fn open_at(fd: &OwnedFd, name: &CStr, flags: OFlags, mode: Mode) -> R
 
 /// What tells files apart while they exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct FileId {
+pub(super) struct FileId {
     device: (u32, u32),
     inode: u64,
 }
 
 /// What tells a file from one that has its number later: when it was made, if the host knows.
-type Born = (i64, u32);
+pub(super) type Born = (i64, u32);
 
-fn identity(stat: &Statx) -> (FileId, Born) {
+pub(super) fn identity(stat: &Statx) -> (FileId, Born) {
     let device = (stat.stx_dev_major, stat.stx_dev_minor);
     (FileId { device, inode: stat.stx_ino }, (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec))
 }
@@ -60,7 +60,7 @@ fn identity(stat: &Statx) -> (FileId, Born) {
 pub(super) struct Node {
     pub(super) id: u64,
     pub(super) kind: FileType,
-    file: FileId,
+    pub(super) file: FileId,
     /// Since it was last looked at as one to close.
     was_used: AtomicBool,
     state: Mutex<State>,
@@ -93,6 +93,11 @@ impl Node {
     fn is(&self, stat: &Statx) -> bool {
         let (file, born) = identity(stat);
         file == self.file && born == self.state().born
+    }
+
+    /// Its folder and its name there, while it has one.
+    pub(super) fn place(&self) -> Option<(FileId, CString)> {
+        self.state().place.as_ref().map(|place| (place.folder.file, place.name.clone()))
     }
 
     /// Whether it is this file that was found under a name; then that is its place. While it is open, no other file can

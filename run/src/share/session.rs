@@ -1,5 +1,6 @@
 //! What one guest knows and has open; its requests, each to its place.
 
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use super::abi::{
     Body, Fields, Header, IN_HEADER_BYTES, MAJOR, MINOR, MINOR_LEAST, OUT_HEADER_BYTES, Operation, WRITE_BYTES, init,
 };
 use super::handles::Handles;
-use super::nodes::Nodes;
+use super::nodes::{Node, Nodes};
+use super::own::OwnChanges;
 use super::owners::Owners;
 use super::{DATA_LIMIT_BYTES, Exchange, OpenShare, REQUEST_LIMIT_BYTES};
 
@@ -35,11 +37,13 @@ const FLAGS: u64 = init::ASYNC_READ
     | init::DIRECT_IO_ALLOW_MMAP;
 
 /// A guest that uses a share, from its first request until it starts again.
-pub(crate) struct Session {
+pub struct Session {
     pub(super) nodes: Nodes,
     pub(super) handles: Handles,
     pub(super) owners: Owners,
     pub(super) read_only: bool,
+    /// Where it notes what it changes, if the host watches the folder.
+    own: Option<Arc<OwnChanges>>,
 }
 
 /// How a request ended.
@@ -61,11 +65,12 @@ impl Done {
 impl Session {
     pub(super) fn new(share: &OpenShare) -> Result<Self, Errno> {
         let nodes = Nodes::new(Arc::clone(&share.root), share.open_nodes)?;
-        Ok(Self { nodes, handles: Handles::default(), owners: share.owners.clone(), read_only: share.read_only })
+        let (owners, own) = (share.owners.clone(), share.own.clone());
+        Ok(Self { nodes, handles: Handles::default(), owners, read_only: share.read_only, own })
     }
 
     /// Does what is asked for and answers. Returns the length of the answer; `None` if the request is none at all.
-    pub(crate) fn serve(&self, exchange: &dyn Exchange) -> Option<u32> {
+    pub fn serve(&self, exchange: &dyn Exchange) -> Option<u32> {
         // Nearly all are short; the rest is read when it is known to be wanted.
         let mut start = [0; 512];
         let len = exchange.request(&mut start);
@@ -126,7 +131,8 @@ impl Session {
             Operation::Create => self.create(header, fields),
             Operation::Read => self.read(fields, exchange),
             Operation::Write => self.write(fields, exchange),
-            Operation::Release | Operation::ReleaseFolder => self.release(fields),
+            Operation::Release => self.release_file(header, fields),
+            Operation::ReleaseFolder => self.release(fields),
             Operation::Sync => self.sync(fields),
             Operation::SyncFolder => self.sync_folder(fields),
             Operation::SyncFileSystem => self.sync_file_system(),
@@ -140,6 +146,20 @@ impl Session {
             Operation::GetXattr => self.get_xattr(header, fields),
             Operation::ListXattr => self.list_xattr(header, fields),
             Operation::RemoveXattr => self.remove_xattr(header, fields),
+        }
+    }
+
+    /// The guest is about to change what has this name.
+    pub(super) fn note(&self, folder: &Node, name: &CStr) {
+        if let Some(own) = &self.own {
+            own.note(folder.file, name);
+        }
+    }
+
+    /// The guest is about to change this file, or has changed it and closes it.
+    pub(super) fn note_node(&self, node: &Node) {
+        if let (Some(own), Some((folder, name))) = (&self.own, node.place()) {
+            own.note(folder, &name);
         }
     }
 
@@ -172,8 +192,7 @@ impl Session {
 fn changes(operation: Operation) -> bool {
     matches!(
         operation,
-        Operation::SetAttributes
-            | Operation::SymbolicLink
+        Operation::SymbolicLink
             | Operation::MakeNode
             | Operation::MakeFolder
             | Operation::Unlink

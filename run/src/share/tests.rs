@@ -1,55 +1,21 @@
 //! A guest that asks whatever it likes, and what comes of it on the host.
 
-use std::cell::RefCell;
-use std::ffi::CString;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use kiln_abi::{TOUCH_NANOSECONDS, TOUCH_SECONDS};
 use kiln_net::chance::Chance;
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
 
 use super::abi::{Operation, ROOT, set};
+use super::memory::{Memory, request};
 use super::*;
 use crate::config::IdRange;
-
-/// A request in memory.
-struct Memory {
-    request: Vec<u8>,
-    answer: RefCell<Vec<u8>>,
-}
-
-impl Exchange for Memory {
-    fn request(&self, to: &mut [u8]) -> usize {
-        let len = to.len().min(self.request.len());
-        to[..len].copy_from_slice(&self.request[..len]);
-        len
-    }
-
-    fn room(&self) -> u64 {
-        self.answer.borrow().len() as u64
-    }
-
-    fn write_to(&self, file: &File, offset: u64, from: usize, len: u32) -> io::Result<usize> {
-        let data = self.request.get(from..from + len as usize).ok_or(io::ErrorKind::InvalidInput)?;
-        file.write_at(data, offset)
-    }
-
-    fn read_from(&self, file: &File, offset: u64, to: usize, len: u32) -> io::Result<usize> {
-        let mut answer = self.answer.borrow_mut();
-        let end = answer.len().min(to + len as usize);
-        file.read_at(answer.get_mut(to..end).unwrap_or_default(), offset)
-    }
-
-    fn answer(&self, bytes: &[u8]) {
-        let mut answer = self.answer.borrow_mut();
-        let len = bytes.len().min(answer.len());
-        answer[..len].copy_from_slice(&bytes[..len]);
-    }
-}
 
 /// A guest and the folder that it was given. Beside that folder is a secret.
 struct Guest {
@@ -61,7 +27,7 @@ struct Guest {
 
 fn share(folder: &Path) -> OpenShare {
     let share = Share { folder: folder.into(), tag: "t".into(), ..Share::default() };
-    open_all(&[share]).unwrap().remove(0)
+    open_all(&[share], folder).unwrap().remove(0)
 }
 
 impl Guest {
@@ -84,18 +50,9 @@ impl Guest {
     }
 
     fn raw(&self, operation: u32, node: u64, fields: &[u8]) -> Option<Vec<u8>> {
-        let mut request = Vec::new();
-        request.extend(u32::try_from(40 + fields.len()).unwrap().to_le_bytes());
-        request.extend(operation.to_le_bytes());
-        request.extend(7_u64.to_le_bytes());
-        request.extend(node.to_le_bytes());
-        request.extend(self.uid.to_le_bytes());
-        request.extend(self.uid.to_le_bytes());
-        request.extend([0; 8]);
-        request.extend(fields);
-        let memory = Memory { request, answer: RefCell::new(vec![0; self.room]) };
+        let memory = Memory::new(request(operation, node, self.uid, fields), self.room);
         let len = self.session.serve(&memory)? as usize;
-        let mut answer = memory.answer.into_inner();
+        let mut answer = memory.into_answer();
         assert!(len <= answer.len(), "no more than there was room for");
         answer.truncate(len);
         Some(answer)
@@ -294,7 +251,7 @@ fn no_request_is_too_wild() {
         assert!(answer.is_empty() || answer.len() >= 16, "round {round}");
     }
     for len in 0..40 {
-        let memory = Memory { request: vec![1; len], answer: RefCell::new(vec![]) };
+        let memory = Memory::new(vec![1; len], 0);
         assert_eq!(guest.session.serve(&memory), None, "{len} bytes are no request");
     }
     assert_eq!(fs::read(guest.outside.path().join("secret")).unwrap(), b"secret");
@@ -489,4 +446,61 @@ fn a_folder_that_hands_its_group_down_does_so() {
     fs::set_permissions(guest.at("d"), fs::Permissions::from_mode(0o2775)).unwrap();
     guest.make_folder(d, "e").unwrap();
     assert_eq!(fs::metadata(guest.at("d/e")).unwrap().mode() & 0o7777, 0o2755);
+}
+
+#[test]
+fn a_folder_that_the_host_moves_stays_shared_and_one_that_it_removes_takes_nothing_new() {
+    let guest = Guest::new();
+    let (file, handle) = guest.create(ROOT, "f", 0o644).unwrap();
+    let moved = guest.outside.path().join("moved");
+    fs::rename(guest.at(""), &moved).unwrap();
+    guest.write(handle, 0, b"text").unwrap();
+    guest.make_folder(ROOT, "d").unwrap();
+    assert!(moved.join("d").is_dir() && fs::read(moved.join("f")).unwrap() == b"text");
+    fs::remove_dir_all(&moved).unwrap();
+    assert_eq!(
+        (guest.create(ROOT, "new", 0o644), guest.make_folder(ROOT, "d")),
+        (Err(Errno::NOENT), Err(Errno::NOENT))
+    );
+    assert_eq!((guest.lookup(ROOT, "f"), guest.owner(file)), (Err(Errno::NOENT), Err(Errno::STALE)));
+    assert!(guest.owner(ROOT).is_ok());
+    assert_eq!(guest.read(handle, 0, 100).unwrap(), b"text", "what is open stays");
+}
+
+#[test]
+fn a_name_is_any_bytes_and_a_folder_has_any_number_of_them() {
+    let guest = Guest::new();
+    for name in [&b"\xff\xfe"[..], b"\n", b" ", "\u{e9}".repeat(127).as_bytes(), b"-rf"] {
+        let made = [&words(&[OFlags::RDWR.bits(), 0o644, 0, 0]), name, b"\0"].concat();
+        guest.ask(Operation::Create, ROOT, &made).unwrap();
+        let path = guest.at("").join(OsStr::from_bytes(name));
+        assert!(path.exists(), "{name:?}");
+        guest.ask(Operation::Unlink, ROOT, &[name, b"\0"].concat()).unwrap();
+        assert!(!path.exists());
+    }
+    let mut wanted: Vec<String> = (0..20_000).map(|number| format!("file-{number}")).collect();
+    wanted.iter().for_each(|name| drop(File::create(guest.at(name)).unwrap()));
+    wanted.extend([".".to_owned(), "..".to_owned()]);
+    wanted.sort();
+    assert!(guest.names(ROOT, true) == wanted);
+}
+
+#[test]
+fn a_touch_of_the_agents_changes_nothing_and_is_let_through_where_nothing_may_be_changed() {
+    for read_only in [false, true] {
+        let guest = Guest::with(|share| share.read_only = read_only);
+        fs::write(guest.at("f"), "").unwrap();
+        let before = fs::metadata(guest.at("f")).unwrap();
+        let node = guest.lookup(ROOT, "f").unwrap();
+        let touch = |seconds: i64| {
+            let fields = longs(&[set::MTIME.into(), 0, 0, 0, 0, seconds.cast_unsigned(), 0]);
+            let rest = words(&[0, TOUCH_NANOSECONDS, 0, 0, 0, 0, 0, 0]);
+            guest.ask(Operation::SetAttributes, node, &[fields, rest].concat())
+        };
+        touch(TOUCH_SECONDS).unwrap();
+        let after = fs::metadata(guest.at("f")).unwrap();
+        assert_eq!((before.mtime(), before.ctime_nsec()), (after.mtime(), after.ctime_nsec()));
+        assert_eq!(touch(1_000).err(), read_only.then_some(Errno::ROFS));
+        assert_eq!(fs::metadata(guest.at("f")).unwrap().mtime() == 1_000, !read_only);
+    }
 }

@@ -11,7 +11,7 @@ fn setup() -> (Driver, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hello"), "from the host").unwrap();
     let share = Share { folder: folder.path().into(), tag: "tag".into(), ..Share::default() };
-    let share = open_all(&[share]).unwrap().remove(0);
+    let share = open_all(&[share], folder.path()).unwrap().remove(0);
     let mut driver = Driver::find(Box::new(VirtioFs::new(share)));
     driver.start();
     (driver, folder)
