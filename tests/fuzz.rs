@@ -152,6 +152,36 @@ fn images_of_any_kind_are_served_or_refused() {
 }
 
 #[test]
+fn requests_to_a_share_of_any_kind_reach_nothing_beside_it() {
+    // Looks up, opens, writes and reads; makes, moves and removes; links, attributes, names: see `Steps::next`.
+    let file = [&[1, 1, 1, 2, 0][..], &[14, 255, 2, 0, 2, 0, 0], &[16, 2, 7, 3, 0, 1, 3, 0, 4, 0, 0, 1, 0, 1, 0, 5, 4]];
+    let read = [15, 2, 5, 1, 1, 1, 0, 0, 200, 0, 0, 5, 16];
+    let made = [
+        &[9, 1, 3, 0, 200, 0, 0, 2, 4][..],
+        &[35, 255, 5, 0, 2, 0, 255, 0, 0, 0, 0, 2, 5],
+        &[12, 1, 3, 1, 1, 2, 4, 2, 5],
+    ];
+    let links = [
+        &[1, 1, 1, 2, 2][..],
+        &[5, 255, 0],
+        &[1, 1, 1, 2, 3],
+        &[1, 255, 1, 2, 10],
+        &[6, 1, 2, 2, 6, 2, 10],
+        &[13, 1, 2, 3, 0, 2, 4],
+    ];
+    let names = [
+        &[27, 1, 1, 1, 0][..],
+        &[44, 1, 5, 3, 0, 1, 0, 4, 12, 0, 0, 5, 16],
+        &[22, 2, 3, 0, 99, 0, 0, 2, 6],
+        &[10, 1, 1, 2, 0],
+    ];
+    feed(
+        bodies::share::requests,
+        vec![[&file.concat()[..], &read].concat(), made.concat(), links.concat(), names.concat()],
+    );
+}
+
+#[test]
 fn every_target_of_the_fuzzer_is_fed_here() {
     let mut targets: Vec<_> = fs::read_dir(tree().join("tests/fuzz/targets"))
         .unwrap()

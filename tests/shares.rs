@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::fixtures::debian_kernel;
 use crate::harness::initrd::{Initrd, VIRTIO_PCI};
@@ -22,6 +22,7 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 for module in $(cat /modules/order); do insmod /modules/$module.ko; done
+grep -q build /proc/cmdline && exec sh /build
 mkdir /a /b /elsewhere
 mount -t virtiofs virtiofs0 /a && mount -t virtiofs data /b || poweroff -f
 echo "SAW $(cat /a/hello) AND $(cat /b/hello)"
@@ -33,6 +34,10 @@ diff -r /a/tree /elsewhere/tree && echo "TREE OK"
 rm -r /a/tree
 chown 12:34 /a/hello
 echo "from the guest" > /a/from-guest
+if mkdir /c && mount -t virtiofs small /c; then
+dd if=/dev/zero of=/c/all bs=64k; echo some > /c/more || rm /c/all; echo more > /c/more && cat /c/more
+fi
+posix mapped /a/big; echo "MAPPED, THEN $?"
 until grep -q changed /a/hello; do :; done
 echo "SAW THE CHANGE"
 [ -e /a/fresh ] && echo "SAW THE NEW FILE"
@@ -41,13 +46,35 @@ umount /a && mount -t virtiofs virtiofs0 /a && cat /a/from-guest
 poweroff -f
 "#;
 
+/// Works in the first share with the host's programs, which are in the second one; then goes on writing until it is killed.
+const BUILD: &str = r#"
+mkdir /host && mount -t virtiofs host /host && mount -t virtiofs virtiofs0 /host/mnt || poweroff -f
+mount -t proc proc /host/proc && mount -t devtmpfs dev /host/dev && mount -t tmpfs tmp /host/tmp
+chroot /host /bin/sh -eu /mnt/work.sh && echo "WORK OK" || poweroff -f
+while :; do date > /host/mnt/written; done
+"#;
+
+/// What programs do that developers use, in the folder of the share.
+const WORK: &str = r#"
+cd /mnt
+export HOME=/mnt TMPDIR=/mnt
+git clone -q origin clone
+git -C clone fsck --strict && git -C clone status
+echo more >> clone/file-7 && git -C clone -c user.name=a -c user.email=b commit -qam more
+git -C clone push -q
+tar xf tree.tar && tar df tree.tar && echo "TAR OK"
+rustc hello.rs -o hello && ./hello
+"#;
+
 /// What the guest says when all is well.
-const SAID: [&str; 8] = [
+const SAID: [&str; 9] = [
     "SAW first AND second",
     "NO WAY OUT",
     "READ ONLY",
     "POSIX OK",
     "TREE OK",
+    // Killed by SIGBUS.
+    "MAPPED, THEN 135",
     "SAW THE CHANGE",
     "SAW THE NEW FILE",
     "SAW IT GO",
@@ -65,7 +92,7 @@ fn initrd() -> &'static Path {
         run(rustc.arg(&posix).arg(source)).ok();
         let path = sandbox.path().join("initrd");
         let initrd = Initrd::new().modules(&VIRTIO_PCI).modules(&["fuse", "virtiofs"]);
-        initrd.text("init", INIT).file("bin/posix", &posix).pack(&path);
+        initrd.text("init", INIT).text("build", BUILD).file("bin/posix", &posix).pack(&path);
         (sandbox, path)
     });
     path
@@ -76,6 +103,7 @@ fn folders(sandbox: &Sandbox) {
     sandbox.write("secret", "secret");
     sandbox.write("first/hello", "first");
     sandbox.write("first/gone", "");
+    sandbox.write("first/big", [1; 16384]);
     sandbox.write("second/hello", "second");
     symlink(sandbox.path(), sandbox.path().join("first/out")).unwrap();
 }
@@ -112,6 +140,8 @@ fn a_guest_works_in_shared_folders_and_sees_at_once_what_the_host_does() {
     while fs::read_to_string(&from_guest).ok().as_deref() != Some("from the guest\n") {
         std::thread::yield_now();
     }
+    machine.wait_for("MAPPED 1", LIMIT);
+    sandbox.write("first/big", "");
     let owner = fs::metadata(sandbox.path().join("first/hello")).unwrap();
     if rustix::process::geteuid().is_root() {
         assert_eq!((owner.uid(), owner.gid()), (12, 34));
@@ -128,25 +158,71 @@ fn a_guest_works_in_shared_folders_and_sees_at_once_what_the_host_does() {
     assert_eq!(fs::read_to_string(sandbox.path().join("secret")).unwrap(), "secret");
 }
 
-/// The lab's own file system has no extended attributes of users.
+/// The lab's own file system has no extended attributes of users, and the small share's has no room.
 #[test]
 fn a_guest_on_kvm_works_in_shared_folders_and_sees_at_once_what_the_host_does() {
     let said = KvmJob::new(
         "mkdir first second && echo secret > secret && echo first > first/hello && echo second > second/hello\n\
-         touch first/gone && ln -s $PWD first/out\n\
+         touch first/gone && head -c 16384 /dev/zero > first/big && ln -s $PWD first/out\n\
+         mkdir small && mount -t tmpfs -o size=1m small small\n\
          kiln run -accel kvm -mem 160 -kernel kernel -initrd guest -cmdline 'console=ttyS0 quiet panic=-1 no-xattrs' -state s \
-         -virtiofs first -virtiofs second,tag=data,ro > out 2>&1 < /dev/null &\n\
+         -virtiofs first -virtiofs second,tag=data,ro -virtiofs small,tag=small > out 2>&1 < /dev/null &\n\
          wait_for 'TREE OK' out 300\n\
          wait_for 'from the guest' first/from-guest 60\n\
-         touch first/fresh; rm first/gone; echo changed > first/hello\n\
+         wait_for 'MAPPED 0' out 60; : > first/big; touch first/fresh; rm first/gone; echo changed > first/hello\n\
          wait $! || { cat out; exit 1; }\n\
          cat out; ls second; stat -c 'OWNER %u %g' first/hello",
     )
     .file(&debian_kernel().vmlinuz, "kernel")
     .file(initrd(), "guest")
+    .in_lab()
     .run()
     .ok();
-    for wanted in SAID.iter().chain(&["OWNER 12 34"]) {
+    for wanted in SAID.iter().chain(&["OWNER 12 34", "/c/all': No space left on device", "\nmore"]) {
         assert!(said.stdout.contains(wanted), "no `{wanted}` in:\n{}", said.stdout);
     }
+}
+
+#[test]
+fn git_tar_and_rustc_work_in_a_share_and_a_killed_run_leaves_nothing_behind() {
+    let sandbox = Sandbox::new();
+    sandbox.write("work/hello.rs", "fn main() { println!(\"HELLO {}\", std::env::consts::ARCH); }");
+    let rustc = PathBuf::from(run(Command::new("rustc").args(["--print", "sysroot"])).ok().stdout.trim()).join("bin");
+    let path = std::env::var("PATH").unwrap();
+    sandbox.write("work/work.sh", format!("PATH={}:{path}\nexport PATH{WORK}", rustc.display()));
+    for number in 0..40 {
+        sandbox.write(&format!("tree/d{}/file-{number}", number % 5), format!("{number}\n").repeat(number * 50));
+        sandbox.write(&format!("source/file-{number}"), number.to_string());
+    }
+    let host = |line: &str| run(Command::new("sh").args(["-euxc", line]).current_dir(sandbox.path())).ok();
+    host(
+        "tar cf work/tree.tar tree; git init -q -b main source; cd source; git add .\n\
+         git -c user.name=a -c user.email=b commit -qm first; cd ..; git clone -q --bare source work/origin",
+    );
+    let mut kiln = sandbox.kiln(["run", "-accel", "qemu", "-mem", "640", "-state", "s", "-kernel"]);
+    kiln.arg(debian_kernel().vmlinuz).arg("-initrd").arg(initrd());
+    kiln.args(["-cmdline", "console=ttyS0 quiet panic=-1 build", "-virtiofs", "work", "-virtiofs", "/,tag=host,ro"]);
+    let mut machine = Running::start(&mut kiln);
+    machine.wait_for("TAR OK", LIMIT);
+    machine.wait_for("HELLO x86_64", LIMIT);
+    machine.wait_for("WORK OK", LIMIT);
+    let written = sandbox.path().join("work/written");
+    while fs::read_to_string(&written).unwrap_or_default().is_empty() {
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(machine.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    machine.wait(LIMIT);
+    let until = Instant::now() + LIMIT;
+    while !at_work_in(sandbox.path()).is_empty() {
+        assert!(Instant::now() < until, "{:?} are left", at_work_in(sandbox.path()));
+    }
+    // The folder is there as the guest left it.
+    host("cmp tree/d4/file-39 work/tree/d4/file-39; work/hello; git -C work/clone fsck --strict; rm -r work");
+}
+
+/// Processes whose working folder this is.
+fn at_work_in(folder: &Path) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    processes.filter(|process| fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == folder)).collect()
 }

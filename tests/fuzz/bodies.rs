@@ -4,6 +4,7 @@
 pub mod disk;
 pub mod guest;
 pub mod net;
+pub mod share;
 pub mod vsock;
 
 use std::fs;
@@ -35,6 +36,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("net-link", net::link),
     ("net-names", net::names),
     ("net-stack", net::stack),
+    ("share", share::requests),
     ("vsock", vsock::packets),
 ];
 

@@ -140,11 +140,15 @@ impl Owners {
     /// On the host: who gets a file that is to belong to this user and group, for a process that can give it away.
     ///
     /// # Errors
-    /// [`Errno::PERM`] if the host has no such number.
+    /// [`Errno::PERM`] if the host has no such number, [`Errno::INVAL`] for the one that is nobody's (chown(2)).
     pub(super) fn on_host(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(Option<u32>, Option<u32>), Errno> {
-        let uid = uid.map(|uid| self.users.to_host(uid).ok_or(Errno::PERM)).transpose()?;
-        let gid = gid.map(|gid| self.groups.to_host(gid).ok_or(Errno::PERM)).transpose()?;
-        Ok((uid, gid))
+        let on_host = |ids: &Ids, id: Option<u32>| match id.map(|id| ids.to_host(id)) {
+            None => Ok(None),
+            Some(None) => Err(Errno::PERM),
+            Some(Some(u32::MAX)) => Err(Errno::INVAL),
+            Some(host) => Ok(host),
+        };
+        Ok((on_host(&self.users, uid)?, on_host(&self.groups, gid)?))
     }
 
     /// Writes down what the guest wants to see of what is open (in `mode`, the bits that run it as its owner), or forgets it
@@ -215,5 +219,9 @@ mod tests {
         );
         assert_eq!(shifted.users.to_host(100_001), None);
         assert_eq!(shifted.groups.to_host(5), Some(5));
+        assert_eq!(shifted.on_host(None, Some(7)), Ok((None, Some(7))));
+        assert_eq!(shifted.on_host(Some(100_001), None), Err(Errno::PERM));
+        assert_eq!(shifted.on_host(Some(u32::MAX), None), Err(Errno::INVAL), "no user has this number");
+        assert_eq!(shifted.on_host(None, Some(u32::MAX)), Err(Errno::INVAL));
     }
 }
