@@ -177,6 +177,46 @@ fn images_that_qemu_made_are_read_with_what_is_below_and_packed_in_them() {
 }
 
 #[test]
+fn what_is_discarded_or_made_zeros_gives_its_room_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    for name in ["disk.img", "disk.qcow2"] {
+        let path = folder.path().join(name);
+        let open_disk = opened(&folder, &disk(path.clone(), Some(64 * MIB)));
+        let kib = || {
+            hand.flush(&open_disk);
+            fs::metadata(&path).unwrap().blocks() / 2
+        };
+        for at in 0..6 {
+            hand.write(&open_disk, at * 2 * MIB, &vec![7; 2 << 20]);
+        }
+        let full = kib();
+        assert!(full >= 12 << 10, "{name}: {full} KiB");
+        // Not whole clusters at either end, which stay.
+        let (offset, len) = (2 * MIB + 512, 4 * MIB);
+        open_disk.backend.execute(&hand.0, Request::Discard { offset, len }).unwrap();
+        let after_discard = kib();
+        assert!(after_discard <= full - (4 << 10) + 192, "{name}: {after_discard} KiB of {full}");
+        let kept = Request::WriteZeroes { offset: 8 * MIB, len: 2 * MIB, may_unmap: false };
+        open_disk.backend.execute(&hand.0, kept).unwrap();
+        let given = Request::WriteZeroes { offset: 10 * MIB - 512, len: 2 * MIB, may_unmap: true };
+        open_disk.backend.execute(&hand.0, given).unwrap();
+        let after_zeroes = kib();
+        assert!(after_zeroes <= after_discard - (2 << 10) + 192, "{name}: {after_zeroes} KiB of {after_discard}");
+        let first = [(0, 2 * MIB, 7), (offset - 512, 512, 7), (offset + len, 512, 7)];
+        for (at, len, byte) in first.into_iter().chain([(8 * MIB, 4 * MIB - 512, 0)]) {
+            let len = usize::try_from(len).unwrap();
+            assert!(hand.read(&open_disk, at, len) == vec![byte; len], "{name} at {at}");
+        }
+        // What was given back is written to again.
+        hand.write(&open_disk, offset, &vec![9; 2 << 20]);
+        assert!(hand.read(&open_disk, offset, 2 << 20) == vec![9; 2 << 20], "{name}");
+        hand.flush(&open_disk);
+    }
+    assert!(qemu_img(&folder, &["check", "disk.qcow2"]).contains("No errors"));
+}
+
+#[test]
 fn an_image_that_lies_is_not_written_to_but_read() {
     let folder = tempfile::tempdir().unwrap();
     let hand = Hand::new();

@@ -6,6 +6,7 @@ mod claims;
 mod gate;
 mod header;
 mod image;
+mod room;
 
 pub use check::Fault;
 pub use gate::Hold;
@@ -129,7 +130,17 @@ impl Qcow2Disk {
         // Data may be on its way to the clusters that go away: first that has to end.
         let _alone = self.gate.close();
         let mut layer = self.layer.write().unwrap_or_else(PoisonError::into_inner);
-        layer.discard_to_any(offset, len)
+        let pieces = room::pieces(&layer, offset, len)?;
+        layer.discard_to_any(offset, len)?;
+        room::give_back(&layer, &pieces)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> io::Result<()> {
+        // Held all the time: nobody may discard, and so give the clusters to others.
+        let layer = self.layer();
+        let pieces = if may_unmap { room::pieces(&layer, offset, len)? } else { vec![] };
+        layer.write_zeroes(offset, len)?;
+        room::give_back(&layer, &pieces)
     }
 }
 
@@ -166,7 +177,7 @@ impl BlockBackend for Qcow2Disk {
             Request::Flush if self.read_only => Ok(()),
             Request::Flush => self.flush(),
             Request::Discard { offset, len } => self.discard(offset, len),
-            Request::WriteZeroes { offset, len, .. } => self.layer().write_zeroes(offset, len),
+            Request::WriteZeroes { offset, len, may_unmap } => self.write_zeroes(offset, len, may_unmap),
         }
     }
 
