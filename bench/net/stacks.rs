@@ -23,14 +23,15 @@ const QEMU: &str = "qemu-system-x86_64 -M none -nodefaults -display none -netdev
                     -netdev stream,id=wire,server=on,addr.type=unix,addr.path=SOCKET \
                     -netdev hubport,id=a,hubid=0,netdev=user -netdev hubport,id=b,hubid=0,netdev=wire";
 
-pub const STACKS: [Stack; 7] = [
-    stack("kiln-65520", 65_520, "SERVE SOCKET plain MTU"),
+pub const STACKS: [Stack; 8] = [
+    Stack { has_headers: true, ..stack("kiln-65520", 65_520, "SERVE SOCKET virtio MTU") },
     stack("passt-65520", 65_520, PASST),
     Stack { has_tap: true, guest: "10.0.2.100", ..stack("slirp-65520", 65_520, SLIRP4NETNS) },
-    stack("kiln-1500", 1_500, "SERVE SOCKET plain MTU"),
+    stack("kiln-65520-plain", 65_520, "SERVE SOCKET plain MTU"),
+    Stack { has_headers: true, ..stack("kiln-1500", 1_500, "SERVE SOCKET virtio MTU") },
     stack("passt-1500", 1_500, PASST),
     stack("slirp-1500", 1_500, QEMU),
-    Stack { has_headers: true, ..stack("kiln-1500-offload", 1_500, "SERVE SOCKET virtio MTU") },
+    stack("kiln-1500-plain", 1_500, "SERVE SOCKET plain MTU"),
 ];
 
 impl Stack {

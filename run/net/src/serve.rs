@@ -12,6 +12,9 @@ use crate::stream::{Incoming, StreamPort};
 /// When nothing happened for so long, memory is given back.
 const IDLE_MS: Millis = 500;
 
+/// How often the guest is read of again, while much comes, before somebody asks what happened to the other sockets.
+const READS_A_WAIT: u32 = 4;
+
 /// Serves the guest at the other side of `port` until it goes away. The link's clock began at `start`: a link that was
 /// served before keeps it. `tell` hears when nobody is at the link's other end (false), and when somebody is again.
 ///
@@ -38,10 +41,17 @@ fn turns(
 ) -> io::Result<()> {
     let clock = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
     let joins = link.takes().segmentation;
-    let (mut has_more, mut heard, mut was_up) = (false, 0, true);
+    let (mut has_more, mut heard, mut was_up, mut reads) = (false, 0, true, 0);
     loop {
         let idle = (incoming.is_idle() || port.is_idle()).then_some(heard + IDLE_MS);
-        let woken = wait(link, port, idle, (has_more, clock()))?;
+        reads = if incoming.is_flowing() && !link.is_full() { reads + 1 } else { 0 };
+        let woken = match reads {
+            1..READS_A_WAIT => Woken { port: true, link: false, is_late: false },
+            _ => {
+                reads = 0;
+                wait(link, port, idle, (has_more, clock()))?
+            }
+        };
         let now = clock();
         if !woken.is_late {
             heard = now;

@@ -13,19 +13,27 @@ use crate::port::GuestFrame;
 
 /// Read at once.
 const READ_BYTES: usize = 256 << 10;
+/// Who sent so much sends on.
+const FLOWING_BYTES: usize = 64 << 10;
 
 /// What came and is not looked at yet.
 #[derive(Debug)]
 pub struct Incoming {
     buffer: Vec<u8>,
     read: Range<usize>,
+    is_flowing: bool,
     framing: Framing,
 }
 
 impl Incoming {
     /// Nothing came yet.
     pub fn new(framing: Framing) -> Self {
-        Self { buffer: Vec::new(), read: 0..0, framing }
+        Self { buffer: Vec::new(), read: 0..0, is_flowing: false, framing }
+    }
+
+    /// Whether so much came last that there may be more already.
+    pub fn is_flowing(&self) -> bool {
+        self.is_flowing
     }
 
     /// Whether there is memory that nothing needs now.
@@ -51,7 +59,9 @@ impl Incoming {
         self.buffer.copy_within(self.read.clone(), 0);
         self.read = 0..self.read.len();
         let room = self.buffer.get_mut(self.read.end..).unwrap_or_default();
+        self.is_flowing = false;
         let (len, _) = recv(socket, room, RecvFlags::DONTWAIT)?;
+        self.is_flowing = len >= FLOWING_BYTES;
         self.read.end += len;
         Ok(len > 0)
     }

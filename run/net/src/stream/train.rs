@@ -16,23 +16,25 @@ const FRAMES_LIMIT: usize = 64;
 #[derive(Debug)]
 pub(super) struct Train<'a> {
     joined: Joined,
-    frames: Vec<&'a [u8]>,
+    frames: [&'a [u8]; FRAMES_LIMIT],
+    count: usize,
 }
 
 impl<'a> Train<'a> {
     /// `first` and `second`, if they can be.
     pub(super) fn of(first: &'a [u8], second: &'a [u8]) -> Option<Self> {
         let mut joined = Joined::begin(first)?;
-        joined.add(second).then(|| Self { joined, frames: vec![first, second] })
+        let mut frames: [&[u8]; FRAMES_LIMIT] = [&[]; FRAMES_LIMIT];
+        [frames[0], frames[1]] = [first, second];
+        joined.add(second).then_some(Self { joined, frames, count: 2 })
     }
 
     /// Takes `next`, too; false if it is something else.
     pub(super) fn add(&mut self, next: &'a [u8]) -> bool {
-        let is_next = self.frames.len() < FRAMES_LIMIT && self.joined.add(next);
-        if is_next {
-            self.frames.push(next);
-        }
-        is_next
+        let Some(place) = self.frames.get_mut(self.count).filter(|_| self.joined.add(next)) else { return false };
+        *place = next;
+        self.count += 1;
+        true
     }
 
     /// The frame that stands for them.
@@ -41,9 +43,8 @@ impl<'a> Train<'a> {
     /// None, of frames that were read before.
     pub(super) fn frame(self) -> Result<JoinedFrame<'a>, Malformed> {
         let (head, offload) = self.joined.head()?;
-        let header_bytes = self.joined.header_bytes();
-        let payloads = self.frames.iter().map(|frame| frame.get(header_bytes..).unwrap_or_default()).collect();
-        Ok(JoinedFrame { head, header_bytes, payloads, len_bytes: self.joined.len_bytes(), offload })
+        let (header_bytes, len_bytes) = (self.joined.header_bytes(), self.joined.len_bytes());
+        Ok(JoinedFrame { head, header_bytes, frames: self.frames, count: self.count, len_bytes, offload })
     }
 }
 
@@ -52,7 +53,8 @@ impl<'a> Train<'a> {
 pub(super) struct JoinedFrame<'a> {
     head: [u8; HEADERS_LIMIT_BYTES],
     header_bytes: usize,
-    payloads: Vec<&'a [u8]>,
+    frames: [&'a [u8]; FRAMES_LIMIT],
+    count: usize,
     len_bytes: usize,
     offload: Offload,
 }
@@ -61,8 +63,10 @@ impl JoinedFrame<'_> {
     /// Where the bytes of `range` are.
     fn parts(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
         let headers = self.head.get(..self.header_bytes).unwrap_or_default();
+        let payloads =
+            self.frames.iter().take(self.count).map(|frame| frame.get(self.header_bytes..).unwrap_or_default());
         let mut end = 0;
-        std::iter::once(headers).chain(self.payloads.iter().copied()).filter_map(move |part| {
+        std::iter::once(headers).chain(payloads).filter_map(move |part| {
             let start = end;
             end += part.len();
             let (first, last) = (range.start.max(start), range.end.min(end));
@@ -81,9 +85,14 @@ impl GuestFrame for JoinedFrame<'_> {
     }
 
     fn send_to(&self, range: Range<usize>, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let parts: Vec<IoSlice<'_>> = self.parts(range).map(IoSlice::new).collect();
+        let (mut places, mut count) = ([IoSlice::new(&[]); FRAMES_LIMIT + 1], 0);
+        for (place, part) in places.iter_mut().zip(self.parts(range)) {
+            *place = IoSlice::new(part);
+            count += 1;
+        }
+        let parts = places.get(..count).unwrap_or_default();
         let mut none = SendAncillaryBuffer::default();
-        Ok(sendmsg(socket, &parts, &mut none, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+        Ok(sendmsg(socket, parts, &mut none, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     fn copy_to(&self, range: Range<usize>, to: &mut Vec<u8>) {

@@ -11,6 +11,43 @@ const LEAST_BYTES: usize = 512;
 /// Longest frame: a packet (RFC 791) and Ethernet's header.
 const LIMIT_BYTES: usize = ETHERNET_HEADER_BYTES + 65_535;
 
+/// Most that Ethernet's, IP's (without options) and TCP's headers take, and a little more.
+const SAME_BYTES: usize = 120;
+const SAME_V4: [u8; SAME_BYTES] = same(20, [2, 3, 4, 5, 10, 11]);
+const SAME_V6: [u8; SAME_BYTES] = same(40, [4, 5, 4, 5, 4, 5]);
+
+/// The bits of the headers that are the same in each segment: all but IP's `different` bytes (its length, IPv4's
+/// identification and checksum) and TCP's number, flags and checksum.
+const fn same(ip_bytes: usize, different: [usize; 6]) -> [u8; SAME_BYTES] {
+    let (mut same, tcp) = ([u8::MAX; SAME_BYTES], ETHERNET_HEADER_BYTES + ip_bytes);
+    let mut number = 0;
+    while number < different.len() {
+        same[ETHERNET_HEADER_BYTES + different[number]] = 0;
+        number += 1;
+    }
+    let (of_tcp, mut number) = ([4, 5, 6, 7, 13, 16, 17], 0);
+    while number < of_tcp.len() {
+        same[tcp + of_tcp[number]] = 0;
+        number += 1;
+    }
+    same
+}
+
+/// Whether two headers are the same where `mask` has ones; all are of one length. Eight bytes at once, as this is done
+/// for each segment.
+fn is_same(one: &[u8], other: &[u8], mask: &[u8]) -> bool {
+    let ((one, one_rest), (other, other_rest), (mask, mask_rest)) =
+        (one.as_chunks::<8>(), other.as_chunks::<8>(), mask.as_chunks::<8>());
+    let mut difference = 0;
+    for ((one, other), mask) in one.iter().zip(other).zip(mask) {
+        difference |= (u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other)) & u64::from_ne_bytes(*mask);
+    }
+    for ((one, other), mask) in one_rest.iter().zip(other_rest).zip(mask_rest) {
+        difference |= u64::from((one ^ other) & mask);
+    }
+    difference == 0
+}
+
 /// Segments of one connection, each the next of the one before, whose headers differ only where they must.
 #[derive(Debug, Clone)]
 pub struct Joined {
@@ -75,14 +112,12 @@ impl Joined {
     fn flags_of_next(&self, frame: &[u8]) -> Result<TcpFlags, Malformed> {
         const IP: usize = ETHERNET_HEADER_BYTES;
         let tcp = self.tcp;
-        // Different may be: IP's length, IPv4's identification and checksum, TCP's number, flags and checksum.
-        let (same_of_ip, len_field, uncounted_bytes) = match self.ip.source.is_ipv4() {
-            true => ([0..IP + 2, IP + 6..IP + 10, IP + 12..tcp], IP + 2, IP),
-            false => ([0..IP + 4, IP + 6..tcp, tcp..tcp], IP + 4, tcp),
+        let (same, len_field, uncounted_bytes) = match self.ip.source.is_ipv4() {
+            true => (&SAME_V4, IP + 2, IP),
+            false => (&SAME_V6, IP + 4, tcp),
         };
-        let same_of_tcp = [tcp..tcp + 4, tcp + 8..tcp + 13, tcp + 14..tcp + 16, tcp + 18..self.header_bytes];
-        let is_same =
-            same_of_ip.into_iter().chain(same_of_tcp).all(|part| self.head.get(part.clone()) == frame.get(part));
+        let of = |bytes| <[u8]>::get(bytes, ..self.header_bytes).ok_or(Malformed::Short);
+        let is_same = is_same(of(&self.head)?, of(frame)?, of(same)?);
         let len = usize::from(u16_at(frame, len_field)?);
         let seq = u32_at(&self.head, tcp + 4)?.wrapping_add(u32::try_from(self.payload_bytes).unwrap_or(0));
         if !is_same || len != frame.len() - uncounted_bytes || u32_at(frame, tcp + 4)? != seq {
