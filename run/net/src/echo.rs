@@ -20,6 +20,19 @@ const SILENCE_MS: Millis = 30_000;
 /// Largest echo that is passed on, with its header.
 const ECHO_LIMIT_BYTES: usize = 65_507;
 const HEADER_BYTES: usize = 8;
+/// RFC 792.
+const PORT_UNREACHABLE_V4: u8 = 3;
+/// RFC 4443 section 3.1.
+const PORT_UNREACHABLE_V6: u8 = 4;
+
+/// Where nobody is, as the guest says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// The guest's end.
+    pub guest: SocketAddr,
+    /// Who sent something there.
+    pub remote: SocketAddr,
+}
 
 /// The types of a family's messages.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +87,32 @@ impl Request<'_> {
     /// Whether it is an echo request.
     pub fn is_echo(&self) -> bool {
         self.message.len() >= HEADER_BYTES && self.message.first() == Some(&types(self.ip.protocol).request)
+    }
+
+    /// Which end of the guest's it says nobody is at, if it is about a datagram that came there.
+    pub fn refused(&self) -> Option<Refused> {
+        let kinds = types(self.ip.protocol);
+        let (kind, quoted) = (self.message.first_chunk::<2>()?, self.message.get(HEADER_BYTES..)?);
+        let (source, destination, udp): (IpAddr, IpAddr, _) = match self.ip.protocol {
+            Protocol::ICMPV6 if *kind == [kinds.unreachable, PORT_UNREACHABLE_V6] => {
+                let header = quoted.first_chunk::<40>().filter(|header| header[6] == Protocol::UDP.0)?;
+                let (addresses, _) = header.get(8..)?.as_chunks::<16>();
+                let [source, destination] = *addresses else { return None };
+                (source.into(), destination.into(), quoted.get(40..)?)
+            }
+            Protocol::ICMP if *kind == [kinds.unreachable, PORT_UNREACHABLE_V4] => {
+                let header = quoted.first_chunk::<20>().filter(|header| header[9] == Protocol::UDP.0)?;
+                let (addresses, _) = header.get(12..)?.as_chunks::<4>();
+                let [source, destination] = *addresses else { return None };
+                (source.into(), destination.into(), quoted.get(usize::from(header[0] & 0xf) * 4..)?)
+            }
+            _ => return None,
+        };
+        let [a, b, c, d] = *udp.first_chunk()?;
+        Some(Refused {
+            guest: SocketAddr::new(destination, u16::from_be_bytes([c, d])),
+            remote: SocketAddr::new(source, u16::from_be_bytes([a, b])),
+        })
     }
 
     /// The answer of somebody who is here.

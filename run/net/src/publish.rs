@@ -193,6 +193,20 @@ struct Opened {
     port: OpenPort,
     /// Who is who: as the guest sees them, as they are, and when they spoke last.
     clients: HashMap<SocketAddr, (SocketAddr, Millis)>,
+    /// Nobody was there over IPv4: datagrams go over IPv6.
+    is_over_v6: bool,
+    /// The last datagram that went over the family that is tried now, and who sent it: should nobody be there, it goes
+    /// over the other one.
+    unanswered: Option<(SocketAddr, Vec<u8>)>,
+}
+
+/// How the guest sees somebody.
+pub(crate) trait Seen {
+    /// Over IPv4.
+    fn by_v4(&self, from: SocketAddr) -> SocketAddr;
+
+    /// Over IPv6; `None` if the guest has no such address.
+    fn by_v6(&self, from: SocketAddr) -> Option<SocketAddr>;
 }
 
 /// The published ports of a guest. Its clones are the same ports, for other threads: they may come and go while the guest
@@ -248,7 +262,8 @@ impl Publications {
         let place = table.next;
         table.next = table.next.wrapping_add(1);
         self.poll.add(port.socket.as_fd(), Token { owner: Owner::Publish, place, generation: 0 })?;
-        table.opened.insert(place, Opened { port, clients: HashMap::new() });
+        let opened = Opened { port, clients: HashMap::new(), is_over_v6: false, unanswered: None };
+        table.opened.insert(place, opened);
         Ok(place)
     }
 
@@ -286,13 +301,8 @@ impl Publications {
         callers
     }
 
-    /// Datagrams that came, and whether there may be more. `seen` is how the guest sees somebody.
-    pub(crate) fn receive(
-        &self,
-        ready: Ready,
-        now: Millis,
-        seen: impl Fn(SocketAddr) -> SocketAddr,
-    ) -> (Vec<Datagram>, bool) {
+    /// Datagrams that came, and whether there may be more.
+    pub(crate) fn receive(&self, ready: Ready, now: Millis, seen: &impl Seen) -> (Vec<Datagram>, bool) {
         let mut table = self.lock();
         let place = ready.token.place;
         let published = table.opened.get(&place).map(|opened| &opened.port.published);
@@ -311,19 +321,51 @@ impl Publications {
                 Err(_) => return (datagrams, false),
             };
             let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) else { continue };
-            let Some(shown) = table.shown(place, guest_port, from, seen(from)) else { continue };
+            let over_v6 = seen.by_v6(from).filter(|_| opened.is_over_v6);
+            let wanted = over_v6.unwrap_or_else(|| seen.by_v4(from));
+            let Some(shown) = table.shown(place, guest_port, from, wanted) else { continue };
             table.heard(place, shown, from, now);
             let bytes = buffer.get(..len).unwrap_or_default().to_vec();
+            if let Some(opened) = table.opened.get_mut(&place) {
+                opened.unanswered = Some((from, bytes.clone()));
+            }
             datagrams.push(Datagram { from: shown, guest_port, bytes });
         }
         (datagrams, true)
     }
 
+    /// The guest says that nobody is at its end `guest`, where a datagram went that it saw coming from `shown`. What comes
+    /// from now on goes over the other family, and so does that datagram, if it has not been there yet.
+    pub(crate) fn refused(
+        &self,
+        guest: SocketAddr,
+        shown: SocketAddr,
+        now: Millis,
+        seen: &impl Seen,
+    ) -> Option<Datagram> {
+        let mut table = self.lock();
+        let place = table.of_guest(guest.port()).find(|(_, opened)| opened.clients.contains_key(&shown))?.0;
+        let opened = table.opened.get_mut(&place)?;
+        if opened.is_over_v6 != guest.is_ipv6() {
+            // Of what went before.
+            return None;
+        }
+        let (from, bytes) = opened.unanswered.take()?;
+        let wanted = if guest.is_ipv6() { seen.by_v4(from) } else { seen.by_v6(from)? };
+        opened.is_over_v6 = !opened.is_over_v6;
+        let from =
+            table.shown(place, guest.port(), from, wanted).inspect(|shown| table.heard(place, *shown, from, now))?;
+        Some(Datagram { from, guest_port: guest.port(), bytes })
+    }
+
     /// Sends a datagram of the guest's if it answers one that came to a published port; false if it does not.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> bool {
-        let table = self.lock();
-        let answered = table.of_guest(from.port()).find_map(|(_, opened)| Some((opened, opened.clients.get(&to)?.0)));
-        let Some((opened, client)) = answered else { return false };
+        let mut table = self.lock();
+        let answered =
+            table.of_guest(from.port()).find_map(|(place, opened)| Some((place, opened.clients.get(&to)?.0)));
+        let Some((place, client)) = answered else { return false };
+        let Some(opened) = table.opened.get_mut(&place) else { return false };
+        opened.unanswered = None;
         // Lost, as any datagram may be.
         let _ = sendto(&opened.port.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &client);
         true
@@ -373,6 +415,19 @@ mod tests {
     use std::net::UdpSocket;
 
     use super::*;
+
+    /// Everybody looks like this.
+    struct Gateway(SocketAddr);
+
+    impl Seen for Gateway {
+        fn by_v4(&self, _: SocketAddr) -> SocketAddr {
+            self.0
+        }
+
+        fn by_v6(&self, _: SocketAddr) -> Option<SocketAddr> {
+            None
+        }
+    }
 
     fn open(transport: Transport, host: &str) -> io::Result<OpenPort> {
         OpenPort::open(Published::at(host.parse().unwrap(), 80, transport))
@@ -436,7 +491,7 @@ mod tests {
             let host = port.published().host.ip().unwrap();
             let place = ports.add(port).unwrap();
             client.send_to(b"hello", host).unwrap();
-            let (datagrams, _) = ports.receive(ready(place), 0, |_| gateway);
+            let (datagrams, _) = ports.receive(ready(place), 0, &Gateway(gateway));
             let [Datagram { from, guest_port: 80, bytes }] = &datagrams[..] else { panic!("{datagrams:?}") };
             assert_eq!(bytes, b"hello");
             seen.push(*from);

@@ -2,19 +2,35 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Stack;
+use super::{Network, Stack};
 use crate::Millis;
-use crate::echo;
+use crate::echo::{self, Refused};
 use crate::packets::{IDS_A_TURN, ToGuest};
 use crate::poll::{Owner, Ready};
 use crate::port::GuestPort;
-use crate::publish::{self, Caller, Datagram};
+use crate::publish::{self, Caller, Datagram, Seen};
 use crate::tcp::{FlowKey, Unreachable};
 use crate::udp::{Arrived, Undelivered};
 use crate::wire::{ETHERNET_HEADER_BYTES, Headers, Ip, Protocol};
 
 /// Ethernet, IPv6 and UDP headers.
 const DATAGRAM_HEADERS_BYTES: usize = 62;
+
+/// How the guest of a network sees others.
+struct AsSeen<'a> {
+    network: &'a Network,
+    has_v6: bool,
+}
+
+impl Seen for AsSeen<'_> {
+    fn by_v4(&self, from: SocketAddr) -> SocketAddr {
+        self.network.seen_by_v4(from)
+    }
+
+    fn by_v6(&self, from: SocketAddr) -> Option<SocketAddr> {
+        self.has_v6.then(|| self.network.seen_by_v6(from))
+    }
+}
 
 impl Stack {
     /// The way to the guest.
@@ -65,7 +81,6 @@ impl Stack {
     }
 
     fn published(&mut self, ready: Ready, port: &mut dyn GuestPort, now: Millis) -> bool {
-        let address = self.network.lease.address;
         for Caller { socket, from, guest_port, first } in self.publications.accept(ready) {
             let mut ways = self.ways_in(from, guest_port);
             let Some(key) = ways.next() else { continue };
@@ -74,12 +89,28 @@ impl Stack {
             // Too many: whoever connected sees the end of it.
             let _ = table.accept((key, second), (socket, first), poll, &mut cx);
         }
-        let (datagrams, has_more) = self.publications.receive(ready, now, |from| self.network.seen_by_v4(from));
-        let mut guest = self.guest(port);
-        for Datagram { from, guest_port, bytes } in datagrams {
-            guest.datagram((from, (address, guest_port).into()), &bytes);
-        }
+        let seen = AsSeen { network: &self.network, has_v6: self.guest_v6.is_some() };
+        let (datagrams, has_more) = self.publications.receive(ready, now, &seen);
+        datagrams.into_iter().for_each(|datagram| self.published_datagram(&datagram, port));
         has_more
+    }
+
+    fn published_datagram(&mut self, Datagram { from, guest_port, bytes }: &Datagram, port: &mut dyn GuestPort) {
+        let address = match from {
+            SocketAddr::V4(_) => Some(IpAddr::from(self.network.lease.address)),
+            SocketAddr::V6(_) => self.guest_v6.map(IpAddr::from),
+        };
+        if let Some(address) = address {
+            self.guest(port).datagram((*from, (address, *guest_port).into()), bytes);
+        }
+    }
+
+    /// The guest says that nobody is where a datagram went.
+    pub(super) fn refused(&mut self, refused: Refused, port: &mut dyn GuestPort, now: Millis) {
+        let seen = AsSeen { network: &self.network, has_v6: self.guest_v6.is_some() };
+        if let Some(datagram) = self.publications.refused(refused.guest, refused.remote, now, &seen) {
+            self.published_datagram(&datagram, port);
+        }
     }
 
     /// The ends of a connection of somebody's to a published port, as the guest sees them: those to try first, then others.

@@ -147,7 +147,10 @@ impl Stack {
             return;
         }
         if !request.is_echo() {
-            self.drops.unserved += 1;
+            match request.refused() {
+                Some(refused) => self.refused(refused, port, now),
+                None => self.drops.unserved += 1,
+            }
             return;
         }
         let destination = request.ip.destination;

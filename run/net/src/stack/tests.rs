@@ -8,10 +8,10 @@ use rustix::net::{AddressFamily, SocketType};
 
 use super::*;
 use crate::memory::{MemoryFrame, MemoryPort};
-use crate::ndp;
 use crate::packets::ToGuest;
 use crate::publish::Transport;
-use crate::wire::{Arp, EtherType, Ethernet, Protocol, Seq, Tcp, TcpFlags, TcpOptions, Udp};
+use crate::wire::{Arp, ETHERNET_HEADER_BYTES, EtherType, Ethernet, Protocol, Seq, Tcp, TcpFlags, TcpOptions, Udp};
+use crate::{echo, ndp};
 
 const GUEST: Mac = Mac([0x52, 0x54, 0, 0, 0, 9]);
 
@@ -537,6 +537,47 @@ fn a_port_where_nobody_is_over_either_family_is_refused() {
     }
     assert_eq!(bench.stack.connections(), 0);
     assert_eq!(client.read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_published_datagram_goes_to_the_family_on_which_somebody_is_there() {
+    let mut bench = Bench::new(network());
+    let local = "127.0.0.1:0".parse().unwrap();
+    let host = bench.stack.publish(Published::at(local, 80, Transport::Udp)).unwrap().ip().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let ask = |question: &[u8]| client.send_to(question, host).unwrap();
+    // What the guest's kernel says when a datagram finds nobody.
+    let refuse = |bench: &mut Bench, (ip, segment, payload): &(Ip, Segment, Vec<u8>)| {
+        let Segment::Udp(udp) = segment else { panic!("{segment:?}") };
+        let headers = Headers::udp(bench.macs(), ip, udp.source_port, udp.destination_port, payload.len());
+        let quoted = [&headers.bytes()[ETHERNET_HEADER_BYTES..], payload].concat();
+        let code = if ip.source.is_ipv4() { 3 } else { 4 };
+        bench.sends(|guest| echo::send_unreachable(code, (ip, &quoted), guest));
+    };
+    let gateways = [IpAddr::from([10, 0, 2, 2]), v6(2)];
+    ask(b"early");
+    let early = bench.next();
+    refuse(&mut bench, &early);
+    assert!(bench.turn().is_empty(), "there is no other way yet");
+    bench.message(on_link(Ipv6Addr::UNSPECIFIED.into(), v6(0x15)), &solicitation(v6(0x15)));
+    ask(b"one");
+    let over_v4 = bench.next();
+    assert_eq!((over_v4.0.source, &over_v4.2[..]), (gateways[0], &b"one"[..]));
+    refuse(&mut bench, &over_v4);
+    let over_v6 = bench.next();
+    assert_eq!((over_v6.0.source, over_v6.0.destination, &over_v6.2[..]), (gateways[1], v6(0x15), &b"one"[..]));
+    refuse(&mut bench, &over_v4);
+    refuse(&mut bench, &over_v6);
+    assert!(bench.turn().is_empty(), "each way is tried once");
+    ask(b"two");
+    let (ip, segment, _) = bench.next();
+    let Segment::Udp(udp) = segment else { panic!("{segment:?}") };
+    assert_eq!(ip.source, gateways[1]);
+    bench.datagram(&format!("[{}]:80", v6(0x15)), SocketAddr::new(ip.source, udp.source_port), b"answer");
+    let mut buffer = [0; 9];
+    let (len, from) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..len], from), (&b"answer"[..], host));
 }
 
 #[test]
