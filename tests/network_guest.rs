@@ -9,7 +9,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::harness::fixtures::newer_kernel;
 use crate::harness::images;
+use crate::harness::initrd::{Initrd, NETWORK};
 use crate::harness::kiln::{Running, Said, Sandbox, run};
 use crate::harness::kvm::KvmJob;
 use crate::harness::roots::noise;
@@ -284,4 +286,46 @@ fn a_machine_on_kvm_is_reached_by_ssh_and_scp_and_reaches_the_host() {
     ] {
         assert!(said.stdout.contains(wanted), "no `{wanted}` in:\n{}\n{}", said.stdout, said.stderr);
     }
+}
+
+/// Several datagrams of one length go as one frame: the guest's kernel leaves it to the card to cut them.
+const RUNS_SCRIPT: &str = r#"
+chmod +x runs
+./runs echo 127.0.0.1:7070 > echo.out &
+kiln run -accel kvm -mem 256 -host-loopback -pcap frames -kernel vmlinuz -initrd initrd -state s \
+    -cmdline 'console=ttyS0 quiet panic=-1' < /dev/null
+kill $!
+./runs longest frames
+"#;
+
+const RUNS_INIT: &str = r#"#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+while read -r module; do /bin/busybox insmod /modules/$module.ko; done < /modules/order
+/bin/busybox ip addr add 10.0.2.15/24 dev eth0
+/bin/busybox ip link set eth0 up
+runs card eth0
+runs ask 10.0.2.2:7070
+/bin/busybox poweroff -f
+"#;
+
+#[test]
+fn datagrams_go_in_runs_both_ways_where_the_guests_kernel_can() {
+    let sandbox = Sandbox::new();
+    let runs = sandbox.path().join("runs");
+    let source = sandbox.write("runs.rs", include_str!("fixtures/datagram-runs.rs"));
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
+    run(rustc.arg(&runs).arg(source)).ok();
+    let (kernel, initrd) = (newer_kernel(), sandbox.path().join("initrd"));
+    let packed = Initrd::new().modules_of(&kernel, &NETWORK).text("init", RUNS_INIT);
+    packed.file("bin/runs", &runs).pack(&initrd);
+    let job = KvmJob::new(RUNS_SCRIPT).file(&kernel.vmlinuz, "vmlinuz").file(&initrd, "initrd").file(&runs, "runs");
+    let said = job.run().ok().stdout;
+    for wanted in ["tx-udp-segmentation: can true is true", "all of a run came back"] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    let longest = said.lines().find_map(|line| line.strip_prefix("longest out ")?.split_once(" in "));
+    let [out, back] = longest.map(|(out, back)| [out, back].map(|len| len.trim().parse().unwrap())).unwrap_or([0; 2]);
+    let run_bytes = 40 * 1_000 + 42;
+    assert_eq!([out, back], [run_bytes; 2], "{said}");
 }

@@ -34,15 +34,24 @@ impl Kernel {
 
 /// Debian's cloud kernel, by apt, which checks its signature.
 pub fn debian_kernel() -> Kernel {
-    let dir = cache_dir().join("kernel");
+    kernel_of("linux-image-cloud-amd64", "kernel")
+}
+
+/// One that is not older than Linux 6.12: Debian 12 has it beside its own.
+pub fn newer_kernel() -> Kernel {
+    kernel_of("linux-image-6.12-cloud-amd64", "kernel-6.12")
+}
+
+fn kernel_of(meta: &str, folder: &str) -> Kernel {
+    let dir = cache_dir().join(folder);
     once(&dir, |dir| {
-        let depends = run(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"])).ok().stdout;
+        let depends = run(Command::new("apt-cache").args(["depends", meta])).ok().stdout;
         let package = depends
             .lines()
             .find_map(|line| line.trim().strip_prefix("Depends: ").filter(|name| name.starts_with("linux-image-")))
             .expect("the meta package names the real one");
         run(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(dir)).ok();
-        let unpack = r#"dpkg-deb -x ./*.deb . && rm ./*.deb"#;
+        let unpack = r#"dpkg-deb -x ./*.deb . && rm ./*.deb; find lib -name '*.ko.xz' -exec xz -d {} +"#;
         run(Command::new("sh").args(["-euc", unpack]).current_dir(dir)).ok();
     });
     let vmlinuz = fs::read_dir(dir.join("boot"))

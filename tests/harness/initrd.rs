@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::fixtures::debian_kernel;
+use super::fixtures::{Kernel, debian_kernel};
 use super::kiln::run;
 
 /// What a device of virtio on PCI needs, in the order of their loading.
@@ -28,7 +28,7 @@ impl Initrd {
             fs::create_dir(initrd.path(folder)).expect("the temp folder is writable");
         }
         fs::copy("/bin/busybox", initrd.path("bin/busybox")).expect("busybox-static is installed");
-        initrd.modules(&[])
+        initrd.text("modules/order", "")
     }
 
     /// Puts a file there, which may be run.
@@ -48,12 +48,17 @@ impl Initrd {
         self
     }
 
-    /// Puts these modules there, behind those that are there already, and their names.
+    /// Puts these modules of Debian's kernel there, behind those that are there already, and their names.
     pub fn modules(self, names: &[&str]) -> Self {
+        self.modules_of(&debian_kernel(), names)
+    }
+
+    /// The same, of another kernel.
+    pub fn modules_of(self, kernel: &Kernel, names: &[&str]) -> Self {
         let order = fs::read_to_string(self.path("modules/order")).unwrap_or_default();
         let more: String = names.iter().map(|name| format!("{name}\n")).collect();
         let initrd = self.text("modules/order", &(order + &more));
-        let put = |initrd: Self, name: &&str| initrd.file(&format!("modules/{name}.ko"), &debian_kernel().module(name));
+        let put = |initrd: Self, name: &&str| initrd.file(&format!("modules/{name}.ko"), &kernel.module(name));
         names.iter().fold(initrd, put)
     }
 
