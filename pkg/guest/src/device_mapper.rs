@@ -1,12 +1,16 @@
-//! Device mapper: a block device whose blocks are those of another, checked on the way (`linux/dm-ioctl.h`).
+//! Device mapper: a block device whose blocks are those of another, checked or encrypted on the way (`linux/dm-ioctl.h`).
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::block::nodes::open_control;
 
 /// Through which devices are made.
 const CONTROL: &str = "/dev/mapper/control";
+/// Its minor number (`linux/miscdevice.h`).
+const CONTROL_MINOR: u32 = 236;
 
 /// `struct dm_ioctl`.
 const HEADER_BYTES: usize = 312;
@@ -17,50 +21,88 @@ const KIND_LIMIT_BYTES: usize = 15;
 /// Longest parameters: much longer than any that exist.
 const PARAMETERS_LIMIT_BYTES: usize = 4096;
 
+const DM_REMOVE_ALL: u8 = 1;
 const DM_DEV_CREATE: u8 = 3;
 const DM_DEV_REMOVE: u8 = 4;
 const DM_DEV_SUSPEND: u8 = 6;
 const DM_TABLE_LOAD: u8 = 9;
 
 const DM_READONLY_FLAG: u32 = 1;
+/// The kernel wipes what it was given: there is a key in it.
+const DM_SECURE_DATA_FLAG: u32 = 1 << 15;
 
-/// The one target of a read-only device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a device may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To be read.
+    Read,
+    /// To be written too.
+    Write,
+}
+
+/// The one target of a device.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Target {
+    /// What it may be used for.
+    pub access: Access,
     /// Length in sectors of 512 bytes.
     pub sectors: u64,
     /// Such as `verity`.
     pub kind: &'static str,
-    /// What the target takes, with spaces between.
+    /// What the target takes, with spaces between. There may be a key in it.
     pub parameters: String,
 }
 
-/// Makes the read-only device `name` with `target` as all of it. Returns its node below `/dev`.
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("kind", &self.kind).field("sectors", &self.sectors).finish_non_exhaustive()
+    }
+}
+
+/// Makes the device `name` with `target` as all of it. Returns its node below `/dev`.
 ///
 /// # Errors
 /// The kernel's: no driver, no such target, or the target refuses its parameters (the kernel's log says why). What was
 /// begun is removed.
 pub fn create(name: &str, target: &Target) -> io::Result<PathBuf> {
-    let control = File::options().read(true).write(true).open(CONTROL)?;
+    let control = open_control(Path::new(CONTROL), CONTROL_MINOR)?;
     let mut header = request(name, &[])?;
     ioctl(&control, DM_DEV_CREATE, &mut header)?;
     let minor = minor(&header);
     let begun = load(&control, name, target);
     if let Err(error) = begun {
         // The first error is the one to tell.
-        let _ = request(name, &[]).and_then(|mut header| ioctl(&control, DM_DEV_REMOVE, &mut header));
+        let _ = remove(name);
         return Err(error);
     }
     Ok(format!("/dev/dm-{minor}").into())
 }
 
+/// Removes the device `name`.
+///
+/// # Errors
+/// The kernel's: there is none, or somebody uses it.
+pub fn remove(name: &str) -> io::Result<()> {
+    ioctl(&open_control(Path::new(CONTROL), CONTROL_MINOR)?, DM_DEV_REMOVE, &mut request(name, &[])?)
+}
+
+/// Removes all devices that nobody uses.
+///
+/// # Errors
+/// The kernel's: no driver, or one that is in use, which stays.
+pub fn remove_unused() -> io::Result<()> {
+    let control = File::options().read(true).write(true).open(CONTROL)?;
+    ioctl(&control, DM_REMOVE_ALL, &mut request("", &[])?)
+}
+
 fn load(control: &File, name: &str, target: &Target) -> io::Result<()> {
     let mut table = request(name, &table(target)?)?;
+    let read_only = if target.access == Access::Read { DM_READONLY_FLAG } else { 0 };
     put_u32(&mut table, 20, 1);
-    put_u32(&mut table, 28, DM_READONLY_FLAG);
+    put_u32(&mut table, 28, read_only | DM_SECURE_DATA_FLAG);
     ioctl(control, DM_TABLE_LOAD, &mut table)?;
     let mut resume = request(name, &[])?;
-    put_u32(&mut resume, 28, DM_READONLY_FLAG);
+    put_u32(&mut resume, 28, read_only);
     ioctl(control, DM_DEV_SUSPEND, &mut resume)
 }
 
@@ -121,7 +163,7 @@ mod tests {
     use super::*;
 
     fn verity(parameters: &str) -> Target {
-        Target { sectors: 8, kind: "verity", parameters: parameters.into() }
+        Target { access: Access::Read, sectors: 8, kind: "verity", parameters: parameters.into() }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the signature stands: at the end of the first page.
 const SIGNATURE: &[u8; 10] = b"SWAPSPACE2";
@@ -65,10 +65,20 @@ pub fn on(path: &Path) -> io::Result<()> {
 }
 
 /// Ends all swapping, so that file systems with swap files can be unmounted. What does not end is left.
-pub fn off_all() {
+///
+/// The kernel names a file by its path in the mount that it was opened by. That of a container is gone with the container, and
+/// its path is then one from the top of that mount: so the file is looked for below each of `mount_points` too.
+pub fn off_all(mount_points: &[&Path]) {
     for path in in_use(&std::fs::read_to_string("/proc/swaps").unwrap_or_default()) {
-        off(&path);
+        // Another file of that name is no swap space, which is all that happens to it.
+        let _ = candidates(&path, mount_points).iter().any(|path| off(path).is_ok());
     }
+}
+
+/// Where a path of the kernel's list may lead.
+fn candidates(path: &str, mount_points: &[&Path]) -> Vec<PathBuf> {
+    let below = mount_points.iter().rev().map(|point| point.join(path.trim_start_matches('/')));
+    std::iter::once(path.into()).chain(below).collect()
 }
 
 /// The first column of `/proc/swaps` behind its heading; a space in a path is `\\040`.
@@ -78,11 +88,13 @@ fn in_use(swaps: &str) -> Vec<String> {
 }
 
 #[expect(unsafe_code, reason = "no safe library has swapoff(2)")]
-fn off(path: &str) {
-    let Ok(path) = CString::new(path) else { return };
+fn off(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` ends with a NUL and lives until the call is over; the kernel only reads it.
-    // That memory is short, or that it is no swap space any more: nothing can be done about either.
-    let _ = unsafe { libc::swapoff(path.as_ptr()) };
+    match unsafe { libc::swapoff(path.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +112,12 @@ mod tests {
         let list = "Filename Type Size Used Priority\n/var/my\\040swap file 16380 0 -2\n/dev/vdb partition 1 0 -3\n";
         assert_eq!(in_use(list), ["/var/my swap", "/dev/vdb"]);
         assert!(in_use("").is_empty());
+    }
+
+    #[test]
+    fn a_file_of_a_container_that_is_gone_is_looked_for_below_all_mounts() {
+        let paths = candidates("/swap", &[Path::new("/"), Path::new("/var/lib/data")]);
+        assert_eq!(paths, ["/swap", "/var/lib/data/swap", "/swap"].map(PathBuf::from));
     }
 
     #[test]

@@ -86,7 +86,8 @@ fn init() -> ExitCode {
         }
     }
     let power = supervisor.ended().unwrap_or(Power::Off);
-    let refused = catch_unwind(AssertUnwindSafe(|| supervise::end(supervisor.console(), power)));
+    let mut console = supervisor.into_console();
+    let refused = catch_unwind(AssertUnwindSafe(|| supervise::end(&mut console, power)));
     let _ = boot::last_words(&format!("the kernel does not {}: {refused:?}", power.as_str()));
     give_up()
 }

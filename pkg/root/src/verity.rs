@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use kiln_guest::device_mapper::{self, Target};
+use kiln_guest::device_mapper::{self, Access, Target};
 
 use crate::wanted::OnDamage;
 use kiln_guest::block::superblock::{FileSystem, u32_at, u64_at};
@@ -123,7 +123,12 @@ fn target(path: &Path, tree: &Tree, roothash: &str, on_damage: OnDamage) -> Targ
         OnDamage::Panic => " 1 panic_on_corruption",
         OnDamage::Reboot => " 1 restart_on_corruption",
     });
-    Target { sectors: data_blocks * u64::from(data_block_bytes / 512), kind: "verity", parameters }
+    Target {
+        access: Access::Read,
+        sectors: data_blocks * u64::from(data_block_bytes / 512),
+        kind: "verity",
+        parameters,
+    }
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Growing {
 /// The kernel's: `EBUSY` while one of the partitions is in use, `EINVAL` for what has none.
 pub fn reread_partitions(disk: &File) -> io::Result<()> {
     // BLKRRPART: _IO(0x12, 95)
-    number_only((0x12 << 8) | 95, disk)
+    number_only((0x12 << 8) | 95, disk).map(drop)
 }
 
 /// Makes a file system as long as the device that it is on. `folder` is open somewhere in it. One that is as long already
@@ -84,20 +84,27 @@ fn u32_at(block: &[u8], offset: usize, read: fn([u8; 4]) -> u32) -> u32 {
     block.get(offset..offset + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, read)
 }
 
-fn done(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+fn done(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// A request with nothing but its number; gives the kernel's answer.
 #[expect(unsafe_code, reason = "no safe library has these requests")]
-fn number_only(number: u32, file: &File) -> io::Result<()> {
-    // SAFETY: a request of `_IO` touches no memory of ours.
-    done(unsafe { libc::ioctl(file.as_raw_fd(), number.into()) })
+pub(super) fn number_only(number: u32, file: &File) -> io::Result<libc::c_int> {
+    // SAFETY: a request without an argument touches no memory of ours; others read none behind the zero that they get.
+    done(unsafe { libc::ioctl(file.as_raw_fd(), number.into(), 0) })
 }
 
 /// `request` is as long as `number` says (bits 16 to 29).
-#[expect(unsafe_code, reason = "no safe library has these requests")]
 fn with<const LEN: usize>(number: u32, file: &File, request: &mut [u8; LEN]) -> io::Result<()> {
     debug_assert_eq!((number >> 16) & 0x3fff, u32::try_from(LEN).unwrap_or(0));
-    // SAFETY: the kernel reads and writes as many bytes as `number` says, which is the length of `request`, and keeps no pointer.
+    answer(number, file, request).map(drop)
+}
+
+/// `request` is at least as long as what the kernel has for `number`.
+#[expect(unsafe_code, reason = "no safe library has these requests")]
+pub(super) fn answer(number: u32, file: &File, request: &mut [u8]) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads and writes no more bytes than the structure of `number` has, which `request` holds, and keeps
+    // no pointer to it.
     done(unsafe { libc::ioctl(file.as_raw_fd(), number.into(), request.as_mut_ptr()) })
 }

@@ -2,6 +2,8 @@
 
 pub mod control;
 mod devices;
+pub mod loops;
+pub(crate) mod nodes;
 mod partition;
 pub mod superblock;
 

@@ -5,11 +5,12 @@ mod host;
 mod keep;
 mod mounts;
 mod root;
+mod unmount;
 
 use kiln_guest::netlink::Uevents;
 
 pub use self::console::{Console, last_words};
-pub use self::mounts::unmount_all;
+pub use self::unmount::unmount_all;
 use crate::cmdline::{Cmdline, Verbosity};
 use kiln_guest::modules::{self, Loader};
 

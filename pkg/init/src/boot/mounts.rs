@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
 
-use kiln_guest::mount::{Options, mount, unmount};
+use kiln_guest::mount::{Options, mount};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::keep::mount_keeping_files;
@@ -181,28 +181,6 @@ fn root_read_only() -> io::Result<()> {
     Ok(rustix::mount::mount_remount("/", bind | MountFlags::RDONLY, c"")?)
 }
 
-/// Unmounts all that can be, deepest and latest first, and makes the rest read-only.
-pub fn unmount_all() {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let targets: Vec<String> = targets(&table);
-    for target in targets.iter().rev().filter(|target| !keeps(target)) {
-        // What is still in use becomes read-only below.
-        let _ = unmount(Path::new(target));
-    }
-    let _ = rustix::mount::mount_remount("/", MountFlags::RDONLY, c"");
-}
-
-fn keeps(target: &str) -> bool {
-    let below = |top: &str| target == top || target.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'));
-    target == "/" || ["/proc", "/sys", "/dev", "/run"].into_iter().any(below)
-}
-
-fn targets(table: &str) -> Vec<String> {
-    let unescape =
-        |text: &str| text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-    table.lines().filter_map(|line| line.split(' ').nth(1)).map(unescape).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,19 +189,5 @@ mod tests {
     fn only_enabled_controllers_are_mounted() {
         let table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\nmemory\t0\t1\t0\nbroken\n";
         assert_eq!(v1_controllers(table).collect::<Vec<_>>(), ["cpuset"]);
-    }
-
-    #[test]
-    fn mount_points_are_read_with_their_odd_letters() {
-        assert_eq!(targets("a / ext4 rw 0 0\nb /x\\040y\\134z tmpfs rw 0 0\n"), ["/", "/x y\\z"]);
-    }
-
-    #[test]
-    fn what_power_off_itself_needs_stays_mounted() {
-        for (target, stays) in
-            [("/", true), ("/proc", true), ("/dev/pts", true), ("/development", false), ("/var", false)]
-        {
-            assert_eq!(keeps(target), stays, "{target}");
-        }
     }
 }

@@ -24,8 +24,9 @@ pub fn end(console: &mut Console, power: Power) -> std::io::Error {
         }
     }
     rustix::fs::sync();
-    kiln_guest::swap::off_all();
-    unmount_all();
+    for forced in unmount_all() {
+        console.trouble(&forced);
+    }
     rustix::fs::sync();
     console.trouble(match power {
         Power::Off => "power off",

@@ -92,9 +92,9 @@ impl Supervisor {
         self.ended
     }
 
-    /// For the last words.
-    pub fn console(&mut self) -> &mut Console {
-        &mut self.booted.console
+    /// For the last words. Everything else is let go of: a log file that is open keeps the disk below it busy.
+    pub fn into_console(self) -> Console {
+        self.booted.console
     }
 
     /// Waits for something and does what follows from it.
