@@ -1,4 +1,6 @@
-//! `swap`: makes a swap file on a disk that is mounted below `/var`, and uses it.
+//! `swap`: makes a swap file on a disk that is mounted below `/var`, and uses it, encrypted if that is asked for.
+
+mod encrypted;
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -12,7 +14,7 @@ use crate::{Failure, Voice};
 
 /// What it takes.
 pub const USAGE: &str =
-    "-path FILE -size SIZE [-condition part:FOLDER[:true]] [-condition partsize:FOLDER:SIZE[:true]]";
+    "-path FILE -size SIZE [-encrypt] [-condition part:FOLDER[:true]] [-condition partsize:FOLDER:SIZE[:true]]";
 
 const FLAGS: Flags = Flags { valued: &["path", "size", "condition"], alone: &["debug", "encrypt"] };
 /// All that can be written in a machine is here.
@@ -38,6 +40,12 @@ enum SwapError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot encrypt `{}`; the kernel needs its modules loop, dm_crypt, xts and ecb for that", path.display())]
+    Encrypt {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot swap to `{}`", path.display())]
     On {
         path: PathBuf,
@@ -51,6 +59,7 @@ enum SwapError {
 struct Wish {
     path: PathBuf,
     bytes: u64,
+    encrypt: bool,
     conditions: Vec<Condition>,
 }
 
@@ -82,19 +91,45 @@ pub fn run(arguments: &[String], say: Voice<'_>) -> Result<(), Failure> {
         say(&format!("no swap: {error}"));
         return Ok(());
     }
-    let path = &wish.path;
-    make(path, wish.bytes).map_err(Failure::of)?;
-    kiln_guest::swap::on(path).map_err(|source| Failure::of(SwapError::On { path: path.clone(), source }))?;
-    say(&format!("{} MiB of swap in {}", wish.bytes >> 20, path.display()));
+    begin(&wish).map_err(Failure::of)?;
+    let how = if wish.encrypt { "encrypted swap" } else { "swap" };
+    say(&format!("{} MiB of {how} in {}", wish.bytes >> 20, wish.path.display()));
     Ok(())
+}
+
+fn begin(wish: &Wish) -> Result<(), SwapError> {
+    let path = &wish.path;
+    let on = |node: &Path| kiln_guest::swap::on(node).map_err(|source| SwapError::On { path: path.clone(), source });
+    let file = make(path, wish.bytes)?;
+    let begun = if wish.encrypt {
+        let failed = |source| SwapError::Encrypt { path: path.clone(), source };
+        encrypted::device(&file, wish.bytes).map_err(failed).and_then(|(node, name)| {
+            let device = File::options().read(true).write(true).open(&node);
+            let begun = device.and_then(|device| mark(&device, wish.bytes)).map_err(failed).and_then(|()| on(&node));
+            // The first error is the one to tell.
+            begun.inspect_err(|_| drop(kiln_guest::device_mapper::remove(&name)))
+        })
+    } else {
+        let marked = mark(&file, wish.bytes);
+        let failed = |source| SwapError::Make { path: path.clone(), bytes: wish.bytes, source };
+        marked.map_err(failed).and_then(|()| on(path))
+    };
+    // A file that is of no use takes room from others.
+    begun.inspect_err(|_| drop(fs::remove_file(path)))
+}
+
+/// Says on the file or device itself that it is swap space.
+fn mark(device: &File, bytes: u64) -> io::Result<()> {
+    let mut uuid = random::<16>()?;
+    // A random one (RFC 9562, 5.4).
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    kiln_guest::swap::make(device, bytes, uuid)
 }
 
 fn wish(given: &Given) -> Result<Wish, WrongUse> {
     if let Some(more) = given.words.first() {
         return Err(WrongUse::TooMuch(more.clone()));
-    }
-    if given.has("encrypt") {
-        return Err(WrongUse::Bad { value: "-encrypt".into(), what: "flag that this program has yet" });
     }
     let path = given.value("path").ok_or(WrongUse::Missing("`-path`"))?;
     if given.values("path").count() > 1 {
@@ -107,7 +142,7 @@ fn wish(given: &Given) -> Result<Wish, WrongUse> {
     }
     let bytes = size(given.value("size").ok_or(WrongUse::Missing("`-size`"))?)?;
     let conditions = given.values("condition").map(condition).collect::<Result<_, _>>()?;
-    Ok(Wish { path: path.into(), bytes, conditions })
+    Ok(Wish { path: path.into(), bytes, encrypt: given.has("encrypt"), conditions })
 }
 
 fn condition(text: &str) -> Result<Condition, WrongUse> {
@@ -152,7 +187,8 @@ fn is_mount_point(mounts: &str, folder: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(folder))
 }
 
-fn make(path: &Path, bytes: u64) -> Result<(), SwapError> {
+/// A new file that has all its blocks.
+fn make(path: &Path, bytes: u64) -> Result<File, SwapError> {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     let failed = |source: io::Error| SwapError::Make { path: path.to_owned(), bytes, source };
     let folder = path.parent().unwrap_or(Path::new(BELOW));
@@ -170,18 +206,14 @@ fn make(path: &Path, bytes: u64) -> Result<(), SwapError> {
         use std::os::unix::fs::OpenOptionsExt;
         File::options().read(true).write(true).create_new(true).mode(0o600).open(path).map_err(failed)?
     };
-    let filled = fill(&mut file, bytes).and_then(|()| {
-        let mut uuid = random::<16>()?;
-        // A random one (RFC 9562, 5.4).
-        uuid[6] = uuid[6] & 0x0f | 0x40;
-        uuid[8] = uuid[8] & 0x3f | 0x80;
-        kiln_guest::swap::make(&file, bytes, uuid)
-    });
-    filled.map_err(|error| {
-        // The disk may be full of it.
-        let _ = fs::remove_file(path);
-        failed(error)
-    })
+    match fill(&mut file, bytes) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            // The disk may be full of it.
+            let _ = fs::remove_file(path);
+            Err(failed(error))
+        }
+    }
 }
 
 /// Gives the file its blocks: swap files have no holes.
@@ -233,7 +265,8 @@ mod tests {
     #[test]
     fn conditions_are_read_as_linuxkit_writes_them() {
         let words = ["--path", "/var/mnt/swap", "--size", "2G", "--condition", "part:/var/mnt:true"];
-        let wish = read(&[&words[..], &["--condition", "partsize:/var/mnt:100G"]].concat()).unwrap();
+        let wish = read(&[&words[..], &["--condition", "partsize:/var/mnt:100G", "--encrypt"]].concat()).unwrap();
+        assert!(wish.encrypt && !read(&["--path", "/var/a", "--size", "1G"]).unwrap().encrypt);
         assert_eq!((wish.path, wish.bytes), ("/var/mnt/swap".into(), 2 << 30));
         let [part, partsize] = wish.conditions.as_slice() else { panic!("{:?}", wish.conditions) };
         assert_eq!((part.bytes, part.required), (None, true));
