@@ -32,8 +32,6 @@ const RTC_COARSE: Duration = Duration::from_millis(1500);
 /// Why the clock is not kept.
 #[derive(Debug, thiserror::Error)]
 enum TimesyncError {
-    #[error("the machine has neither a clock of its host's (/dev/ptp0) nor a battery clock (/dev/rtc0)")]
-    NoClock,
     #[error("cannot read the clock `{}`", path.display())]
     Read {
         path: PathBuf,
@@ -61,14 +59,17 @@ enum Correction {
     Slew(i64),
 }
 
-/// Runs the program: once, or until the process is ended.
+/// Runs the program: once, or until the process is ended. That there is no clock to go by is no failure: it will not come.
 ///
 /// # Errors
-/// There is no clock to go by, or the machine's cannot be set.
+/// A clock cannot be read, or the machine's cannot be set.
 pub fn run(arguments: &[String], say: Voice<'_>) -> Result<(), Failure> {
     let given = FLAGS.read(arguments)?;
     let every = Duration::from_secs(given.number("every", EVERY_SECONDS)?.max(1));
-    let source = Source::find(Path::new("/sys"), Path::new("/dev")).ok_or(Failure::of(TimesyncError::NoClock))?;
+    let Some(source) = Source::find(Path::new("/sys"), Path::new("/dev")) else {
+        say("nothing to keep the clock by: there is no clock of a host's (/dev/ptp0) and no battery clock (/dev/rtc0)");
+        return Ok(());
+    };
     say(&format!("keeping the clock by {}", source.path().display()));
     loop {
         let offset = source.offset().map_err(Failure::of)?;
