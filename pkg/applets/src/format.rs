@@ -26,6 +26,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Why a disk is not formatted.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
+    /// Nobody could mount what is made.
+    #[error("this machine's kernel has no {kind}: add `{kind}` to the `modules` of its package, or take ext4")]
+    Kernel {
+        /// The file system.
+        kind: String,
+    },
     /// There is none.
     #[error("no disk to format; there are: {0}")]
     NoDisk(String),
@@ -117,12 +123,20 @@ enum Holds {
 pub fn run(arguments: &[String], say: Voice<'_>) -> Result<(), Failure> {
     let given = FLAGS.read(arguments)?;
     let wish = wish(&given)?;
+    if !kiln_guest::mount::is_known(driver(&wish.kind)) {
+        return Err(Failure::of(FormatError::Kernel { kind: wish.kind }));
+    }
     let devices = Devices::of_machine();
     let done = match given.words.as_slice() {
         [] => first(&devices, &wish, say),
         disks => disks.iter().try_for_each(|name| named(&devices, name, &wish, say)),
     };
     done.map_err(Failure::of)
+}
+
+/// Which of the kernel's file systems mounts it.
+fn driver(kind: &str) -> &str {
+    if kind.starts_with("ext") { "ext4" } else { kind }
 }
 
 fn wish(given: &Given) -> Result<Wish, WrongUse> {

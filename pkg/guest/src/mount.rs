@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags};
 
 /// Longest option text that the kernel takes: one page, with its NUL.
 pub const DATA_LIMIT_BYTES: usize = 4095;
@@ -186,6 +186,13 @@ pub fn propagate(target: &Path, propagation: MountPropagationFlags) -> Result<()
         target: target.to_owned(),
         source: errno.into(),
     })
+}
+
+/// Whether the kernel has the file system, or gets it as a module when it is asked. `true` also when it does not say, as to
+/// callers without CAP_SYS_ADMIN.
+#[must_use]
+pub fn is_known(kind: &str) -> bool {
+    !matches!(rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC), Err(rustix::io::Errno::NODEV))
 }
 
 /// Unmounts `target`: at once, or else as soon as nobody uses it any more.
