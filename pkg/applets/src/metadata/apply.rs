@@ -9,12 +9,25 @@ use kiln_guest::host_name;
 use crate::Voice;
 
 use super::cloud_config::{self, CloudConfig, User, WriteFile};
+use super::encoding::Room;
+use super::multipart::{self, Part};
 use super::place::{self, Owner};
 use super::{Found, tree};
 
 /// Longest key, and most of them.
 const KEY_LIMIT_BYTES: usize = 16 << 10;
 const KEY_COUNT_LIMIT: usize = 256;
+
+/// Forms of cloud-init's that would have to be fetched or run before anything else is there.
+const NOT_READ: [&str; 7] = [
+    "#include",
+    "#cloud-config-archive",
+    "#cloud-config-jsonp",
+    "#cloud-boothook",
+    "#part-handler",
+    "#upstart-job",
+    "## template:",
+];
 
 /// Where things go.
 #[derive(Debug)]
@@ -30,6 +43,11 @@ impl Places {
     /// The machine's own.
     pub fn of_machine() -> Self {
         Self { config: "/run/config".into(), root: "/".into(), set_name: host_name::set }
+    }
+
+    /// Those of a machine whose root is a folder, and which nobody names.
+    pub fn below(root: &Path) -> Self {
+        Self { config: root.join("run/config"), root: root.to_owned(), set_name: |_| Ok(()) }
     }
 }
 
@@ -54,30 +72,61 @@ impl Work<'_, '_> {
         self.file("provider", found.provider.as_bytes(), 0o644);
         let (mut name, mut keys) = (found.host_name.clone(), found.keys.clone());
         if let Some(packed) = &found.user_data {
-            let unpacked = packed.starts_with(&[0x1f, 0x8b]).then(|| cloud_config::unpack(packed));
-            let data = match unpacked {
-                Some(Err(error)) => return self.fail(&format!("user data cannot be unpacked: {error}")),
-                Some(Ok(data)) => data,
-                None => packed.clone(),
+            let mut room = Room::new();
+            let data = match room.unpacked(packed) {
+                Ok(data) => data,
+                Err(error) => return self.fail(&format!("user data cannot be unpacked: {error}")),
             };
             // A script can be run where it is.
             self.file("userdata", &data, if data.starts_with(b"#!") { 0o755 } else { 0o644 });
-            if cloud_config::is_one(&data) {
-                match cloud_config::read(&data) {
-                    Ok(config) => {
-                        name = config.host_name.clone().or(name);
-                        keys.extend(config.keys.iter().cloned());
-                        self.cloud_config(&config);
-                    }
-                    Err(error) => self.fail(&format!("user data: {error}")),
-                }
-            } else if let Some((items, errors)) = tree::read(&data) {
-                errors.iter().for_each(|error| self.fail(&format!("user data: {error}")));
-                items.iter().for_each(|item| self.item(item));
-            }
+            let wanted = self.user_data(&data, &mut room);
+            self.cloud_config(&wanted);
+            name = wanted.host_name.or(name);
+            keys.extend(wanted.keys);
         }
         self.keys("ssh/authorized_keys", &keys);
         self.name(name);
+    }
+
+    /// Lays out what is only files, and gives the rest.
+    fn user_data(&mut self, data: &[u8], room: &mut Room) -> CloudConfig {
+        let mut wanted = CloudConfig::default();
+        let not_read = |mark: &&&str| data.starts_with(mark.as_bytes());
+        if multipart::is_one(data) {
+            let (parts, faults) = multipart::read(data, room);
+            faults.iter().for_each(|fault| self.fail(&format!("user data: {fault}")));
+            parts.iter().for_each(|part| self.part(part, &mut wanted, room));
+        } else if cloud_config::is_one(data) {
+            self.add(data, "user data", &mut wanted, room);
+        } else if let Some(mark) = NOT_READ.iter().find(not_read) {
+            self.fail(&format!("user data: `{mark}` is not read here; it is kept as it is"));
+        } else if let Some((items, errors)) = tree::read(data) {
+            errors.iter().for_each(|error| self.fail(&format!("user data: {error}")));
+            items.iter().for_each(|item| self.item(item));
+        }
+        wanted
+    }
+
+    fn part(&mut self, part: &Part, wanted: &mut CloudConfig, room: &mut Room) {
+        let (name, body) = (&part.name, part.body.as_slice());
+        match part.kind.as_str() {
+            "text/cloud-config" => self.add(body, name, wanted, room),
+            "text/x-shellscript" => self.file(&format!("scripts/{name}"), body, 0o755),
+            // Who packed it did not say what it is.
+            "text/plain" | "application/octet-stream" if cloud_config::is_one(body) => {
+                self.add(body, name, wanted, room);
+            }
+            "text/plain" | "application/octet-stream" if body.starts_with(b"#!") => {
+                self.file(&format!("scripts/{name}"), body, 0o755);
+            }
+            other => self.fail(&format!("user data: {name}: a part of kind `{other}` is not read here")),
+        }
+    }
+
+    fn add(&mut self, data: &[u8], what: &str, wanted: &mut CloudConfig, room: &mut Room) {
+        if let Err(error) = cloud_config::add(data, wanted, room) {
+            self.fail(&format!("{what}: {error}"));
+        }
     }
 
     /// The file counts, whoever wrote it, as with LinuxKit.
@@ -212,8 +261,7 @@ mod tests {
     impl Machine {
         fn with(found: &Found) -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let root = folder.path().to_owned();
-            let places = Places { config: root.join("run/config"), root, set_name: |_| Ok(()) };
+            let places = Places::below(folder.path());
             let mut said = vec![];
             let failed = apply(found, &places, &mut |text| said.push(text.to_owned()));
             Self { folder, said, failed }
@@ -245,6 +293,54 @@ mod tests {
         );
         assert_eq!(Machine::of("#cloud-config\na: [\n").failed, 1);
         assert_eq!(Machine::with(&Found { user_data: Some(vec![0x1f, 0x8b, 0]), ..Found::default() }).failed, 1);
+    }
+
+    #[test]
+    fn hostile_data_makes_nothing_outside_and_nothing_without_end() {
+        for mark in NOT_READ {
+            let machine = Machine::of(&format!("{mark}\nhttp://192.0.2.1/x\n"));
+            assert!(machine.failed == 1 && machine.said[0].contains(mark), "{:?}", machine.said);
+        }
+        let keys: String = (0..=KEY_COUNT_LIMIT).map(|key| format!("- k{key}\n")).collect();
+        let machine = Machine::of(&format!(
+            "#cloud-config\nssh_authorized_keys:\n{keys}- {}\nusers:\n- {{name: ../../var/x, ssh_authorized_keys: [k]}}\n\
+             - {{name: \"a\\nroot::0:0:::\"}}\n- {{name: bob, gecos: \"b:0:0\\nroot\", uid: 0}}\n- {{name: bob}}\n\
+             write_files:\n- {{path: /var/../../outside}}\n- {{path: \"/var/nul\\0\"}}\n- {{path: /var/suid, permissions: '17777'}}\n\
+             - {{path: /var/run}}\n- {{path: /var/run/below, content: x}}\n- {{path: /var/{}, content: x}}\n",
+            "k".repeat(KEY_LIMIT_BYTES + 1),
+            "n".repeat(300),
+        ));
+        assert_eq!(machine.read("run/config/ssh/authorized_keys").lines().count(), KEY_COUNT_LIMIT);
+        assert_eq!(machine.read("run/config/users/passwd"), "bob:x:1000:1000:b 0 0 root:/home/bob:/bin/sh\n");
+        assert_eq!((machine.failed, machine.said.len()), (10, 10), "{:#?}", machine.said);
+        let mut there: Vec<_> =
+            fs::read_dir(&machine.folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        there.sort();
+        assert_eq!(there, ["run", "var"]);
+        assert!(!machine.folder.path().parent().unwrap().join("outside").exists());
+        let deep = format!("{}{}", "{\"d\": {\"entries\": ".repeat(60), "{}".to_owned() + &"}}".repeat(60));
+        assert_eq!(Machine::of(&deep).failed, 1);
+    }
+
+    #[test]
+    fn parts_become_one_cloud_config_and_scripts() {
+        let machine = Machine::of(
+            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/cloud-config\n\n\
+             #cloud-config\nhostname: one\nusers: [ada]\nruncmd: [date]\n--b\n\n#cloud-config\nhostname: two\nusers: [bob]\n\
+             runcmd: [id]\n--b\nContent-Type: text/x-shellscript\nContent-Disposition: attachment; filename=\"go.sh\"\n\n\
+             #!/bin/sh\necho\n--b\nContent-Type: text/jinja2\n\nx\n--b--\n",
+        );
+        assert_eq!(
+            machine.said,
+            ["user data: part-004: a part of kind `text/jinja2` is not read here", "this machine is two"]
+        );
+        let passwd = "ada:x:1000:1000::/home/ada:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n";
+        assert_eq!(machine.read("run/config/users/passwd"), passwd);
+        assert_eq!(machine.read("run/config/runcmd"), "#!/bin/sh\ndate\nid\n");
+        assert_eq!(
+            (machine.read("run/config/scripts/go.sh"), machine.mode("run/config/scripts/go.sh")),
+            ("#!/bin/sh\necho".into(), 0o755)
+        );
     }
 
     #[test]

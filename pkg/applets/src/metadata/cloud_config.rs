@@ -1,16 +1,10 @@
 //! The common keys of cloud-init's `#cloud-config`: read here, done in `apply`. Each fault names its key, and the rest counts.
 
-use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use flate2::read::GzDecoder;
 use kiln_guest::host_name;
 
-use super::DATA_LIMIT_BYTES;
+use super::encoding::{self, Room};
 use super::yaml::{self, Yaml, YamlError};
 
 /// The first line.
@@ -75,28 +69,27 @@ pub(super) fn is_one(data: &[u8]) -> bool {
     first.trim_ascii() == MARK.as_bytes()
 }
 
-/// Reads it.
+/// Reads it, and adds it to what is in `config` already: of names the last one counts.
 ///
 /// # Errors
 /// It is no YAML.
-pub(super) fn read(data: &[u8]) -> Result<CloudConfig, YamlError> {
-    let Yaml::Map(entries) = yaml::read(&String::from_utf8_lossy(data))? else { return Ok(CloudConfig::default()) };
-    let mut config = CloudConfig::default();
-    let mut full_name = None;
+pub(super) fn add(data: &[u8], config: &mut CloudConfig, room: &mut Room) -> Result<(), YamlError> {
+    let Yaml::Map(entries) = yaml::read(&String::from_utf8_lossy(data))? else { return Ok(()) };
+    let (mut host_name, mut full_name) = (None, None);
     for (key, value) in &entries {
         match key.as_str() {
-            "hostname" => config.host_name = name(value, "hostname", &mut config.faults),
+            "hostname" => host_name = name(value, "hostname", &mut config.faults),
             "fqdn" => full_name = name(value, "fqdn", &mut config.faults),
             "ssh_authorized_keys" => config.keys.extend(texts(value)),
-            "write_files" => write_files(value, &mut config),
-            "users" => users(value, &mut config),
+            "write_files" => write_files(value, config, room),
+            "users" => users(value, config),
             "runcmd" => config.commands.extend(commands(value, &mut config.faults)),
             known if PASSED_OVER.contains(&known) => {}
             other => config.faults.push(format!("`{other}` is not done here")),
         }
     }
-    config.host_name = config.host_name.or(full_name);
-    Ok(config)
+    config.host_name = host_name.or(full_name).or(config.host_name.take());
+    Ok(())
 }
 
 fn name(value: &Yaml, key: &str, faults: &mut Vec<String>) -> Option<String> {
@@ -116,17 +109,17 @@ fn texts(value: &Yaml) -> Vec<String> {
     }
 }
 
-fn write_files(value: &Yaml, config: &mut CloudConfig) {
+fn write_files(value: &Yaml, config: &mut CloudConfig, room: &mut Room) {
     let Yaml::List(items) = value else { return config.faults.push("write_files: this is no list".into()) };
     for (number, item) in items.iter().enumerate() {
-        match write_file(item) {
+        match write_file(item, room) {
             Ok(file) => config.files.push(file),
             Err(why) => config.faults.push(format!("write_files[{number}]: {why}")),
         }
     }
 }
 
-fn write_file(item: &Yaml) -> Result<WriteFile, String> {
+fn write_file(item: &Yaml, room: &mut Room) -> Result<WriteFile, String> {
     let text = |key: &str| item.get(key).and_then(Yaml::text);
     let path = text("path").ok_or("`path` is missing")?;
     let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
@@ -136,8 +129,8 @@ fn write_file(item: &Yaml) -> Result<WriteFile, String> {
     }
     let content = match item.get("content") {
         None | Some(Yaml::Null) => vec![],
-        Some(Yaml::Text(content)) => decode(content, text("encoding").unwrap_or("text/plain"))?,
-        Some(Yaml::Binary(content)) => decode(content, "b64")?,
+        Some(Yaml::Text(content)) => decode(content, text("encoding").unwrap_or("text/plain"), room)?,
+        Some(Yaml::Binary(content)) => decode(content, "b64", room)?,
         Some(_) => return Err("`content` is no text".into()),
     };
     let mode = match text("permissions") {
@@ -155,37 +148,18 @@ fn write_file(item: &Yaml) -> Result<WriteFile, String> {
     Ok(WriteFile { path: path.to_owned(), content, mode, owner, append })
 }
 
-fn decode(content: &str, encoding: &str) -> Result<Vec<u8>, String> {
-    let from_base64 = || {
-        const LENIENT: GeneralPurposeConfig =
-            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-        let letters: Vec<u8> = content.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        GeneralPurpose::new(&STANDARD, LENIENT)
-            .decode(letters)
-            .map_err(|error| format!("`content` is no base64: {error}"))
-    };
+fn decode(content: &str, encoding: &str, room: &mut Room) -> Result<Vec<u8>, String> {
+    let from_base64 =
+        || encoding::base64(content.as_bytes()).map_err(|error| format!("`content` is no base64: {error}"));
     match encoding {
         "text/plain" | "plain" | "" => Ok(content.as_bytes().to_vec()),
         "b64" | "base64" => from_base64(),
         "gz" | "gzip" => Err("gzip cannot be in a text; the encoding is `gz+b64`".into()),
         "gz+b64" | "gz+base64" | "gzip+b64" | "gzip+base64" => {
-            unpack(&from_base64()?).map_err(|error| format!("`content` cannot be unpacked: {error}"))
+            room.unpack(&from_base64()?).map_err(|error| format!("`content` cannot be unpacked: {error}"))
         }
         other => Err(format!("encoding `{other}` is not known")),
     }
-}
-
-/// Unpacks gzip, within the limit.
-///
-/// # Errors
-/// It is damaged, or too long.
-pub(super) fn unpack(data: &[u8]) -> io::Result<Vec<u8>> {
-    let mut unpacked = vec![];
-    GzDecoder::new(data).take(DATA_LIMIT_BYTES + 1).read_to_end(&mut unpacked)?;
-    if u64::try_from(unpacked.len()).is_ok_and(|len| len > DATA_LIMIT_BYTES) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long"));
-    }
-    Ok(unpacked)
 }
 
 fn users(value: &Yaml, config: &mut CloudConfig) {
@@ -250,7 +224,9 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> CloudConfig {
-        read(format!("{MARK}\n{text}").as_bytes()).unwrap()
+        let mut config = CloudConfig::default();
+        add(format!("{MARK}\n{text}").as_bytes(), &mut config, &mut Room::new()).unwrap();
+        config
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use kiln_guest::block::superblock;
 use kiln_guest::block::{Device, Devices};
@@ -57,17 +58,25 @@ pub(super) fn find(devices: &Devices, say: Voice<'_>) -> Option<Found> {
         })
         .collect();
     candidates.sort_by_key(|(worth, ..)| *worth);
-    candidates.into_iter().find_map(|(_, device, kind)| {
-        let path = device.path.display().to_string();
-        match read(device.file, kind) {
-            Ok(files) if files.is_for_us() => Some(found(&path, files, say)),
-            Ok(_) => None,
-            Err(error) => {
-                say(&format!("{path}: {error}"));
-                None
-            }
+    candidates.into_iter().find_map(|(_, device, kind)| read_found(&device.path, device.file, kind, say))
+}
+
+/// What one disc has, whatever its label.
+pub(super) fn look(path: &Path, device: File, say: Voice<'_>) -> Option<Found> {
+    let kind = superblock::read(&device).ok().flatten()?.kind;
+    read_found(path, device, kind, say)
+}
+
+fn read_found(path: &Path, device: File, kind: &str, say: Voice<'_>) -> Option<Found> {
+    let path = path.display().to_string();
+    match read(device, kind) {
+        Ok(files) if files.is_for_us() => Some(found(&path, files, say)),
+        Ok(_) => None,
+        Err(error) => {
+            say(&format!("{path}: {error}"));
+            None
         }
-    })
+    }
 }
 
 fn read(device: File, kind: &str) -> io::Result<Files> {

@@ -8,9 +8,11 @@ mod apply;
 mod cloud;
 mod cloud_config;
 mod disc;
+mod encoding;
 mod fat;
 mod http;
 mod iso;
+mod multipart;
 mod place;
 mod tree;
 mod yaml;
@@ -103,6 +105,18 @@ fn providers(arguments: &[String]) -> Result<Vec<Provider>, WrongUse> {
         }
     };
     arguments.iter().map(provider).collect()
+}
+
+/// Lays user data out as [`run`] does, in a machine whose root is `root` and which is not named. Gives how many things that are
+/// asked for are not done.
+pub fn lay_out(user_data: &[u8], root: &Path, say: Voice<'_>) -> usize {
+    let found = Found { provider: "FILE".into(), user_data: Some(user_data.to_vec()), ..Found::default() };
+    apply::apply(&found, &Places::below(root), say)
+}
+
+/// The user data of a disc that a machine may be given, if it has any.
+pub fn of_disc(disc: File, say: Voice<'_>) -> Option<Vec<u8>> {
+    disc::look(Path::new("disc"), disc, say)?.user_data
 }
 
 /// The first provider that has something.
