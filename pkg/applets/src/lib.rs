@@ -1,5 +1,6 @@
 //! The small programs of the classic sections of a machine's YAML. Each is a module with a function `run`, which is given
-//! its arguments and a voice; none prints, ends the process or keeps anything between two runs.
+//! its arguments and a voice; none ends the process or keeps anything between two runs, and only `logread`, which is there to
+//! show something, prints.
 
 use std::error::Error;
 
@@ -9,7 +10,9 @@ pub mod disk;
 pub mod extend;
 pub mod format;
 pub mod kmsg;
+pub mod logread;
 pub mod logwrite;
+pub mod memlogd;
 pub mod metadata;
 pub mod modprobe;
 pub mod mount;
@@ -60,12 +63,16 @@ pub const PROGRAMS: &[Program] = &[
     Program { names: &["format"], usage: format::USAGE, run: format::run },
     Program { names: &["kmsg"], usage: "", run: kmsg::run },
     Program { names: &["logwrite"], usage: logwrite::USAGE, run: logwrite::run },
+    Program { names: &["logread"], usage: logread::USAGE, run: logread::run },
+    Program { names: &["memlogd"], usage: memlogd::USAGE, run: memlogd::run },
+    Program { names: &["002-logging"], usage: memlogd::USAGE, run: memlogd::run_in_background },
     Program { names: &["metadata"], usage: metadata::USAGE, run: metadata::run },
     Program { names: &["modprobe"], usage: modprobe::USAGE, run: modprobe::run },
     Program { names: &["mount", "mountie", "mount.sh"], usage: mount::USAGE, run: mount::run },
     Program { names: &["rngd"], usage: "[-1]", run: rngd::run },
     Program { names: &["swap", "swap.sh"], usage: swap::USAGE, run: swap::run },
     Program { names: &["sysctl"], usage: "[FILE…]", run: sysctl::run },
+    Program { names: &["sysfs"], usage: "[FILE…]", run: sysctl::run_for_sysfs },
     Program { names: &["timesync", "host-timesync-daemon"], usage: timesync::USAGE, run: timesync::run },
 ];
 

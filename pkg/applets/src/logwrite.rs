@@ -16,12 +16,12 @@ use crate::{Failure, Voice};
 pub const USAGE: &str = "[-socket PATH] [-log-dir DIR] [-max-log-files N] [-max-log-size BYTES]";
 
 const FLAGS: Flags = Flags { valued: &["socket", "log-dir", "max-log-files", "max-log-size"], alone: &[] };
-const SOCKET: &str = "/var/run/memlogdq.sock";
+pub(crate) const SOCKET: &str = "/var/run/memlogdq.sock";
 const FOLDER: &str = "/var/log";
 /// Asks for what is there and for what comes.
 const DUMP_AND_FOLLOW: u8 = 2;
 /// memlogd's own limit of a message is 1024 bytes, and JSON makes at most six of each.
-const LINE_LIMIT_BYTES: u64 = 16 << 10;
+pub(crate) const LINE_LIMIT_BYTES: u64 = 16 << 10;
 /// Most logs; a machine has two for each container.
 const LOG_LIMIT: usize = 1024;
 
@@ -38,10 +38,10 @@ enum LogwriteError {
 
 /// A message of memlogd's.
 #[derive(Debug, PartialEq, Eq)]
-struct Message {
-    time: String,
-    source: String,
-    text: String,
+pub(crate) struct Message {
+    pub time: String,
+    pub source: String,
+    pub text: String,
 }
 
 /// Follows memlogd until it ends.
@@ -114,7 +114,7 @@ impl Logs {
 }
 
 /// `{"time":…,"source":…,"msg":…}`, or `TIME,SOURCE;TEXT` of older ones.
-fn parse(line: &[u8]) -> Option<Message> {
+pub(crate) fn parse(line: &[u8]) -> Option<Message> {
     let line = String::from_utf8_lossy(line);
     let line = line.trim_end();
     if let Ok(value) = serde_json::from_str::<Value>(line) {

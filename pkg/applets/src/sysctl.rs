@@ -1,14 +1,24 @@
 //! `sysctl [FILE…]`: sets `NAME = VALUE` of every file in `/etc/sysctl.d`, in the order of their names (sysctl.d(5)). What
-//! cannot be set is named, and the rest is set.
+//! cannot be set is named, and the rest is set. `sysfs [FILE…]` is the same for `/etc/sysfs.d` and `/sys`, whose names have
+//! slashes (sysfsutils' sysfs.conf(5)).
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{Failure, Voice};
 
-const FOLDER: &str = "/etc/sysctl.d";
-const PROC: &str = "/proc/sys";
+/// Where settings come from, and where they go.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    folder: &'static str,
+    top: &'static str,
+    /// Whether dots are parts' own, wherever they stand.
+    only_slashes: bool,
+}
+
+const SYSCTL: Kind = Kind { folder: "/etc/sysctl.d", top: "/proc/sys", only_slashes: false };
+const SYSFS: Kind = Kind { folder: "/etc/sysfs.d", top: "/sys", only_slashes: true };
 /// Longest name of a setting in parts; the kernel's have at most six.
 const DEPTH_LIMIT: usize = 16;
 
@@ -47,14 +57,27 @@ struct Setting {
 /// # Errors
 /// None.
 pub fn run(arguments: &[String], say: Voice<'_>) -> Result<(), Failure> {
+    all(arguments, SYSCTL, say);
+    Ok(())
+}
+
+/// The same for the settings of devices and drivers.
+///
+/// # Errors
+/// None.
+pub fn run_for_sysfs(arguments: &[String], say: Voice<'_>) -> Result<(), Failure> {
+    all(arguments, SYSFS, say);
+    Ok(())
+}
+
+fn all(arguments: &[String], kind: Kind, say: Voice<'_>) {
     let files = match arguments {
-        [] => files(Path::new(FOLDER)),
+        [] => files(Path::new(kind.folder)),
         some => some.iter().map(PathBuf::from).collect(),
     };
     for file in files {
-        apply(&file, Path::new(PROC), say);
+        apply(&file, kind, Path::new(kind.top), say);
     }
-    Ok(())
 }
 
 /// The files of a folder in the order of their names.
@@ -66,16 +89,16 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn apply(file: &Path, proc: &Path, say: Voice<'_>) {
+fn apply(file: &Path, kind: Kind, top: &Path, say: Voice<'_>) {
     let shown = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     let text = match fs::read(file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => return say(&format!("{shown}: {error}")),
     };
     for (number, line) in text.lines().enumerate() {
-        let done = match parse(line) {
+        let done = match parse(line, kind) {
             Ok(None) => continue,
-            Ok(Some(setting)) => set(&setting, proc),
+            Ok(Some(setting)) => set(&setting, top),
             Err(error) => vec![error],
         };
         for error in done {
@@ -85,7 +108,7 @@ fn apply(file: &Path, proc: &Path, say: Voice<'_>) {
 }
 
 /// `None` for an empty line or a comment.
-fn parse(line: &str) -> Result<Option<Setting>, LineError> {
+fn parse(line: &str, kind: Kind) -> Result<Option<Setting>, LineError> {
     let line = line.trim();
     if line.is_empty() || line.starts_with(['#', ';']) {
         return Ok(None);
@@ -93,7 +116,7 @@ fn parse(line: &str) -> Result<Option<Setting>, LineError> {
     let (name, value) = line.split_once('=').ok_or_else(|| LineError::NoValue(line.to_owned()))?;
     let name = name.trim();
     let (name, quiet) = name.strip_prefix('-').map_or((name, false), |name| (name, true));
-    let parts = parts(name);
+    let parts = parts(name, kind);
     let strange = |part: &String| part.is_empty() || part == "." || part == ".." || part.contains('\0');
     if parts.len() > DEPTH_LIMIT || parts.iter().any(strange) {
         return Err(LineError::Name(name.to_owned()));
@@ -102,8 +125,9 @@ fn parse(line: &str) -> Result<Option<Setting>, LineError> {
 }
 
 /// Which of `.` and `/` comes first stands between the parts; the other one is a part's own, as in `net.ipv4.conf.eth0/7.mtu`.
-fn parts(name: &str) -> Vec<String> {
-    match name.find(['.', '/']).and_then(|at| name.get(at..=at)) {
+fn parts(name: &str, kind: Kind) -> Vec<String> {
+    let separator = if kind.only_slashes { Some("/") } else { name.find(['.', '/']).and_then(|at| name.get(at..=at)) };
+    match separator {
         Some("/") => name.trim_start_matches('/').split('/').map(str::to_owned).collect(),
         _ => name.split('.').map(|part| part.replace('/', ".")).collect(),
     }
@@ -115,7 +139,7 @@ fn set(setting: &Setting, proc: &Path) -> Vec<LineError> {
     if setting.quiet {
         for path in paths {
             // It was told not to tell.
-            let _ = fs::write(path, &setting.value);
+            let _ = write(&path, &setting.value);
         }
         return vec![];
     }
@@ -129,9 +153,14 @@ fn set(setting: &Setting, proc: &Path) -> Vec<LineError> {
     };
     paths
         .into_iter()
-        .filter_map(|path| fs::write(&path, &setting.value).err().map(|error| (path, error)))
+        .filter_map(|path| write(&path, &setting.value).err().map(|error| (path, error)))
         .map(failed)
         .collect()
+}
+
+/// Into a setting that is there.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    File::options().write(true).truncate(true).open(path)?.write_all(value.as_bytes())
 }
 
 /// Paths that fit; a name without a pattern is a path, whether it is there or not.
@@ -183,10 +212,14 @@ mod tests {
 
     /// Applies lines and gives what was said.
     fn said(folder: &tempfile::TempDir, lines: &str) -> Vec<String> {
+        said_by(SYSCTL, folder, lines)
+    }
+
+    fn said_by(kind: Kind, folder: &tempfile::TempDir, lines: &str) -> Vec<String> {
         let file = folder.path().join("10-mine.conf");
         fs::write(&file, lines).unwrap();
         let mut said = vec![];
-        apply(&file, &folder.path().join("sys"), &mut |text| said.push(text.to_owned()));
+        apply(&file, kind, &folder.path().join("sys"), &mut |text| said.push(text.to_owned()));
         said
     }
 
@@ -216,6 +249,14 @@ mod tests {
         assert_eq!((mtu("all"), mtu("eth0.7"), mtu("lo")), ("1".into(), "2".into(), "3".into()));
         assert_eq!(said(&folder, "net.ipv4.conf.?o.mtu = 4 ; 5\n"), Vec::<String>::new());
         assert_eq!((mtu("eth0.7"), mtu("lo")), ("2".into(), "4 ; 5".into()));
+    }
+
+    #[test]
+    fn names_of_devices_keep_their_dots() {
+        let folder = tree();
+        let said = said_by(SYSFS, &folder, "net/ipv4/conf/eth0.7/mtu = 9\nnet.ipv4 = 1\n../x = 1\n");
+        assert_eq!(fs::read_to_string(folder.path().join("sys/net/ipv4/conf/eth0.7/mtu")).unwrap(), "9");
+        assert!(said.len() == 2 && said[0].contains("cannot set net.ipv4 to 1"), "{said:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cmdline;
 pub mod device_mapper;
 pub mod entropy;
+pub mod external_log;
 pub mod host_name;
 pub mod log_file;
 pub mod modules;

@@ -1,7 +1,8 @@
 //! One output of one container: from its pipe to the console and to its log.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::lines::Lines;
 use crate::boot::Console;
 use crate::cmdline::Verbosity;
 use crate::supervise::Index;
+use kiln_guest::external_log;
 use kiln_guest::log_file::LogFile;
 
 /// Bytes that are taken from one container before the others have their turn.
@@ -45,6 +47,8 @@ pub struct Stream {
     pipe: OwnedFd,
     lines: Lines,
     file: Option<PathBuf>,
+    /// What takes the file's place while memlogd is there.
+    external: Option<File>,
     log_fails: bool,
 }
 
@@ -62,7 +66,10 @@ impl Stream {
     pub fn open(task: Index, name: String, file: Option<PathBuf>) -> io::Result<(Self, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
-        Ok((Self { task, name, pipe: read, lines: Lines::default(), file, log_fails: false }, write))
+        // Named like the file: `web`, `web.out`. Mostly there is none.
+        let log_name = file.as_deref().and_then(Path::file_stem).map(|name| name.to_string_lossy().into_owned());
+        let external = log_name.and_then(|name| external_log::hand_over(Path::new(external_log::SOCKET), &name).ok());
+        Ok((Self { task, name, pipe: read, lines: Lines::default(), file, external, log_fails: false }, write))
     }
 
     /// Moves what is there now to the console and the log.
@@ -90,6 +97,14 @@ impl Stream {
     }
 
     fn keep(&mut self, bytes: &[u8], console: &mut Console, log: &mut Log) {
+        match self.external.as_mut().map(|external| external.write(bytes)) {
+            // What it has no room for is lost to it: PID 1 waits for nobody.
+            Some(Ok(_)) => return,
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // It is gone.
+            Some(Err(_)) => self.external = None,
+            None => {}
+        }
         let Some(file) = &self.file else { return };
         match log.write(file, bytes) {
             Ok(()) => self.log_fails = false,
