@@ -1,6 +1,6 @@
 //! The host's side of the agent in the guest (`pkg/agent`): one connection, one request, over the machine's vsock.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,10 @@ use kiln_abi::{
     AGENT_PORT, AgentRequest, FRAME_BYTES, FrameKind, INPUT_WINDOW_BYTES, frame, read_frame, size_contents,
 };
 
-use crate::host::Folder;
-use crate::vsock::CONNECT;
+use crate::vsock::connect_to_guest;
 
 /// How long the guest may take to answer that somebody listens, before it counts as having no agent.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest line of that answer.
-const LINE_BYTES: u64 = 64;
 
 /// The agent does not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -81,42 +78,27 @@ impl Session {
     /// # Errors
     /// No such machine runs, or its guest has no agent.
     pub fn start(state_dir: &Path, request: &AgentRequest) -> Result<Self, AgentError> {
-        let unreachable = |source| AgentError::Unreachable { state_dir: state_dir.to_owned(), source };
-        let folder = Folder::open(state_dir).map_err(unreachable)?;
-        let stream = UnixStream::connect(folder.file(CONNECT)).map_err(unreachable)?;
-        Self::over(stream, request)
-    }
-
-    fn over(stream: UnixStream, request: &AgentRequest) -> Result<Self, AgentError> {
-        let request = serde_json::to_vec(request).map_err(|error| AgentError::Talk(error.into()))?;
-        if request.len() > FRAME_BYTES {
-            return Err(AgentError::TooLong);
-        }
-        let talk = |source: io::Error| match source.kind() {
-            // It says nothing where nobody listens.
+        // Before anybody is bothered with it.
+        let request = encoded(request)?;
+        let stream = connect_to_guest(state_dir, AGENT_PORT, PATIENCE).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 AgentError::NoAgent
             }
-            _ => AgentError::Talk(source),
-        };
-        stream.set_read_timeout(Some(PATIENCE)).map_err(AgentError::Talk)?;
-        let mut stream = BufReader::new(stream);
-        writeln!(stream.get_mut(), "CONNECT {AGENT_PORT}").map_err(talk)?;
-        let mut line = Vec::new();
-        stream.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line).map_err(talk)?;
-        if !line.starts_with(b"OK ") {
-            return Err(AgentError::NoAgent);
-        }
-        stream.get_ref().set_read_timeout(None).map_err(AgentError::Talk)?;
-        let writer = stream.get_ref().try_clone().map_err(AgentError::Talk)?;
+            _ => AgentError::Unreachable { state_dir: state_dir.to_owned(), source },
+        })?;
+        Self::over(stream, &request).map_err(AgentError::Talk)
+    }
+
+    fn over(stream: UnixStream, request: &[u8]) -> io::Result<Self> {
         let shared = Shared {
-            stream: Mutex::new(writer),
+            stream: Mutex::new(stream.try_clone()?),
             window: Mutex::new(Window { room: INPUT_WINDOW_BYTES, closed: false }),
             changed: Condvar::new(),
         };
         let sender = Sender { shared: Arc::new(shared) };
-        sender.send(FrameKind::Request, &request).map_err(AgentError::Talk)?;
-        Ok(Self { stream, sender })
+        // An agent that does not want it has said why, which is heard.
+        let _refused = sender.send(FrameKind::Request, request);
+        Ok(Self { stream: BufReader::new(stream), sender })
     }
 
     /// The way to the program.
@@ -162,6 +144,12 @@ impl Session {
             .map_err(AgentError::Talk)?;
         }
     }
+}
+
+/// The request as it is sent.
+fn encoded(request: &AgentRequest) -> Result<Vec<u8>, AgentError> {
+    let request = serde_json::to_vec(request).map_err(|error| AgentError::Talk(error.into()))?;
+    if request.len() > FRAME_BYTES { Err(AgentError::TooLong) } else { Ok(request) }
 }
 
 impl Sender {
@@ -260,25 +248,19 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let guest = thread::spawn(move || {
             let mut asked = BufReader::new(theirs.try_clone().unwrap());
-            let (mut line, mut contents) = (String::new(), vec![]);
-            asked.read_line(&mut line).unwrap();
-            assert_eq!(line, format!("CONNECT {AGENT_PORT}\n"));
-            theirs.write_all(b"OK 1024\n").unwrap();
+            let mut contents = vec![];
             assert_eq!(read_frame(&mut asked, &mut contents).unwrap(), Some(FrameKind::Request));
             theirs.write_all(&said).unwrap();
         });
         let (mut output, mut errors) = (vec![], vec![]);
-        let session = Session::over(ours, &request()).unwrap();
+        let session = Session::over(ours, &encoded(&request()).unwrap()).unwrap();
         let end = session.hear(&mut output, &mut errors);
         guest.join().unwrap();
         (end, output, errors)
     }
 
     #[test]
-    fn a_guest_without_an_agent_and_one_that_lies_are_told_of() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        drop(theirs);
-        assert!(matches!(Session::over(ours, &request()), Err(AgentError::NoAgent)));
+    fn a_guest_that_lies_and_a_request_that_is_too_long_are_told_of() {
         assert!(matches!(heard(vec![]).0, Err(AgentError::Ended)));
         assert!(matches!(heard(vec![16, 9, 0]).0, Err(AgentError::Ended)));
         assert!(matches!(heard(frame(FrameKind::Exit, b"xyz")).0, Err(AgentError::Talk(_))));
@@ -287,8 +269,18 @@ mod tests {
         assert!(matches!(heard(frame(FrameKind::Refused, b"no")).0, Err(AgentError::Refused(why)) if why == "no"));
         let mut long = request();
         long.service = Some("x".repeat(FRAME_BYTES));
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        assert!(matches!(Session::over(ours, &long), Err(AgentError::TooLong)));
+        assert!(matches!(encoded(&long), Err(AgentError::TooLong)));
+    }
+
+    #[test]
+    fn a_machine_that_does_not_run_is_told_from_a_guest_without_an_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = || Session::start(folder.path(), &request()).map(drop);
+        assert!(matches!(start(), Err(AgentError::Unreachable { .. })));
+        let listener = std::os::unix::net::UnixListener::bind(folder.path().join(crate::vsock::CONNECT)).unwrap();
+        let guest = thread::spawn(move || drop(listener.accept().unwrap()));
+        assert!(matches!(start(), Err(AgentError::NoAgent)));
+        guest.join().unwrap();
     }
 
     #[test]

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
                     say(&format!("cannot serve the host: {error}"));
                 }
             }
+            Ok((stream, CID_HOST)) => session::refuse(&stream, &format!("{MAX_SESSIONS} requests are served already")),
             Ok(_) => {}
             // The one who connected is gone again, or there are no descriptors left for now.
             Err(_) => thread::sleep(std::time::Duration::from_millis(10)),

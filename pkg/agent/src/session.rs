@@ -53,6 +53,14 @@ pub fn serve(stream: UnixStream, place: &Place) {
     let _gone = attend(&stream, place);
 }
 
+/// Serves nobody, and says why. Does not wait.
+pub fn refuse(stream: &UnixStream, why: &str) {
+    // It was not asked yet: what comes is not read, and the few bytes find room.
+    let _gone =
+        stream.set_nonblocking(true).and_then(|()| (&*stream).write_all(&frame(FrameKind::Refused, why.as_bytes())));
+    let _gone = stream.shutdown(std::net::Shutdown::Write);
+}
+
 fn attend(stream: &UnixStream, place: &Place) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut contents = Vec::new();

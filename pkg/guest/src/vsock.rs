@@ -12,9 +12,6 @@ use nix::sys::socket::{
 pub const CID_HOST: u32 = 2;
 /// Any number of this machine's.
 const CID_ANY: u32 = u32::MAX;
-/// Connections that wait to be taken.
-const BACKLOG: i32 = 128;
-
 /// Listens on a port.
 #[derive(Debug)]
 pub struct Listener {
@@ -29,7 +26,8 @@ impl Listener {
     pub fn bind(port: u32) -> io::Result<Self> {
         let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         bind(socket.as_raw_fd(), &VsockAddr::new(CID_ANY, port))?;
-        listen(&socket, Backlog::new(BACKLOG)?)?;
+        // As many as the kernel lets wait: it turns the next one away.
+        listen(&socket, Backlog::MAXALLOWABLE)?;
         Ok(Self { socket })
     }
 
