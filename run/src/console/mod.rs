@@ -134,7 +134,7 @@ impl Console {
         let mut console = Self::new(stdin, outlet).map_err(ConsoleError::Open)?;
         if let Some(pty) = &pty {
             let master = pty.master().map_err(ConsoleError::Open)?;
-            console.onlookers.add(master, Types::Plainly, BeginsWith::Scrollback).map_err(ConsoleError::Open)?;
+            console.onlookers.add(master, Types::AtTerminal, BeginsWith::Scrollback).map_err(ConsoleError::Open)?;
         }
         if let Some((listener, file)) = socket {
             console.onlookers.serve(UnixListener::from(listener)).map_err(ConsoleError::Open)?;

@@ -22,7 +22,7 @@ use rustix::{
     net::{Shutdown, shutdown},
 };
 
-use super::{ConsoleInput, TerminalSize, history::History};
+use super::{ConsoleInput, TerminalSize, history::History, size_of_terminal};
 use crate::event::Flag;
 
 /// Most who look on at once: each has two threads.
@@ -35,6 +35,9 @@ const CHUNK_BYTES: usize = 1024;
 pub enum Types {
     /// Every byte is for the guest.
     Plainly,
+    /// Every byte too, and the stream is a terminal. Nobody tells of another size of its window: it is looked at when
+    /// something is typed.
+    AtTerminal,
     /// In frames of [`kiln_abi`]: `Input` and `Size`.
     InFrames,
 }
@@ -213,9 +216,14 @@ fn write_all(shared: &Shared, stream: &mut File, bytes: &[u8]) -> io::Result<()>
 fn read_typed(shared: &Shared, stream: File, types: Types) {
     let mut typed = Waited { shared, stream };
     match types {
-        Types::Plainly => {
+        Types::Plainly | Types::AtTerminal => {
             let mut chunk = [0; CHUNK_BYTES];
             while let Ok(len @ 1..) = io::Read::read(&mut typed, &mut chunk) {
+                if types == Types::AtTerminal
+                    && let Some((columns @ 1.., rows @ 1..)) = size_of_terminal(&typed.stream)
+                {
+                    shared.size.set(columns, rows);
+                }
                 if !shared.input.put_all(chunk.get(..len).unwrap_or_default()) {
                     return;
                 }
@@ -260,7 +268,9 @@ mod tests {
     use std::{io::Read, os::unix::net::UnixStream, thread};
 
     use kiln_abi::{frame, size_contents};
+    use rustix::termios::{Winsize, tcsetwinsize};
 
+    use super::super::pty::Pty;
     use super::*;
 
     struct Rig {
@@ -342,6 +352,23 @@ mod tests {
             stream.read_to_string(&mut seen).unwrap();
             assert_eq!(seen, "before after");
         }
+    }
+
+    #[test]
+    fn the_window_of_a_terminal_is_looked_at_when_something_is_typed() {
+        let rig = rig();
+        rig.size.set(80, 24);
+        let folder = tempfile::tempdir().unwrap();
+        let pty = Pty::open(&folder.path().join("tty")).unwrap();
+        let mut slave = File::options().read(true).write(true).open(pty.path()).unwrap();
+        rig.onlookers.add(pty.master().unwrap(), Types::AtTerminal, BeginsWith::WhatComes).unwrap();
+        slave.write_all(b"a").unwrap();
+        assert_eq!((rig.typed(1), rig.size.get()), (b"a".to_vec(), (80, 24)), "it knows none");
+        let size = Winsize { ws_row: 43, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&slave, size).unwrap();
+        slave.write_all(b"b").unwrap();
+        assert_eq!((rig.typed(1), rig.size.get()), (b"b".to_vec(), (132, 43)));
+        rig.onlookers.finish(Duration::ZERO);
     }
 
     #[test]

@@ -37,6 +37,8 @@ impl Pty {
         unlockpt(&master)?;
         let path = PathBuf::from(OsString::from_vec(ptsname(&master, Vec::new())?.into_bytes()));
         let slave = rustix::fs::open(&path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+        // Who writes there types into the guest: nobody's but its user's.
+        rustix::fs::fchmod(&slave, Mode::RUSR | Mode::WUSR)?;
         // What the guest prints is not echoed back to it.
         let mut modes = tcgetattr(&slave)?;
         modes.make_raw();
@@ -72,6 +74,7 @@ impl Drop for Pty {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -87,6 +90,13 @@ mod tests {
         assert_eq!(fs::read_link(&link).unwrap(), pty.path());
         drop(pty);
         assert!(fs::symlink_metadata(&link).is_err());
+    }
+
+    #[test]
+    fn only_its_user_may_use_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pty = Pty::open(&folder.path().join(TTY_LINK)).unwrap();
+        assert_eq!(fs::metadata(pty.path()).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
