@@ -70,6 +70,16 @@ pub enum Doubt {
         /// Memory that is surely enough.
         needed_mib: u64,
     },
+    /// A socket that most programs cannot name.
+    #[error(
+        "`{}` is longer than the {} bytes that a socket's name may have: programs reach it from inside its folder, or give `-state` a shorter one",
+        path.display(),
+        vsock::NAME_BYTES
+    )]
+    LongSocketName {
+        /// The socket.
+        path: PathBuf,
+    },
 }
 
 /// All that is wrong with a description, at least one thing.
@@ -233,6 +243,7 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     card::check(&config.cards, &mut faults);
     share::check(&config.shares, &mut faults);
     vsock::check(config.vsock.as_ref(), &mut faults);
+    doubts.extend(vsock::doubt(config.vsock.as_ref(), &config.state_dir));
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
 }

@@ -1,9 +1,13 @@
 //! Checks the sockets between host and guest. Opens nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Fault;
+use super::{Doubt, Fault};
 use crate::config::{DEFAULT_CID, MAX_VSOCK_PORTS, Vsock, VsockPort};
+use crate::vsock::to_guest_name;
+
+/// Longest name of a socket (unix(7), `sun_path`).
+pub(super) const NAME_BYTES: usize = 107;
 
 /// What is wrong with them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +81,13 @@ pub(super) fn check(vsock: Option<&Vsock>, faults: &mut Vec<Fault>) {
     }
 }
 
+/// A socket in the state folder that cannot be named as the folder was.
+pub(super) fn doubt(vsock: Option<&Vsock>, state_dir: &Path) -> Option<Doubt> {
+    let port = vsock?.to_guest.iter().find(|port| port.path.is_none())?;
+    let path = state_dir.join(to_guest_name(port.port));
+    (path.as_os_str().len() > NAME_BYTES).then_some(Doubt::LongSocketName { path })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +124,19 @@ mod tests {
             faults(&Vsock { to_guest: many, ..Vsock::default() }),
             ["at most 1024 vsock ports can have a socket, not 1025"]
         );
+    }
+
+    #[test]
+    fn a_socket_that_programs_cannot_name_is_told_of() {
+        let doubt = |folder: usize, ports: &[VsockPort]| {
+            let vsock = Vsock { to_guest: ports.to_vec(), ..Vsock::default() };
+            doubt(Some(&vsock), Path::new(&"f".repeat(folder)))
+        };
+        let fits = NAME_BYTES - "/guest.00000946".len();
+        assert_eq!(doubt(fits, &[port(2374, None)]), None);
+        assert_eq!(doubt(fits + 1, &[]), None);
+        assert_eq!(doubt(fits + 1, &[port(2374, Some("elsewhere"))]), None);
+        let Some(Doubt::LongSocketName { path }) = doubt(fits + 1, &[port(2374, None)]) else { panic!("no doubt") };
+        assert!(path.ends_with("guest.00000946"));
     }
 }

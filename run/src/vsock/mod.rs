@@ -21,7 +21,7 @@ use std::path::Path;
 pub use client::connect_to_guest;
 pub use guest::{Inbox, Payload, Received};
 pub use muxer::{MAX_CONNECTIONS, Muxer};
-pub use sockets::{CONNECT, VsockError};
+pub use sockets::{CONNECT, VsockError, to_guest_name};
 
 use crate::config::Vsock;
 use crate::lent::{Lent, Taken};

@@ -147,8 +147,9 @@ impl Sockets {
     }
 }
 
-/// The name of the socket that leads to a port of the guest's.
-fn to_guest_name(port: u32) -> String {
+/// The name of the socket that leads to a port of the guest's, in the state folder.
+#[must_use]
+pub fn to_guest_name(port: u32) -> String {
     format!("guest.{port:08x}")
 }
 
