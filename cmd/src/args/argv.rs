@@ -7,7 +7,7 @@ use clap::{Arg, Command};
 
 /// Rewrites `-name` to `--name` wherever `name` is a long flag of the command that the words have reached by then.
 pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut words = words.into_iter();
+    let mut words = words.into_iter().peekable();
     let mut rewritten: Vec<OsString> = words.next().into_iter().collect();
     let mut reached = vec![root];
     // Words of the command reached that are no flags.
@@ -33,8 +33,12 @@ pub fn with_two_dashes(root: &Command, words: impl IntoIterator<Item = OsString>
         let takes_next = match long_flag(&reached, &word) {
             Some(arg) => {
                 let one_dash = !word.as_encoded_bytes().starts_with(b"--");
+                let can_do_without = arg.get_num_args().is_some_and(|count| count.min_values() == 0);
+                let is_flag_next = words.peek().is_some_and(|next| next.as_encoded_bytes().starts_with(b"-"));
+                let does_without = can_do_without && is_flag_next;
                 let takes_next = arg.get_action().takes_values()
                     && !arg.is_require_equals_set()
+                    && !does_without
                     && !word.as_encoded_bytes().contains(&b'=');
                 rewritten.push(if one_dash { prefixed(&word) } else { word });
                 takes_next
@@ -75,7 +79,8 @@ fn long_flag<'a>(reached: &[&'a Command], word: &OsStr) -> Option<&'a Arg> {
     if dashes > 2 || (dashes == 1 && name.chars().count() < 2) {
         return None;
     }
-    flags(reached).find(|arg| arg.get_long_and_visible_aliases().is_some_and(|names| names.contains(&name)))
+    let is_alias = |arg: &Arg| arg.get_all_aliases().is_some_and(|names| names.contains(&name));
+    flags(reached).find(|arg| arg.get_long() == Some(name) || is_alias(arg))
 }
 
 /// Whether `-docker` is neither a long flag nor begins with a short one.
@@ -127,6 +132,10 @@ mod tests {
             ("kiln run -disk size=1G minimal", "kiln run --disk size=1G minimal"),
             ("kiln run -cmdline -disk minimal", "kiln run --cmdline -disk minimal"),
             ("kiln run -append -cpus -cpus 1 x", "kiln run --append -cpus --cpus 1 x"),
+            ("kiln run -kernel -mem 1G minimal", "kiln run --kernel --mem 1G minimal"),
+            ("kiln run -kernel -mem minimal", "kiln run --kernel --mem minimal"),
+            // Also names that the help does not tell.
+            ("kiln run -detached minimal", "kiln run --detached minimal"),
             ("kiln run -no-reboot minimal", "kiln run --no-reboot minimal"),
             ("kiln run -- -cpus", "kiln run -- -cpus"),
             ("kiln build -format tar x.yml", "kiln build --format tar x.yml"),

@@ -297,7 +297,7 @@ pub struct Run {
     #[arg(long)]
     pub pull: bool,
     /// Kernel to boot, a bzImage or an uncompressed vmlinux [default: NAME-kernel]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = NO_FILE)]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk [default: NAME-initrd.img, when NAME is given]
     #[arg(long, value_name = "FILE")]
@@ -318,6 +318,9 @@ pub struct Run {
     #[command(flatten)]
     pub power: Power,
 }
+
+/// What `-kernel` is without a FILE: LinuxKit's flag, by which NAME-kernel and NAME-initrd.img are to be booted.
+pub const NO_FILE: &str = "-";
 
 /// What runs the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -35,7 +35,8 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
     }
     let (accel, name) = words(asked)?;
     let by_flag = args::Run { kernel: None, ..asked.clone() };
-    let asked = if prefix_by_flag(asked).is_some() { &by_flag } else { asked };
+    let is_no_file = asked.kernel.as_deref() == Some(Path::new(args::NO_FILE));
+    let asked = if is_no_file || prefix_by_flag(asked).is_some() { &by_flag } else { asked };
     let notes = asked.linuxkit.notes(surroundings::own_architecture()).map_err(|refused| {
         let instead = refused.instead;
         Failure::usage(refused).hint(instead)
