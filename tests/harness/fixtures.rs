@@ -50,9 +50,8 @@ fn kernel_of(meta: &str, folder: &str) -> Kernel {
             .lines()
             .find_map(|line| line.trim().strip_prefix("Depends: ").filter(|name| name.starts_with("linux-image-")))
             .expect("the meta package names the real one");
-        run(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(dir)).ok();
-        let unpack = r#"dpkg-deb -x ./*.deb . && rm ./*.deb; find lib -name '*.ko.xz' -exec xz -d {} +"#;
-        run(Command::new("sh").args(["-euc", unpack]).current_dir(dir)).ok();
+        unpack(dir, package);
+        run(Command::new("sh").args(["-euc", "find lib -name '*.ko.xz' -exec xz -d {} +"]).current_dir(dir)).ok();
     });
     let vmlinuz = fs::read_dir(dir.join("boot"))
         .expect("unpacked")
@@ -61,6 +60,19 @@ fn kernel_of(meta: &str, folder: &str) -> Kernel {
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
         .expect("the package holds a kernel");
     Kernel { vmlinuz, modules: dir.join("lib/modules") }
+}
+
+/// A file of a Debian package that need not be installed, by apt, which checks its signature.
+pub fn debian_file(package: &str, path: &str) -> PathBuf {
+    let dir = cache_dir().join(format!("package-{package}"));
+    once(&dir, |dir| unpack(dir, package));
+    dir.join(path)
+}
+
+fn unpack(dir: &Path, package: &str) {
+    run(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(dir)).ok();
+    let unpack = r#"dpkg-deb -x ./*.deb . && rm ./*.deb"#;
+    run(Command::new("sh").args(["-euc", unpack]).current_dir(dir)).ok();
 }
 
 /// Makes the folder `dir` with `make` unless an earlier run did. Safe against other test processes and against a run
