@@ -78,6 +78,9 @@ fn a_detached_machine_is_reached_by_its_name_and_a_list_never_lies() {
     logs.wait_for("web is up", LIMIT);
     check_console();
     check_programs();
+    check_many_programs();
+    check_terminal();
+    check_without_agent();
     check_copies();
     check_inspect();
     kiln(&["stop", "-timeout", "120", "box"]).ok();
@@ -115,12 +118,17 @@ fn check_console() {
     second.wait_for("the answer is 42", LIMIT);
     second.type_in("echo and now $((6 * 8))\n");
     first.wait_for("and now 48", LIMIT);
+    let mut left = Running::at_terminal(&built().kiln(["console", "box"]), (80, 24));
+    left.wait_for("Ctrl-] leaves the console", LIMIT);
+    left.type_in("echo then $((6 * 9))\n");
+    left.wait_for("then 54", LIMIT);
+    left.type_in("\x1d");
+    let (status, said) = left.wait(LIMIT);
+    assert!(status.success() && said.ends_with("left the console; the machine runs on\n"), "{status:?} {said}");
 }
 
 fn check_programs() {
-    // The agent has started; it listens a moment later.
-    let until = Instant::now() + LIMIT;
-    while kiln(&["exec", "box", "true"]).status.code() == Some(125) && Instant::now() < until {}
+    wait_for_agent();
     let said = kiln(&["exec", "box", "sh", "-c", "cat /proc/1/comm; echo oh >&2; id -u; pwd; exit 7"]);
     assert_eq!((said.code(), said.stdout.as_str(), said.stderr.as_str()), (7, "init\n0\n/\n", "oh\n"));
     assert_eq!(kiln(&["exec", "box", "no-such-program"]).code(), 127);
@@ -149,6 +157,49 @@ fn check_programs() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let (status, said) = waits.wait(LIMIT);
     assert!(status.code() == Some(3) && said.contains("got it"), "{status:?} {said}");
+}
+
+/// Each at the same time as all others.
+fn check_many_programs() {
+    let start = |number: i32| {
+        let program = format!("sleep 0.5; echo {number}; exit {number}");
+        (number, Running::start(&mut built().kiln(["exec", "box", "sh", "-c", &program])))
+    };
+    let all: Vec<_> = (0..20).map(start).collect();
+    for (number, program) in all {
+        let (status, said) = program.wait(LIMIT);
+        assert_eq!((status.code(), said), (Some(number), format!("{number}\n")));
+    }
+}
+
+/// Its size, also when that changes, and its keys.
+fn check_terminal() {
+    let program = "trap 'stty size' WINCH; trap 'echo stopped; exit 4' INT; stty size; while :; do sleep 0.1; done";
+    let exec = built().kiln(["exec", "-it", "box", "sh", "-c", program]);
+    let mut at = Running::at_terminal(&exec, (132, 43));
+    at.wait_for("43 132", LIMIT);
+    at.resize(100, 30);
+    at.wait_for("30 100", LIMIT);
+    at.type_in("\x03");
+    let (status, said) = at.wait(LIMIT);
+    assert!(status.code() == Some(4) && said.contains("stopped"), "{status:?} {said}");
+}
+
+/// The agent dies while a program runs: that is told, and the agent comes back.
+fn check_without_agent() {
+    let mut waits = Running::start(&mut built().kiln(["exec", "box", "sh", "-c", "echo ready; sleep 100000"]));
+    waits.wait_for("ready", LIMIT);
+    let killed = kiln(&["exec", "box", "sh", "-c", "kill -9 $(pidof agent)"]);
+    assert!(killed.code() == 125 && killed.stderr.contains("before the program ended"), "{}", killed.stderr);
+    let (status, said) = waits.wait(LIMIT);
+    assert!(status.code() == Some(125) && said.contains("before the program ended"), "{status:?} {said}");
+    wait_for_agent();
+}
+
+/// It has been started; it listens a moment later.
+fn wait_for_agent() {
+    let until = Instant::now() + LIMIT;
+    while kiln(&["exec", "box", "true"]).status.code() == Some(125) && Instant::now() < until {}
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -1,12 +1,17 @@
 //! Runs the program under test, away from the user's own files.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 /// The program under test.
 pub const KILN: &str = env!("CARGO_BIN_EXE_kiln");
@@ -137,6 +142,7 @@ pub fn run(command: &mut Command) -> Said {
 /// A program that is still running, its output read as it comes. Killed when dropped.
 pub struct Running {
     child: Child,
+    typed: File,
     lines: mpsc::Receiver<String>,
     seen: String,
 }
@@ -149,21 +155,42 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let (sender, lines) = mpsc::channel();
+        let typed = OwnedFd::from(child.stdin.take().expect("piped above")).into();
         let outputs: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().expect("piped above")), Box::new(child.stderr.take().expect("piped above"))];
-        for output in outputs {
-            let sender = sender.clone();
-            thread::spawn(move || {
-                let mut reader = BufReader::new(output);
-                let mut line = vec![];
-                while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                    let _ = sender.send(String::from_utf8_lossy(&line).replace('\r', ""));
-                    line.clear();
-                }
-            });
+        Self { child, typed, lines: read_lines(outputs), seen: String::new() }
+    }
+
+    /// Starts it at a terminal of its own, whose window has so many columns and rows.
+    pub fn at_terminal(command: &Command, (columns, rows): (u16, u16)) -> Self {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).expect("there are pseudoterminals");
+        unlockpt(&master).expect("it is ours");
+        let slave = ioctl_tiocgptpeer(&master, flags).expect("it has another end");
+        let end = || Stdio::from(slave.try_clone().expect("there are descriptors"));
+        // The terminal tells the programs that it is theirs of a window's new size.
+        let mut with_terminal = Command::new("setsid");
+        with_terminal.arg("--ctty").arg(command.get_program()).args(command.get_args()).env_clear();
+        for (name, value) in std::env::vars_os().filter(|(name, _)| command.get_envs().all(|(known, _)| known != name))
+        {
+            with_terminal.env(name, value);
         }
-        Self { child, lines, seen: String::new() }
+        with_terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        with_terminal.current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
+        let child = with_terminal.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid is installed");
+        // The command holds the other end: then ours never ends.
+        drop(with_terminal);
+        let typed = File::from(master);
+        let output = typed.try_clone().expect("there are descriptors");
+        let started = Self { child, typed, lines: read_lines([Box::new(output)]), seen: String::new() };
+        started.resize(columns, rows);
+        started
+    }
+
+    /// The window of its terminal has another size.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.typed, size).expect("it is at a terminal");
     }
 
     pub fn pid(&self) -> u32 {
@@ -172,7 +199,7 @@ impl Running {
 
     /// Types into the program.
     pub fn type_in(&mut self, text: &str) {
-        self.child.stdin.as_mut().expect("piped at start").write_all(text.as_bytes()).expect("it still reads");
+        self.typed.write_all(text.as_bytes()).expect("it still reads");
     }
 
     /// Waits until a line holds `wanted`; gives that line.
@@ -228,6 +255,23 @@ impl Running {
         let status = self.child.wait().expect("it was started here");
         Ok((status, std::mem::take(&mut self.seen)))
     }
+}
+
+/// Each line of these, as it comes.
+fn read_lines<const N: usize>(outputs: [Box<dyn Read + Send>; N]) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    for output in outputs {
+        let sender = sender.clone();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(output);
+            let mut line = vec![];
+            while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                let _ = sender.send(String::from_utf8_lossy(&line).replace('\r', ""));
+                line.clear();
+            }
+        });
+    }
+    lines
 }
 
 impl Drop for Running {
