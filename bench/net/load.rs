@@ -39,7 +39,7 @@ fn connect(address: IpAddr, number: u64, wanted: u8) -> TcpStream {
 }
 
 /// `count` threads, which give what they measured.
-fn threads<R: Send>(count: u64, act: impl Fn(u64) -> R + Sync) -> Vec<R> {
+pub fn threads<R: Send>(count: u64, act: impl Fn(u64) -> R + Sync) -> Vec<R> {
     let act = &act;
     thread::scope(|scope| {
         let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || act(number))).collect();
@@ -47,7 +47,7 @@ fn threads<R: Send>(count: u64, act: impl Fn(u64) -> R + Sync) -> Vec<R> {
     })
 }
 
-fn rate(bytes: u64, time: Duration) -> String {
+pub fn rate(bytes: u64, time: Duration) -> String {
     format!("gbps={:.3} bytes={bytes}", bytes as f64 * 8e-9 / time.as_secs_f64())
 }
 
@@ -82,14 +82,14 @@ fn down(address: IpAddr, streams: u64, time: Duration) -> String {
 }
 
 /// Rate and percentiles of what took so many microseconds each.
-fn summary(mut took: Vec<f64>, time: Duration) -> String {
+pub fn summary(mut took: Vec<f64>, time: Duration) -> String {
     took.sort_by(f64::total_cmp);
     let at = |part: f64| took.get((took.len() as f64 * part) as usize).copied().unwrap_or(0.0);
     let s = time.as_secs_f64();
     format!("rate={:.0} s={s:.3} p50_us={:.1} p99_us={:.1}", took.len() as f64 / s, at(0.5), at(0.99))
 }
 
-fn micros(since: Instant) -> f64 {
+pub fn micros(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
 }
 

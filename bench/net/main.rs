@@ -4,7 +4,9 @@
 //!     net lab ROUNDS SERVE NAME…      every stack named, ROUNDS times in turn; rows to standard output
 //!     net table FILE                  medians of such rows
 //!     net machines FILE               medians of the rows of bench/net-vm.sh
+//!     net vsock FILE                  medians of the rows of bench/vsock.sh
 //!     net bridge TAP SOCKET [virtio]  serve ADDRESS | load TEST ADDRESS WORDS…   what the lab starts
+//!     net vsock-serve | vsock-load TEST PLACE STREAMS MS   what bench/vsock.sh starts
 
 mod bridge;
 mod lab;
@@ -12,6 +14,7 @@ mod load;
 mod serve;
 mod stacks;
 mod table;
+mod vsock;
 
 /// TCP ports of the far end: several, so that a client never runs out of its own. UDP has the first.
 const PORTS: std::ops::Range<u16> = 7000..7016;
@@ -23,6 +26,11 @@ fn main() {
         ["lab", rounds, serve, ref names @ ..] => lab::run(rounds.parse().expect("a number of rounds"), serve, names),
         ["table", file] => table::print(file),
         ["machines", file] => table::print_machines(file),
+        ["vsock", file] => table::print_vsock(file),
+        ["vsock-serve"] => vsock::serve(),
+        ["vsock-load", test, place, streams, ms] => {
+            vsock::load(test, place, streams.parse().expect("a number"), ms.parse().expect("milliseconds"));
+        }
         ["bridge", tap, socket, ref rest @ ..] => bridge::run(tap, socket, rest == ["virtio"]),
         ["serve", address] => serve::run(address.parse().expect("an address")),
         ["load", test, address, ref rest @ ..] => {

@@ -55,6 +55,29 @@ const MACHINE_LINES: [(&str, &str, &str, bool); 15] = [
     ("exits for a connection", "crr16", "exits_each", false),
 ];
 
+/// The lines of the table of sockets between host and guest.
+const VSOCK_LINES: [(&str, &str, &str, bool); 19] = [
+    ("to the guest, 1 stream, Gb/s", "down1", "gbps", true),
+    ("from the guest, 1 stream, Gb/s", "up1", "gbps", true),
+    ("to the guest, 8 streams, Gb/s", "down8", "gbps", true),
+    ("from the guest, 8 streams, Gb/s", "up8", "gbps", true),
+    ("CPU to the guest, s/GB", "down1", "cpu_s_gb", false),
+    ("CPU from the guest, s/GB", "up1", "cpu_s_gb", false),
+    ("CPU to the guest, 8 streams, s/GB", "down8", "cpu_s_gb", false),
+    ("CPU from the guest, 8 streams, s/GB", "up8", "cpu_s_gb", false),
+    ("exits for a megabyte to the guest", "down1", "exits_mb", false),
+    ("exits for a megabyte from the guest", "up1", "exits_mb", false),
+    ("request/response, /s", "rr1", "rate", true),
+    ("request/response, p50, µs", "rr1", "p50_us", false),
+    ("exits for a request", "rr1", "exits_each", false),
+    ("request/response, CPU, µs", "rr1", "cpu_us_each", false),
+    ("new connections, one at a time, /s", "crr1", "rate", true),
+    ("exits for a connection", "crr1", "exits_each", false),
+    ("new connections, 16 at a time, /s", "crr16", "rate", true),
+    ("new connections, 16 at a time, CPU, µs", "crr16", "cpu_us_each", false),
+    ("exits for a connection, 16 at a time", "crr16", "exits_each", false),
+];
+
 type Row = BTreeMap<String, f64>;
 type Rows = BTreeMap<(String, String), Vec<Row>>;
 
@@ -141,6 +164,11 @@ pub fn print(file: &str) {
 /// The same for whole machines.
 pub fn print_machines(file: &str) {
     print_lines("whole machine", &read(file), &["kiln", "qemu-slirp", "qemu-passt"], &MACHINE_LINES);
+}
+
+/// The same for sockets between host and guest.
+pub fn print_vsock(file: &str) {
+    print_lines("vsock", &read(file), &["kiln", "qemu-vhost"], &VSOCK_LINES);
 }
 
 fn print_lines(title: &str, rows: &Rows, names: &[&str], lines: &[(&str, &str, &str, bool)]) {
