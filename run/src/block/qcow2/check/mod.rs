@@ -7,8 +7,6 @@
 mod entries;
 mod fault;
 mod snapshots;
-#[cfg(test)]
-mod tests;
 mod users;
 
 use std::ops::Range;
@@ -270,3 +268,6 @@ pub(super) fn count(block: &[u8], at: usize, order: u32) -> u64 {
     let shift = (at & ((8 >> order) - 1)) << order;
     u64::from(byte >> shift) & ((1 << (1 << order)) - 1)
 }
+
+#[cfg(test)]
+mod tests;
