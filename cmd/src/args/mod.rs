@@ -277,7 +277,8 @@ pub struct Run {
     #[command(flatten)]
     pub data: Data,
     /// A folder of this host's that the guest mounts by its tag: virtiofs0, virtiofs1, … WORDs: tag=TAG; ro; watch: programs that
-    /// watch it in the guest hear of changes by the host (needs the agent in the guest); uid=GUEST:HOST[:COUNT] and gid=…, users and groups
+    /// watch it in the guest hear of changes by the host (needs the agent in the guest); cache=SECONDS: faster, and changes by the host are
+    /// seen that much later; uid=GUEST:HOST[:COUNT] and gid=…, users and groups
     /// that have another number in the guest. Repeatable
     #[arg(long, value_name = "DIR[,WORD...]")]
     pub virtiofs: Vec<ShareSpec>,

@@ -16,6 +16,9 @@ pub struct Share {
     pub tag: String,
     /// The guest may not change anything.
     pub read_only: bool,
+    /// How long the guest may believe names and attributes without asking, in seconds; it sees changes by the host that
+    /// much later.
+    pub cache_s: u32,
     /// The host watches it, and the agent in the guest is told of what changes.
     pub watch: bool,
     /// Users that have another number in the guest; without one, root has the host's numbers, and any other user of the

@@ -11,9 +11,6 @@ use super::owners::Owner;
 /// Length of an entry.
 pub(super) const ENTRY_BYTES: usize = 128;
 
-/// How long the guest may believe what it was told, in seconds: not at all, since the host may change anything.
-const VALID_S: u64 = 0;
-
 fn attributes(body: &mut Body, stat: &Statx, owner: Owner) {
     body.u64(stat.stx_ino).u64(stat.stx_size).u64(stat.stx_blocks);
     let times = [stat.stx_atime, stat.stx_mtime, stat.stx_ctime];
@@ -33,16 +30,16 @@ fn device(major: u32, minor: u32) -> u32 {
     minor & 0xff | major << 8 | (minor & !0xff) << 12
 }
 
-/// The answer to a question for attributes.
-pub(super) fn attributes_body(stat: &Statx, owner: Owner) -> Body {
+/// The answer to a question for attributes, which the guest may believe for `valid_s` seconds.
+pub(super) fn attributes_body(stat: &Statx, owner: Owner, valid_s: u32) -> Body {
     let mut body = Body::default();
-    body.u64(VALID_S).u32(0).u32(0);
+    body.u64(valid_s.into()).u32(0).u32(0);
     attributes(&mut body, stat, owner);
     body
 }
 
-/// A node that was found or made.
-pub(super) fn entry(body: &mut Body, node: &Arc<Node>, stat: &Statx, owner: Owner) {
-    body.u64(node.id).u64(0).u64(VALID_S).u64(VALID_S).u32(0).u32(0);
+/// A node that was found or made; the guest may believe for `valid_s` seconds that it is there, and what it is.
+pub(super) fn entry(body: &mut Body, node: &Arc<Node>, stat: &Statx, owner: Owner, valid_s: u32) {
+    body.u64(node.id).u64(0).u64(valid_s.into()).u64(valid_s.into()).u32(0).u32(0);
     attributes(body, stat, owner);
 }

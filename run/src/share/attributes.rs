@@ -30,15 +30,15 @@ impl Session {
             && let Ok(file) = handle.file()
         {
             let stat = stat(file)?;
-            return Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, file.as_fd()))));
+            return Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, file.as_fd()), self.valid_s)));
         }
         if !self.owners.keeps {
             let stat = self.nodes.stat(&node)?;
-            return Ok(Done::Body(attributes_body(&stat, self.owners.plain(&stat))));
+            return Ok(Done::Body(attributes_body(&stat, self.owners.plain(&stat), self.valid_s)));
         }
         let fd = self.nodes.open(&node)?;
         let stat = stat(&*fd)?;
-        Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, fd.as_fd()))))
+        Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, fd.as_fd()), self.valid_s)))
     }
 
     pub(super) fn set_attributes(&self, header: &Header, fields: Fields<'_>) -> Result<Done, Errno> {
@@ -48,7 +48,7 @@ impl Session {
         if asked.is_touch() {
             // Its kernel tells who watches, and that is all.
             let stat = stat(&*fd)?;
-            return Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, fd.as_fd()))));
+            return Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, fd.as_fd()), self.valid_s)));
         }
         if self.read_only {
             return Err(Errno::ROFS);
@@ -66,7 +66,7 @@ impl Session {
             utimensat(CWD, OpenPath::of(fd.as_fd()).text(), &times, AtFlags::empty())?;
         }
         let stat = stat(&*fd)?;
-        Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, fd.as_fd()))))
+        Ok(Done::Body(attributes_body(&stat, self.owners.shown(&stat, fd.as_fd()), self.valid_s)))
     }
 
     /// Sets owner and mode of what is open. A file that changes hands runs as nobody's any more.

@@ -3,7 +3,7 @@
 //! It knows no device: requests come, and answers go, through [`Exchange`]. The guest reaches what is below the folder
 //! and nothing else: names are single components, no link is followed here (the guest follows links itself, inside), and
 //! nothing but regular files and folders is ever opened. What the host changes is seen at once: the guest is told to keep
-//! nothing without asking; a guest with an agent is told of it too, where that is wanted. Locks hold among the guest's programs; the host knows nothing of them.
+//! nothing without asking, unless it may for some seconds; a guest with an agent is told of it too, where that is wanted. Locks hold among the guest's programs; the host knows nothing of them.
 
 mod abi;
 mod answers;
@@ -105,6 +105,8 @@ pub struct OpenShare {
     root: Arc<OwnedFd>,
     owners: Owners,
     read_only: bool,
+    /// How long its guest may believe what it was told, in seconds.
+    cache_s: u32,
     /// What the guest changes, if the host watches the folder.
     own: Option<Arc<OwnChanges>>,
     /// Ends with the last clone.
@@ -147,6 +149,7 @@ pub fn open_all(shares: &[Share], state_dir: &Path) -> Result<Vec<OpenShare>, Sh
             _teller: teller,
             owners: Owners::new(&share.users, &share.groups),
             read_only: share.read_only,
+            cache_s: share.cache_s,
             open_nodes,
         })
     };

@@ -59,7 +59,7 @@ impl Session {
         let stat = stat_at(&folder.fd, name)?;
         let owner = self.owners.shown_in(&stat, &folder.fd, name);
         let node = self.nodes.found(&folder.node, name, &stat)?;
-        entry(body, &node, &stat, owner);
+        entry(body, &node, &stat, owner, self.valid_s);
         Ok(node)
     }
 

@@ -42,6 +42,8 @@ pub struct Session {
     pub(super) handles: Handles,
     pub(super) owners: Owners,
     pub(super) read_only: bool,
+    /// How long the guest may believe what it was told, in seconds.
+    pub(super) valid_s: u32,
     /// Where it notes what it changes, if the host watches the folder.
     own: Option<Arc<OwnChanges>>,
 }
@@ -66,7 +68,8 @@ impl Session {
     pub(super) fn new(share: &OpenShare) -> Result<Self, Errno> {
         let nodes = Nodes::new(Arc::clone(&share.root), share.open_nodes)?;
         let (owners, own) = (share.owners.clone(), share.own.clone());
-        Ok(Self { nodes, handles: Handles::default(), owners, read_only: share.read_only, own })
+        let (read_only, valid_s) = (share.read_only, share.cache_s);
+        Ok(Self { nodes, handles: Handles::default(), owners, read_only, valid_s, own })
     }
 
     /// Does what is asked for and answers. Returns the length of the answer; `None` if the request is none at all.

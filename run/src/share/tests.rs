@@ -486,6 +486,18 @@ fn a_name_is_any_bytes_and_a_folder_has_any_number_of_them() {
 }
 
 #[test]
+fn a_guest_may_believe_what_it_was_told_only_as_long_as_its_user_wants() {
+    for seconds in [0_u32, 7] {
+        let guest = Guest::with(|share| share.cache_s = seconds);
+        fs::write(guest.at("f"), "").unwrap();
+        let entry = guest.ask(Operation::Lookup, ROOT, &text("f")).unwrap();
+        let attributes = guest.ask(Operation::GetAttributes, u64_at(&entry, 0), &[0; 16]).unwrap();
+        assert_eq!([u64_at(&entry, 16), u64_at(&entry, 24), u64_at(&attributes, 0)], [u64::from(seconds); 3]);
+        assert_eq!([u32_at(&entry, 32), u32_at(&entry, 36), u32_at(&attributes, 8)], [0; 3]);
+    }
+}
+
+#[test]
 fn a_touch_of_the_agents_changes_nothing_and_is_let_through_where_nothing_may_be_changed() {
     for read_only in [false, true] {
         let guest = Guest::with(|share| share.read_only = read_only);
