@@ -144,7 +144,14 @@ impl Session {
     }
 
     pub(super) fn release_file(&self, header: &Header, fields: Fields<'_>) -> Result<Done, Errno> {
-        if let Ok(node) = self.nodes.get(header.node) {
+        // The host tells that a file was closed only if it was open to be written to.
+        let handle = Fields(fields.0).u64().and_then(|handle| self.handles.get(handle).ok());
+        let is_written =
+            |file: &File| fcntl_getfl(file).is_ok_and(|flags| flags.intersects(OFlags::WRONLY | OFlags::RDWR));
+        if self.is_watched()
+            && handle.is_some_and(|handle| handle.file().is_ok_and(is_written))
+            && let Ok(node) = self.nodes.get(header.node)
+        {
             self.note_node(&node);
         }
         self.release(fields)

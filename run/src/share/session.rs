@@ -152,6 +152,11 @@ impl Session {
         }
     }
 
+    /// Whether the host watches the folder.
+    pub(super) fn is_watched(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// The guest is about to change what has this name.
     pub(super) fn note(&self, folder: &Node, name: &CStr) {
         if let Some(own) = &self.own {
