@@ -79,7 +79,7 @@ for module in irqbypass kvm kvm-amd; do insmod /modules/$module.ko; done
 name=$(sed 's/.*peer=\([a-z0-9-]*\).*/\1/' /proc/cmdline)
 line='console=ttyS0 quiet panic=-1 reboot=t'
 qemu() {
-    virtiofsd --socket-path=/tmp/fs -f -o source=/tmp/share -o "cache=$1" > /tmp/virtiofsd.log 2>&1 &
+    virtiofsd --socket-path=/tmp/fs -f -o sandbox=chroot -o source=/tmp/share -o "cache=$1" > /tmp/virtiofsd.log 2>&1 &
     n=0; until [ -S /tmp/fs ] || [ $n -gt 200 ]; do sleep 0.1; n=$((n + 1)); done
     cat /tmp/virtiofsd.log
     qemu-system-x86_64 -accel kvm -cpu host -M q35,memory-backend=memory -object memory-backend-memfd,id=memory,size=256M,share=on \
