@@ -14,6 +14,7 @@ use crate::harness::kiln::{Running, Said, Sandbox, run};
 use crate::harness::kvm::KvmJob;
 use crate::harness::roots::noise;
 use crate::harness::tree;
+use crate::shares::posix;
 
 /// A machine that does not answer by then has failed.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -68,7 +69,8 @@ const START: [&str; 7] = ["run", "-d", "-accel", "qemu", "-mem", "512", "-networ
 
 #[test]
 fn a_detached_machine_is_reached_by_its_name_and_a_list_never_lies() {
-    let start = [&START[..], &["none", "-name", "box", "vm"]].concat();
+    let start = [&START[..], &["none", "-virtiofs", "shared,ro,watch", "-name", "box", "vm"]].concat();
+    built().write("shared/d/f", "one");
     assert_eq!(kiln(&start).ok().stdout, "box\n");
     let _left = Left("box");
     check_taken(&start);
@@ -82,6 +84,7 @@ fn a_detached_machine_is_reached_by_its_name_and_a_list_never_lies() {
     check_terminal();
     check_without_agent();
     check_copies();
+    check_watched();
     check_inspect();
     kiln(&["stop", "-timeout", "120", "box"]).ok();
     let (status, printed) = logs.wait(LIMIT);
@@ -228,6 +231,21 @@ fn check_copies() {
     let said = kiln(&["cp", "box:/no/such", "there"]);
     assert!(said.code() == 1 && said.stderr.contains("/no/such"), "{}", said.stderr);
     assert!(!built().path().join("there").exists());
+}
+
+/// A program that watches a shared folder hears of what the host does there.
+fn check_watched() {
+    fs::copy(posix(), built().path().join("posix")).unwrap();
+    kiln(&["cp", "posix", "box:/tmp/posix"]).ok();
+    kiln(&["exec", "box", "sh", "-c", "mkdir /tmp/w && mount -t virtiofs virtiofs0 /tmp/w && cat /tmp/w/d/f"]).ok();
+    let mut watches = Running::start(&mut built().kiln(["exec", "box", "/tmp/posix", "watch", "/tmp/w/d"]));
+    watches.wait_for("WATCHING", LIMIT);
+    built().write("shared/d/f", "two");
+    watches.wait_for("CHANGED f\n", LIMIT);
+    fs::create_dir(built().path().join("shared/d/new")).unwrap();
+    watches.wait_for("CHANGED new\n", LIMIT);
+    fs::remove_file(built().path().join("shared/d/f")).unwrap();
+    watches.wait_for("CHANGED .\n", LIMIT);
 }
 
 fn check_inspect() {

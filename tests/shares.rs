@@ -63,7 +63,7 @@ git -C clone fsck --strict && git -C clone status
 echo more >> clone/file-7 && git -C clone -c user.name=a -c user.email=b commit -qam more
 git -C clone push -q
 tar xf tree.tar && tar df tree.tar && echo "TAR OK"
-rustc hello.rs -o hello && ./hello
+cd hello && cargo run -q --offline
 "#;
 
 /// What the guest says when all is well.
@@ -80,19 +80,29 @@ const SAID: [&str; 9] = [
     "SAW IT GO",
 ];
 
+/// A static program for guests: `fixtures/posix.rs`.
+pub fn posix() -> &'static Path {
+    static MADE: OnceLock<(Sandbox, PathBuf)> = OnceLock::new();
+    let (_, path) = MADE.get_or_init(|| {
+        let sandbox = Sandbox::new();
+        let path = sandbox.path().join("posix");
+        let source = sandbox.write("posix.rs", include_str!("fixtures/posix.rs"));
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
+        run(rustc.arg(&path).arg(source)).ok();
+        (sandbox, path)
+    });
+    path
+}
+
 /// The initial RAM disk of a guest that uses shares.
 fn initrd() -> &'static Path {
     static MADE: OnceLock<(Sandbox, PathBuf)> = OnceLock::new();
     let (_, path) = MADE.get_or_init(|| {
         let sandbox = Sandbox::new();
-        let posix = sandbox.path().join("posix");
-        let source = sandbox.write("posix.rs", include_str!("fixtures/posix.rs"));
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
-        run(rustc.arg(&posix).arg(source)).ok();
         let path = sandbox.path().join("initrd");
         let initrd = Initrd::new().modules(&VIRTIO_PCI).modules(&["fuse", "virtiofs"]);
-        initrd.text("init", INIT).text("build", BUILD).file("bin/posix", &posix).pack(&path);
+        initrd.text("init", INIT).text("build", BUILD).file("bin/posix", posix()).pack(&path);
         (sandbox, path)
     });
     path
@@ -184,12 +194,15 @@ fn a_guest_on_kvm_works_in_shared_folders_and_sees_at_once_what_the_host_does() 
 }
 
 #[test]
-fn git_tar_and_rustc_work_in_a_share_and_a_killed_run_leaves_nothing_behind() {
+fn git_tar_and_cargo_work_in_a_share_and_a_killed_run_leaves_nothing_behind() {
     let sandbox = Sandbox::new();
-    sandbox.write("work/hello.rs", "fn main() { println!(\"HELLO {}\", std::env::consts::ARCH); }");
-    let rustc = PathBuf::from(run(Command::new("rustc").args(["--print", "sysroot"])).ok().stdout.trim()).join("bin");
+    sandbox.write("work/hello/Cargo.toml", "[package]\nname = \"hello\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
+    sandbox.write("work/hello/src/lib.rs", "pub const ARCH: &str = std::env::consts::ARCH;");
+    sandbox.write("work/hello/src/main.rs", "fn main() { println!(\"HELLO {}\", hello::ARCH); }");
+    let toolchain =
+        PathBuf::from(run(Command::new("rustc").args(["--print", "sysroot"])).ok().stdout.trim()).join("bin");
     let path = std::env::var("PATH").unwrap();
-    sandbox.write("work/work.sh", format!("PATH={}:{path}\nexport PATH{WORK}", rustc.display()));
+    sandbox.write("work/work.sh", format!("PATH={}:{path}\nexport PATH{WORK}", toolchain.display()));
     for number in 0..40 {
         sandbox.write(&format!("tree/d{}/file-{number}", number % 5), format!("{number}\n").repeat(number * 50));
         sandbox.write(&format!("source/file-{number}"), number.to_string());
@@ -218,7 +231,9 @@ fn git_tar_and_rustc_work_in_a_share_and_a_killed_run_leaves_nothing_behind() {
         assert!(Instant::now() < until, "{:?} are left", at_work_in(sandbox.path()));
     }
     // The folder is there as the guest left it.
-    host("cmp tree/d4/file-39 work/tree/d4/file-39; work/hello; git -C work/clone fsck --strict; rm -r work");
+    host(
+        "cmp tree/d4/file-39 work/tree/d4/file-39; work/hello/target/debug/hello; git -C work/clone fsck --strict; rm -r work",
+    );
 }
 
 /// Processes whose working folder this is.
