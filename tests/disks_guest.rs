@@ -54,6 +54,7 @@ files:
         mount -t ext4 -o discard /hostdev/$disk /mnt/$disk
         (cd /mnt/$disk && head -n 3 sums | sha256sum -c -s)
         rm /mnt/$disk/3
+        fstrim /mnt/$disk
         umount /mnt/$disk
         echo "$disk is good"
     done
@@ -124,8 +125,10 @@ fn a_guest_uses_an_image_a_raw_disk_and_the_cd_on_kvm() {
          wait_for 'synced 5[.]' cut 300\n\
          kill -9 $!\n\
          ! wait $!\n\
-         for disk in top.qcow2 raw.img cut.qcow2; do echo \"FILE $disk\"; gzip -c $disk | base64; done; echo FILE\n\
-         ls it-state"
+         for disk in top.qcow2 raw.img; do echo \"room $disk $(du -k $disk | cut -f 1).\"; done\n\
+         {}\
+         ls it-state",
+        told("top.qcow2 raw.img cut.qcow2")
     ))
     .file(&file("it-kernel"), "it-kernel")
     .file(&file("it-initrd.img"), "it-initrd.img")
@@ -137,17 +140,34 @@ fn a_guest_uses_an_image_a_raw_disk_and_the_cd_on_kvm() {
     .ok();
     check_guest(&said.stdout);
     assert!(said.stdout.contains("data.iso"), "{}", said.stdout);
+    // Of the four files of 3 MB two are left; the others' room has gone back. (An image gives back whole clusters.)
+    for disk in ["top.qcow2", "raw.img"] {
+        let room = said.stdout.split(&format!("room {disk} ")).nth(1).and_then(|rest| rest.split('.').next());
+        let kib: u32 = room.unwrap_or_default().parse().unwrap();
+        assert!((2 * 3_000_000 / 1024..4 * 3_000_000 / 1024).contains(&kib), "{disk} takes {kib} KiB");
+    }
     let folder = tempfile::tempdir().unwrap();
     fs::copy(file("base.img"), folder.path().join("base.img")).unwrap();
-    for part in said.stdout.split("FILE ").skip(1) {
-        let (name, packed) = part.split_once('\n').unwrap();
-        let packed = packed.split("FILE").next().unwrap();
-        fs::write(folder.path().join("packed"), packed).unwrap();
-        let unpack = format!("base64 -d packed | gzip -dc > {name}");
-        run(Command::new("sh").args(["-ec", &unpack]).current_dir(folder.path())).ok();
-    }
+    unpack(&said.stdout, folder.path());
     check_image(folder.path());
     check_after_power_cut(folder.path());
+}
+
+/// The end of a job that has these files told, for [`unpack`].
+fn told(files: &str) -> String {
+    format!("for disk in {files}; do echo \"FILE $disk\"; gzip -c $disk | base64; done; echo FILE\n")
+}
+
+/// Puts the files that a job told into a folder.
+#[track_caller]
+fn unpack(told: &str, folder: &Path) {
+    for part in told.split("FILE ").skip(1) {
+        let (name, packed) = part.split_once('\n').unwrap();
+        let packed = packed.split("FILE").next().unwrap();
+        fs::write(folder.join("packed"), packed).unwrap();
+        let unpack = format!("base64 -d packed | gzip -dc > {name}");
+        run(Command::new("sh").args(["-ec", &unpack]).current_dir(folder)).ok();
+    }
 }
 
 /// Nobody closed the image: clusters may be left over in it, the journal has to be played back, and what the guest has
@@ -167,6 +187,72 @@ fn check_after_power_cut(folder: &Path) {
         assert_eq!(content.len(), 100_008, "round {round}");
         assert!(content.starts_with(&format!("round {round}\n")), "round {round}");
     }
+}
+
+/// A service that writes and never syncs, on a file system that is made at the first start.
+const BUSY: &str = r##"
+kernel: {image: "@pkg:TREE/pkg/kernel", cmdline: "console=ttyS0 quiet loglevel=3"}
+init: ["@pkg:TREE/pkg/init"]
+onboot:
+- {name: format, image: "@pkg:TREE/pkg/format", command: [/usr/bin/format, -label, data]}
+- {name: mount, image: "@pkg:TREE/pkg/mount", command: [/usr/bin/mountie, -label, data, /var/lib/data]}
+services:
+- {name: acpid, image: "@pkg:TREE/pkg/acpid"}
+- name: writer
+  image: "@pkg:TREE/pkg/busybox"
+  binds: [/var/lib/data:/data, "/etc/write:/write:ro"]
+  command: [sh, /write]
+files:
+- path: etc/write
+  contents: |
+    trap 'echo last words > /data/last; exit 0' TERM
+    turn=0
+    while true; do
+        turn=$((turn + 1))
+        mkdir -p /data/$((turn % 9))
+        head -c 400000 /dev/zero | tr '\0' x > /data/$((turn % 9))/file
+        mv /data/$((turn % 9)) /data/moved$((turn % 5)) 2>/dev/null || rm -r /data/moved$((turn % 5))
+        [ $turn != 30 ] || echo "writes and writes"
+    done
+"##;
+
+#[test]
+fn the_power_button_in_the_midst_of_writing_leaves_a_clean_file_system() {
+    let sandbox = Sandbox::new();
+    let tree = fs::canonicalize(tree()).unwrap();
+    let yaml = sandbox.write("busy.yml", BUSY.replace("TREE", &tree.to_string_lossy()));
+    run(sandbox.kiln(["build", "--no-sbom", "--cache"]).arg(store()).arg(yaml)).ok();
+    let said = KvmJob::new(&format!(
+        "kiln run -accel kvm -mem 256 -disk data.qcow2,size=64M busy > out 2> err < /dev/null &\n\
+         wait_for 'writes and writes' out 300\n\
+         kill -TERM $!\n\
+         wait $! || {{ echo status $?; cat out err; exit 1; }}\n\
+         cat out\n\
+         {}",
+        told("data.qcow2")
+    ))
+    .file(&sandbox.path().join("busy-kernel"), "busy-kernel")
+    .file(&sandbox.path().join("busy-initrd.img"), "busy-initrd.img")
+    .file(&sandbox.path().join("busy-cmdline"), "busy-cmdline")
+    .run()
+    .ok();
+    assert!(said.stdout.contains("kiln: power off"), "{}", said.stdout);
+    let folder = tempfile::tempdir().unwrap();
+    unpack(&said.stdout, folder.path());
+    let tool = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        run(Command::new(words[0]).args(&words[1..]).current_dir(folder.path())).ok().stdout
+    };
+    assert!(tool("qemu-img check data.qcow2").contains("No errors"));
+    tool("qemu-img convert -f qcow2 -O raw data.qcow2 data.img");
+    // Its only partition begins at 1 MiB.
+    tool("dd if=data.img of=part.img bs=1M skip=1 status=none");
+    let checked = tool("e2fsck -f -n part.img");
+    assert!(!checked.contains("recover"), "{checked}");
+    let state = tool("dumpe2fs -h part.img");
+    assert!(state.contains("clean") && !state.contains("needs_recovery"), "{state}");
+    let last = run(Command::new("debugfs").args(["-R", "cat /last", "part.img"]).current_dir(folder.path())).ok();
+    assert_eq!(last.stdout, "last words\n");
 }
 
 #[test]
