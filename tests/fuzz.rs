@@ -129,6 +129,37 @@ fn servers_of_addresses_and_routers_of_any_kind_are_heard_or_not() {
 }
 
 #[test]
+fn user_data_and_discs_of_any_kind_are_laid_out_inside_or_refused() {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let mut seeds = vec![
+        text(
+            "#cloud-config\nhostname: a.b\nssh_authorized_keys: [k]\nusers:\n- {name: ada, uid: 1500, gecos: A}\nwrite_files:\n\
+             - {path: /var/a/b, content: x, permissions: '0640', owner: 'ada:0', append: true}\n- {path: /run/c, content: !!binary aGk=}\n\
+             - {path: /d, encoding: gz+b64, content: H4sIAAAAAAAAA8vIBACsKpPYAgAAAA==}\nruncmd: [date, [touch, \"it's\"]]\n",
+        ),
+        text(
+            r#"{"a": {"perm": "0600", "content": "b"}, "c": {"perm": "0700", "entries": {"d": {"content": "\u0000"}}}}"#,
+        ),
+        text(
+            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"b\"\n\n--b\nContent-Type: text/cloud-config\n\n\
+             #cloud-config\nruncmd: [a]\n--b\nContent-Type: text/x-shellscript; name=\"s.sh\"\n\
+             Content-Transfer-Encoding: base64\n\nIyEvYmluL3NoCg==\n--b\nContent-Transfer-Encoding: quoted-printable\n\n=23=\n!/\n--b--\n",
+        ),
+    ];
+    assert!(seeds.iter().all(|seed| bodies::guest::lay_out(seed) > 5), "the seeds lead nowhere");
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("tree")).unwrap();
+    for (number, name) in ["user-data", "meta-data", "config"].iter().enumerate() {
+        fs::write(folder.path().join("tree").join(name), seeds.get(number).unwrap_or(&vec![])).unwrap();
+    }
+    let words = ["-quiet", "-volid", "cidata", "-rock", "-joliet", "-no-pad", "-o", "disc", "tree"];
+    let status = std::process::Command::new("xorrisofs").args(words).current_dir(&folder).status();
+    assert!(status.unwrap().success());
+    seeds.push(fs::read(folder.path().join("disc")).unwrap().split_off(bodies::guest::DISC_STARTS));
+    feed(bodies::guest::metadata, seeds);
+}
+
+#[test]
 fn images_of_any_kind_are_served_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let qemu_img = |words: &[&str]| {

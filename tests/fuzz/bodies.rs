@@ -31,6 +31,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("recipe", recipe),
     ("qcow2", disk::qcow2),
     ("guest-dhcp", guest::dhcp),
+    ("guest-metadata", guest::metadata),
     ("net-frame", net::frame),
     ("net-dhcp", net::dhcp),
     ("net-link", net::link),

@@ -1,5 +1,9 @@
-//! What a machine hears from servers of addresses and from routers.
+//! What a machine hears from servers of addresses and from routers, and what it is told by user data and discs.
 
+use std::fs;
+use std::io::Write;
+
+use kiln_applets::metadata;
 use kiln_dhcp::advertisement::Advertisement;
 use kiln_dhcp::retry::Random;
 use kiln_dhcp::{v4, v6, wire};
@@ -67,4 +71,46 @@ pub fn hear(data: &[u8]) -> usize {
     v4.release(now, &mut acts4);
     v6.release(now, &mut acts6);
     taken
+}
+
+/// Where the first volume descriptor of an ISO 9660 image is; nobody looks at what stands in front.
+pub const DISC_STARTS: usize = 16 * 2048;
+/// Most that user data of a few kilobytes may make of itself: 64 MiB unpacked, and the data itself.
+const MADE_LIMIT_BYTES: u64 = 80 << 20;
+
+/// User data, laid out; and the same bytes as a disc, from its first volume descriptor on.
+pub fn metadata(data: &[u8]) {
+    lay_out(data);
+    let mut disc = tempfile::tempfile().expect("a file can be made");
+    disc.write_all(&[&vec![0; DISC_STARTS], data].concat()).expect("it can be written");
+    if let Some(user_data) = metadata::of_disc(disc, &mut |_| {}) {
+        lay_out(&user_data);
+    }
+}
+
+/// How many files and folders user data makes, all of them below the machine's root.
+pub fn lay_out(data: &[u8]) -> usize {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (root, beside) = (folder.path().join("root"), folder.path().join("beside"));
+    fs::create_dir(&root).expect("the folder is there");
+    fs::write(&beside, "mine").expect("the folder is there");
+    let mut said = 0;
+    let failed = metadata::lay_out(data, &root, &mut |_| said += 1);
+    assert!(failed <= said, "{failed} failures, and {said} words");
+    assert_eq!(fs::read(&beside).expect("it is there still"), b"mine");
+    assert_eq!(fs::read_dir(&folder).expect("it is there still").count(), 2, "something is outside of the root");
+    let (mut count, mut bytes, mut folders) = (0, 0, vec![root]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let found = entry.metadata().expect("it is there");
+            count += 1;
+            bytes += found.len();
+            assert!(found.is_dir() || found.is_file(), "only files and folders are made");
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    assert!(bytes <= MADE_LIMIT_BYTES, "{bytes} bytes");
+    count
 }
