@@ -169,4 +169,42 @@ mod tests {
         }
         assert_eq!(found, ["FACP", "APIC", "MCFG", "WDAT"]);
     }
+
+    /// The compiler of ACPICA, the code by which Linux, the BSDs and macOS read these tables, takes them apart and puts the
+    /// same bytes together again. `acpica-tools` may be missing where nobody develops.
+    #[test]
+    fn the_reference_compiler_finds_nothing_wrong_with_any_table() {
+        use std::process::Command;
+        if Command::new("iasl").arg("-v").output().is_err() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let iasl = |words: &[&str]| {
+            let output = Command::new("iasl").args(words).current_dir(&folder).output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said).into_owned();
+            assert!(output.status.success(), "{words:?}: {said}");
+            said
+        };
+        let ram = GuestRam::new(2 * MIB).unwrap();
+        let memory = ram.memory();
+        let rsdp = read(memory, write(memory, ram.split(), 3).unwrap(), 36);
+        let xsdt = table(memory, word(&rsdp, 24));
+        let mut tables: Vec<Vec<u8>> = xsdt[36..].chunks(8).map(|entry| table(memory, word(entry, 0))).collect();
+        let dsdt = tables.iter().find(|bytes| bytes.starts_with(b"FACP")).map(|fadt| word(fadt, 140)).unwrap();
+        tables.extend([table(memory, dsdt), xsdt]);
+        for bytes in tables {
+            let name = String::from_utf8_lossy(&bytes[..4]).into_owned();
+            let [table, text] = ["aml", "dsl"].map(|end| format!("{name}.{end}"));
+            std::fs::write(folder.path().join(&table), &bytes).unwrap();
+            let said = iasl(&["-d", &table]);
+            for bad in ["rror", "arning", "nvalid", "nknown"] {
+                assert!(!said.contains(bad), "{said}");
+            }
+            let said = iasl(&["-p", "again", &text]);
+            assert!(said.contains("0 Errors, 0 Warnings"), "{name}: {said}");
+            // Behind the header, which has the compiler's own name and number and a checksum over them.
+            assert_eq!(std::fs::read(folder.path().join("again.aml")).unwrap()[36..], bytes[36..], "{name}");
+        }
+    }
 }
