@@ -19,15 +19,10 @@ use crate::shares::posix;
 /// A machine that does not answer by then has failed.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// On top of `examples/getty.yml`. The command line is for the lab.
 const YAML: &str = r#"
 kernel: {image: "@pkg:TREE/pkg/kernel", cmdline: "console=ttyS0 quiet loglevel=3 no_timer_check"}
-init: ["@pkg:TREE/pkg/init", "@pkg:TREE/pkg/busybox"]
 services:
-- name: agent
-  image: "@pkg:TREE/pkg/agent"
-- name: getty
-  image: "@pkg:TREE/pkg/getty"
-  env: ["INSECURE=true"]
 - name: web
   image: "@pkg:TREE/pkg/busybox"
   net: new
@@ -35,14 +30,15 @@ services:
   command: [sh, -c, "echo web is up; exec sleep 100000"]
 "#;
 
-/// A machine with an agent, a shell and a service, built once.
+/// The example with an agent and a shell, and a service, built once.
 fn built() -> &'static Sandbox {
     static BUILT: OnceLock<Sandbox> = OnceLock::new();
     BUILT.get_or_init(|| {
         let sandbox = Sandbox::new();
         let tree = fs::canonicalize(tree()).unwrap();
         let yaml = sandbox.write("vm.yml", YAML.replace("TREE", &tree.to_string_lossy()));
-        run(sandbox.kiln(["build", "--no-sbom", "--cache"]).arg(images::store()).arg(yaml)).ok();
+        let mut build = sandbox.kiln(["build", "--no-sbom", "--name", "vm", "--cache"]);
+        run(build.arg(images::store()).args([tree.join("examples/getty.yml"), yaml])).ok();
         sandbox
     })
 }
