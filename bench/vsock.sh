@@ -1,13 +1,15 @@
 #!/bin/sh
 # Sockets between host and guest: one stock kernel with its own vsock driver under kiln, whose device is a thread of its
-# process with a Unix socket for each port, and under QEMU with vhost-vsock, whose device is in the host's kernel. In the
-# lab: a machine of QEMU's software CPU in which KVM is real. Times there are 10 to 30 times those of hardware, so only
-# their ratios count, and only on a quiet machine.
+# process with a Unix socket for each port; under QEMU with vhost-user, whose device is another process with such sockets
+# (the vhost-device project's), and under QEMU with vhost-vsock, whose device is in the host's kernel. In the lab: a
+# machine of QEMU's software CPU in which KVM is real. Times there are 10 to 30 times those of hardware, so only their
+# ratios count, and only on a quiet machine.
 #
 #   bench/vsock.sh               medians of ROUNDS=5 boots of each
 #   ONLY='…' ROWS=FILE           which of them, and where the measured rows go
+#   KILN=FILE                    a kiln that is built already
 #
-# Needs what `./x test` installs.
+# Needs what `./x test` installs, and vhost-device-vsock (cargo install vhost-device-vsock).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
@@ -15,6 +17,7 @@ trap 'rm -rf "$work"' EXIT
 rows=${ROWS:-$work/rows}
 
 cd "$here/.."
+vhost_user=$(command -v vhost-device-vsock) || { echo "$0: vhost-device-vsock is missing (cargo install vhost-device-vsock)" >&2; exit 1; }
 [ -n "${KILN:-}" ] || cargo build -q --release --locked -p kiln
 triple=$(rustc -vV | sed -n 's/^host: //p')
 rustc --edition 2024 -O -C target-feature=+crt-static -C strip=symbols bench/net/main.rs -o "$work/net"
@@ -57,9 +60,10 @@ cp /bin/busybox "$lab/bin/"
 cp "${KILN:-target/$triple/release/kiln}" "$lab/kiln"
 cp "$work/net" "$work/initrd" "$lab/"
 cp "$vmlinuz" "$lab/vmlinuz"
-qemu=$(command -v qemu-system-x86_64)
-ldd "$qemu" | grep -o '/[^ ]*' | while read -r file; do mkdir -p "$lab${file%/*}"; cp -Ln "$file" "$lab$file"; done
-cp -L "$qemu" "$lab/usr/bin/"
+for path in "$(command -v qemu-system-x86_64)" "$vhost_user"; do
+    ldd "$path" | grep -o '/[^ ]*' | while read -r file; do mkdir -p "$lab${file%/*}"; cp -Ln "$file" "$lab$file"; done
+    cp -L "$path" "$lab/usr/bin/"
+done
 mkdir -p "$lab/usr/share/qemu" "$lab/usr/share/seabios"
 cp -L /usr/share/qemu/*.rom /usr/share/qemu/*.bin "$lab/usr/share/qemu/" 2> /dev/null || true
 cp -L /usr/share/seabios/*.bin "$lab/usr/share/seabios/" 2> /dev/null || true
@@ -74,6 +78,8 @@ for module in $host; do insmod /modules/\$module.ko; done
 name=\$(sed 's/.*peer=\([a-z0-9-]*\).*/\1/' /proc/cmdline)
 line='console=ttyS0 quiet panic=-1 reboot=t'
 cd /tmp
+qemu() { /usr/bin/qemu-system-x86_64 -accel kvm -cpu host -m 256 -nodefaults -display none -serial stdio -no-reboot \
+    -kernel /vmlinuz -initrd /initrd -append "\$line" "\$@" < /dev/null > console 2>&1; }
 case \$name in
 kiln)
     place=unix:/tmp/state
@@ -81,9 +87,15 @@ kiln)
         -kernel /vmlinuz -initrd /initrd -cmdline "\$line" < /dev/null > console 2>&1 & ;;
 qemu-vhost)
     place=vsock:3
-    /usr/bin/qemu-system-x86_64 -accel kvm -cpu host -M q35 -m 256 -nodefaults -display none -serial stdio -no-reboot \
-        -device vhost-vsock-pci,guest-cid=3 -kernel /vmlinuz -initrd /initrd -append "\$line" < /dev/null > console 2>&1 & ;;
+    qemu -M q35 -device vhost-vsock-pci,guest-cid=3 & ;;
+qemu-vhost-user)
+    place=named:/tmp/named
+    /usr/bin/vhost-device-vsock --vm guest-cid=3,socket=/tmp/device,uds-path=/tmp/named > device.log 2>&1 &
+    n=0; until [ -S device ] || [ \$n -gt 200 ]; do sleep 0.1; n=\$((n + 1)); done
+    qemu -M q35,memory-backend=memory -object memory-backend-memfd,id=memory,size=256M,share=on \
+        -chardev socket,id=v,path=device -device vhost-user-vsock-pci,chardev=v & ;;
 esac
+machine=\$!
 tries=0
 until grep -q serving console || [ \$tries -gt 600 ]; do sleep 0.1; tries=\$((tries + 1)); done
 exits() { echo "exits=\$(cat /sys/kernel/debug/kvm/exits)"; }
@@ -93,7 +105,7 @@ for test in 'down 1' 'up 1' 'down 8' 'up 8' 'rr 1' 'crr 1' 'crr 16'; do
     measured=\$(/net vsock-load \$1 \$place \$2 4000 2>&1 | tail -n 1)
     echo "row \$name \$1\$2 \$measured \$(exits)"
 done
-grep -q serving console || cat console
+grep -q serving console && [ -d /proc/\$machine ] || cat console device.log
 echo "LAB: end"
 poweroff -f
 INIT
@@ -104,7 +116,7 @@ chmod 755 "$lab/init"
 round=0
 while [ $round -lt "${ROUNDS:-5}" ]; do
     round=$((round + 1))
-    for peer in ${ONLY:-kiln qemu-vhost}; do
+    for peer in ${ONLY:-kiln qemu-vhost-user qemu-vhost}; do
         # QEMU 7.2 now and then aborts on an assertion of its own while it emulates SVM: then once more.
         for try in 1 2 3; do
             timeout "${LIMIT:-300}" qemu-system-x86_64 -accel tcg,thread=multi -smp 2 -cpu EPYC,+svm,+npt -M q35 -m 2048 \

@@ -168,7 +168,7 @@ pub fn print_machines(file: &str) {
 
 /// The same for sockets between host and guest.
 pub fn print_vsock(file: &str) {
-    print_lines("vsock", &read(file), &["kiln", "qemu-vhost"], &VSOCK_LINES);
+    print_lines("vsock", &read(file), &["kiln", "qemu-vhost-user", "qemu-vhost"], &VSOCK_LINES);
 }
 
 fn print_lines(title: &str, rows: &Rows, names: &[&str], lines: &[(&str, &str, &str, bool)]) {

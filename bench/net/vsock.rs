@@ -93,10 +93,19 @@ fn echo(mut caller: UnixStream) {
     }
 }
 
-/// `unix:FOLDER`, where kiln has a socket for each port, or `vsock:CID`.
+/// `unix:FOLDER`, where kiln has a socket for each port, `named:SOCKET`, which is told the port, or `vsock:CID`.
 fn dial(place: &str, port: u32) -> UnixStream {
     let connected = match place.split_once(':') {
         Some(("unix", folder)) => UnixStream::connect(format!("{folder}/guest.{port:08x}")),
+        Some(("named", path)) => UnixStream::connect(path).and_then(|mut socket| {
+            socket.write_all(format!("CONNECT {port}\n").as_bytes())?;
+            // `OK PORT` and not one byte more: what follows is the guest's.
+            let mut byte = [0];
+            while byte != *b"\n" {
+                socket.read_exact(&mut byte)?;
+            }
+            Ok(socket)
+        }),
         Some(("vsock", cid)) => stream(unsafe { socket(AF_VSOCK, STREAM | CLOEXEC, 0) }).and_then(|socket| {
             let address = address(port, cid.parse().expect("a number"));
             check(unsafe { connect(socket.as_raw_fd(), (&raw const address).cast(), 16) })?;
