@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate, seek};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatfs, seek};
 use rustix::io::Errno;
 
 use crate::mem::GuestMemory;
@@ -19,19 +19,24 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// What offsets, lengths and addresses must be a multiple of to go past the page cache: no disk wants more.
 const DIRECT_ALIGNMENT: u64 = 4096;
 
+/// File systems that hold their files in memory (Linux: `TMPFS_MAGIC`, `RAMFS_MAGIC`).
+const MEMORY_FILE_SYSTEMS: [i128; 2] = [0x0102_1994, 0x8584_58f6];
+
 /// An open file. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HostFile {
     file: Arc<File>,
     /// The same file without the page cache.
     direct: Option<Arc<File>>,
+    is_memory: bool,
 }
 
 impl HostFile {
     /// A file that is read and written through the host's page cache.
     #[must_use]
     pub fn cached(file: File) -> Self {
-        Self { file: Arc::new(file), direct: None }
+        let is_memory = fstatfs(&file).is_ok_and(|system| MEMORY_FILE_SYSTEMS.contains(&system.f_type.into()));
+        Self { file: Arc::new(file), direct: None, is_memory }
     }
 
     /// A file that is read and written past the page cache where a request's alignment allows it. The kernel keeps both
@@ -40,7 +45,14 @@ impl HostFile {
         let own_name = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
         let direct = File::options().read(true).write(!read_only).custom_flags(flags).open(Path::new(&own_name))?;
-        Ok(Self { file: Arc::new(file), direct: Some(Arc::new(direct)) })
+        Ok(Self { file: Arc::new(file), direct: Some(Arc::new(direct)), is_memory: false })
+    }
+
+    /// Whether its bytes are in memory, so that moving them waits for no disk. Such files know no other way: to hand a
+    /// request on, to a thread or to the kernel (which before Linux 6.6 has a thread for it too), costs more than to do it.
+    #[must_use]
+    pub fn is_memory(&self) -> bool {
+        self.is_memory
     }
 
     /// Its length now in bytes.

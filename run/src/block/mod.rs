@@ -80,6 +80,8 @@ pub struct Place {
     pub file: Arc<File>,
     /// Where in the file, in bytes.
     pub offset: u64,
+    /// Moving the bytes waits for no disk.
+    pub is_memory: bool,
     /// Keeps the piece what it is.
     _hold: Option<qcow2::Hold>,
 }

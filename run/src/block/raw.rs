@@ -53,6 +53,7 @@ impl BlockBackend for RawDisk {
             Request::Write { offset, from } if !self.read_only => (from, offset),
             _ => return None,
         };
-        Some(Place { file: Arc::clone(self.file.suited(spans, offset)), offset, _hold: None })
+        let file = Arc::clone(self.file.suited(spans, offset));
+        Some(Place { file, offset, is_memory: self.file.is_memory(), _hold: None })
     }
 }

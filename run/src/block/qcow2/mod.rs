@@ -194,6 +194,10 @@ impl BlockBackend for Qcow2Disk {
             return None;
         };
         let is_whole = found >= len && (writable || !is_write);
-        is_whole.then(|| Place { file: Arc::clone(storage.file().suited(spans, offset)), offset, _hold: Some(hold) })
+        is_whole.then(|| {
+            let file = storage.file();
+            let is_memory = file.is_memory();
+            Place { file: Arc::clone(file.suited(spans, offset)), offset, is_memory, _hold: Some(hold) }
+        })
     }
 }

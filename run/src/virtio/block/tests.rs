@@ -438,6 +438,46 @@ fn requests_of_one_queue_do_not_wait_for_each_other() {
     }
 }
 
+/// A disk that knows which thread did what.
+struct Watched(RawDisk, Mutex<Vec<Option<String>>>);
+
+impl BlockBackend for Watched {
+    fn len_bytes(&self) -> u64 {
+        self.0.len_bytes()
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn execute(&self, memory: &GuestMemory, request: Request<'_>) -> io::Result<()> {
+        self.1.lock().unwrap().push(std::thread::current().name().map(str::to_owned));
+        self.0.execute(memory, request)
+    }
+
+    fn place(&self, request: Request<'_>) -> Option<Place> {
+        self.0.place(request)
+    }
+}
+
+#[test]
+fn what_lies_in_memory_is_handed_to_nobody() {
+    let file = File::from(rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    file.set_len(DISK_BYTES).unwrap();
+    let disk = RawDisk::new(HostFile::cached(file), false, true).unwrap();
+    let disk = Arc::new(Watched(disk, Mutex::default()));
+    let mut driver = driver_of(Arc::clone(&disk) as Arc<dyn BlockBackend>, 1);
+    driver.start();
+    for sector in 0..4 {
+        driver.put(0, &[header(kind::IN, sector), Buffer::In(512), Buffer::In(1)]);
+    }
+    driver.notify(0);
+    for _ in 0..4 {
+        assert_eq!(driver.finished(0).filled.pop(), Some(OK));
+    }
+    assert_eq!(*disk.1.lock().unwrap(), vec![Some("disk-test".to_owned()); 4]);
+}
+
 #[test]
 fn each_queue_is_served_by_itself() {
     let mut driver = driver_of(Arc::new(Slow::default()), 3);

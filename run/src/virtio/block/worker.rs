@@ -1,5 +1,6 @@
-//! The thread of one queue of an active disk: chains in, completions out. A request that comes alone is done here; of
-//! several, those whose bytes have a place go to the kernel at once, and the others to threads that wait for them.
+//! The thread of one queue of an active disk: chains in, completions out. A request that comes alone or whose bytes are in
+//! memory is done here; of the others, those whose bytes have a place in a file go to the kernel at once, and the rest to
+//! threads that wait for them.
 
 use std::{io, sync::Arc};
 
@@ -118,7 +119,7 @@ impl Worker {
             if is_alone && job.moves_bytes() {
                 self.run_here(&job)?;
             } else {
-                self.start(job, interest);
+                self.start(job, interest)?;
             }
         }
         if let Kernel::Serves(ring) = &mut self.kernel
@@ -135,15 +136,25 @@ impl Worker {
         self.end(job, status)
     }
 
-    fn start(&mut self, job: Job, interest: &mut Interest<'_>) {
-        if let Some(job) = self.start_in_kernel(job, interest) {
+    fn start(&mut self, job: Job, interest: &mut Interest<'_>) -> Result<(), Misuse> {
+        let place = job.to_place(&self.disk.facts).and_then(|request| self.disk.backend.place(request));
+        let left = match place {
+            Some(Place { is_memory: true, .. }) => {
+                drop(place);
+                return self.run_here(&job);
+            }
+            Some(place) => self.start_in_kernel(job, place, interest),
+            None => Some(job),
+        };
+        if let Some(job) = left {
             self.waited_for += 1;
             self.disk.hand.give(job, &self.finished);
         }
+        Ok(())
     }
 
     /// Gives the job back if the kernel cannot do it.
-    fn start_in_kernel(&mut self, job: Job, interest: &mut Interest<'_>) -> Option<Job> {
+    fn start_in_kernel(&mut self, job: Job, place: Place, interest: &mut Interest<'_>) -> Option<Job> {
         let Some(request) = job.to_place(&self.disk.facts) else { return Some(job) };
         if matches!(self.kernel, Kernel::NotAsked) {
             self.kernel = match DataRing::new(self.disk.memory.clone(), MAX_IN_FLIGHT) {
@@ -152,7 +163,6 @@ impl Worker {
             };
         }
         let Kernel::Serves(ring) = &mut self.kernel else { return Some(job) };
-        let Some(place) = self.disk.backend.place(request) else { return Some(job) };
         let number = self.free.pop().unwrap_or_else(|| {
             self.moving.push(None);
             self.moving.len() - 1
