@@ -1,6 +1,7 @@
 //! What a build lays out runs alike under kiln's init and under one that follows LinuxKit's contract: busybox, Debian's
-//! runc, and `tests/linuxkit-init` between them.
+//! runc, and `tests/linuxkit-init` between them. Under both the power button ends the machine, by way of `acpid`.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::images;
@@ -48,6 +49,9 @@ onboot:
   command: [sh, -c, "echo $(grep -c '^scratch ' /proc/1/mounts) scratch, $(ls -d /machine/made/deep /groups/made);
     echo bridge is $(cat /sys/class/net/bridge7/flags);
     touch /root-of-it/containers/volumes/fixed/merged/x 2>/dev/null && echo fixed is writable || echo fixed stays"]
+- name: modprobe
+  image: "@pkg:TREE/pkg/modprobe"
+  command: [modprobe, -a, button, evdev]
 services:
 - name: web
   image: "@pkg:TREE/pkg/busybox"
@@ -62,12 +66,15 @@ services:
   command: [sh, -c, "echo $COLOUR $(id -u):$(id -g) files $(ulimit -n);
     echo bounded by $(grep CapBnd /proc/self/status | cut -f2), $(grep NoNewPrivs /proc/self/status | cut -f2);
     echo at most $(cat /groups$(cut -d: -f3 /proc/self/cgroup)/pids.max) processes; touch /shared/web-runs; sleep 1000"]
+- name: acpid
+  image: "@pkg:TREE/pkg/acpid"
 - name: end
   image: "@pkg:TREE/pkg/busybox"
-  pid: host
-  capabilities: [CAP_KILL]
-  binds: ["/tmp:/shared"]
-  command: [sh, -c, "until test -e /shared/web-runs; do sleep 0.1; done; poweroff; sleep 1000"]
+  binds: ["/tmp:/shared", "/var/log:/logs:ro"]
+  # What a service prints goes to the logs, and who runs it may keep it off the machine's console: runc does, crun does not.
+  devices: [{path: /dev/console, type: c, major: 5, minor: 1, mode: "0600"}]
+  command: [sh, -c, "until test -e /shared/web-runs && grep -q listening /logs/acpid.log; do sleep 0.1; done;
+    echo ready for the button >/dev/console; sleep 1000"]
 onshutdown:
 - name: last
   image: "@pkg:TREE/pkg/busybox"
@@ -82,8 +89,8 @@ const EXPECTED: &[&str] = &[
     "around: file one, links bridge7",
     "look: 1 scratch, /groups/made /machine/made/deep",
     "look: bridge is 0x1003",
-    // CAP_CHOWN and CAP_NET_BIND_SERVICE; the container's own number is the sixth that has one.
-    "last: logged green 105:5 files 100 bounded by 0000000000000401, 1 at most 77 processes",
+    // CAP_CHOWN and CAP_NET_BIND_SERVICE; the container's own number is the seventh that has one.
+    "last: logged green 106:5 files 100 bounded by 0000000000000401, 1 at most 77 processes",
     "last: data still one",
 ];
 
@@ -93,7 +100,9 @@ fn console(init: &str, words: &[&str]) -> String {
     let yaml = YAML.replace("INIT", init).replace("TREE", &tree.to_string_lossy());
     let yaml = sandbox.write("contract.yml", yaml);
     run(sandbox.kiln(["build", "--cache"]).arg(images::store()).args(words).arg(yaml)).ok();
-    let machine = Running::start(&mut sandbox.kiln(["run", "-accel", "qemu", "-mem", "768", "contract"]));
+    let mut machine = Running::start(&mut sandbox.kiln(["run", "-accel", "qemu", "-mem", "768", "contract"]));
+    machine.wait_for("ready for the button", LIMIT);
+    run(Command::new("kill").args(["-TERM", &machine.pid().to_string()])).ok();
     let (status, console) = machine.wait(LIMIT);
     assert!(status.success(), "{status:?}\n{console}");
     console

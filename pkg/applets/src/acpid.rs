@@ -34,6 +34,9 @@ pub fn run(_arguments: &[String], say: Voice<'_>) -> Result<(), Failure> {
     let mut said = false;
     loop {
         let new = buttons::find(&buttons);
+        if buttons.is_empty() && !new.is_empty() {
+            say("listening to the power button");
+        }
         buttons.extend(new);
         if buttons.is_empty() && !said {
             say("no power button yet: waiting for one");
