@@ -16,9 +16,10 @@ pub use self::disk::DiskFault;
 pub use self::share::ShareFault;
 pub use self::vsock::VsockFault;
 use crate::boot::{self, inspect, unpacked_bytes};
-use crate::config::{Boot, Card, Disk, MAX_SHARES, MachineConfig, Pages};
+use crate::config::{Boot, Card, Disk, Firmware, MAX_SHARES, MachineConfig, Pages};
+use crate::firmware::{self, FirmwareError};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
-use crate::mem::HUGE_PAGE_BYTES;
+use crate::mem::{HUGE_PAGE_BYTES, Split};
 
 /// Most vCPUs: a local APIC's number has 8 bits, and the last one means "all".
 pub const MAX_CPUS: u32 = 254;
@@ -54,6 +55,14 @@ impl CheckedMachine {
     /// Guest memory in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.config.memory_mib * MIB
+    }
+
+    /// Where that lies in the guest.
+    pub fn split(&self) -> Split {
+        match self.config.boot {
+            Boot::Linux { .. } => Split::new(self.memory_bytes()),
+            Boot::Firmware(_) => Split::with_firmware(self.memory_bytes()),
+        }
     }
 }
 
@@ -151,6 +160,15 @@ pub enum Fault {
         /// Surely enough.
         needed_mib: u64,
     },
+    /// Too little memory for firmware.
+    #[error("EFI firmware needs at least {} MiB of memory, not {mib}", firmware::MIN_MEMORY_MIB)]
+    MemoryForFirmware {
+        /// Asked for.
+        mib: u64,
+    },
+    /// Firmware that cannot be used.
+    #[error(transparent)]
+    Firmware(FirmwareError),
     /// A kernel that no amount of memory makes room for.
     #[error("kernel `{}` wants to end at {end:#x}; there is room below 3 GiB only", path.display())]
     KernelTooLarge {
@@ -224,19 +242,10 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     if config.memory.pages == Pages::Reserved && !config.memory_mib.is_multiple_of(HUGE_PAGE_BYTES as u64 / MIB) {
         faults.push(Fault::HugePages { mib: config.memory_mib });
     }
-    let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
-    if cmdline.len() >= COMMAND_LINE_MAX || cmdline.contains('\0') {
-        faults.push(Fault::CommandLine { bytes: cmdline.len() });
-    }
-    let kernel_end = check_kernel(kernel, &mut faults);
-    let initrd_bytes = initrd.as_deref().map_or(Some(0), |path| check_initrd(path, &mut faults));
     let mut doubts = Vec::new();
-    if let (true, Some(kernel_end), Some(initrd_bytes)) = (has_memory, kernel_end, initrd_bytes) {
-        let before = faults.len();
-        check_room(config, kernel_end, initrd_bytes, &mut faults);
-        if faults.len() == before {
-            check_root_room(config, kernel_end, initrd_bytes, &mut faults, &mut doubts);
-        }
+    match &config.boot {
+        Boot::Linux { .. } => check_linux(config, has_memory, &mut faults, &mut doubts),
+        Boot::Firmware(firmware) => check_firmware(config, firmware, &mut faults),
     }
     let most_disks = MAX_PLACES - config.cards.len().min(MAX_CARDS) - config.shares.len().min(MAX_SHARES);
     disk::check(&config.disks, most_disks, &config.state_dir, &mut faults);
@@ -246,6 +255,31 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     doubts.extend(vsock::doubt(config.vsock.as_ref(), &config.state_dir));
     check_state_dir(&config.state_dir, &mut faults);
     if faults.is_empty() { Ok(CheckedMachine { config: config.clone(), doubts }) } else { Err(Faults(faults)) }
+}
+
+fn check_linux(config: &MachineConfig, has_memory: bool, faults: &mut Vec<Fault>, doubts: &mut Vec<Doubt>) {
+    let Boot::Linux { kernel, initrd, cmdline } = &config.boot else { return };
+    if cmdline.len() >= COMMAND_LINE_MAX || cmdline.contains('\0') {
+        faults.push(Fault::CommandLine { bytes: cmdline.len() });
+    }
+    let kernel_end = check_kernel(kernel, faults);
+    let initrd_bytes = initrd.as_deref().map_or(Some(0), |path| check_initrd(path, faults));
+    if let (true, Some(kernel_end), Some(initrd_bytes)) = (has_memory, kernel_end, initrd_bytes) {
+        let before = faults.len();
+        check_room(config, kernel_end, initrd_bytes, faults);
+        if faults.len() == before {
+            check_root_room(config, kernel_end, initrd_bytes, faults, doubts);
+        }
+    }
+}
+
+fn check_firmware(config: &MachineConfig, firmware: &Firmware, faults: &mut Vec<Fault>) {
+    if config.memory_mib < firmware::MIN_MEMORY_MIB {
+        faults.push(Fault::MemoryForFirmware { mib: config.memory_mib });
+    }
+    if let Err(error) = firmware::Image::read(firmware) {
+        faults.push(Fault::Firmware(error));
+    }
 }
 
 /// Checks disks that no machine has yet.
@@ -270,7 +304,7 @@ pub fn check_cards(cards: &[Card]) -> Result<(), Faults> {
 
 /// Whether kernel and RAM disk fit into memory, below the hole for devices.
 fn check_room(config: &MachineConfig, kernel_end: u64, initrd_bytes: u64, faults: &mut Vec<Fault>) {
-    let Boot::Linux { kernel, initrd, .. } = &config.boot;
+    let Boot::Linux { kernel, initrd, .. } = &config.boot else { return };
     let mib_up_to = |end: u64| end.div_ceil(MIB).saturating_add(WORKING_MIB);
     let needed_mib = mib_up_to(kernel_end.saturating_add(initrd_bytes));
     if mib_up_to(kernel_end) > LOW_RAM_LIMIT / MIB {
@@ -418,7 +452,7 @@ mod tests {
     fn a_kernel_that_is_none_is_named_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let config = machine(&folder);
-        let Boot::Linux { kernel, .. } = &config.boot;
+        let Boot::Linux { kernel, .. } = &config.boot else { panic!("another boot") };
         fs::write(kernel, "#!/bin/sh\n").unwrap();
         let text = format!("`{}` cannot be booted: it is neither a bzImage nor an ELF file", kernel.display());
         assert_eq!(faults(&config), [text]);
@@ -430,7 +464,7 @@ mod tests {
         let mut config = machine(&folder);
         let initrd = folder.path().join("initrd");
         fs::File::create(&initrd).unwrap().set_len(100 * MIB).unwrap();
-        let Boot::Linux { initrd: asked, .. } = &mut config.boot;
+        let Boot::Linux { initrd: asked, .. } = &mut config.boot else { panic!("another boot") };
         *asked = Some(initrd);
         assert_eq!(
             faults(&config),
@@ -450,7 +484,7 @@ mod tests {
         let mut config = machine(&folder);
         let initrd = folder.path().join("initrd");
         fs::File::create(&initrd).unwrap().set_len(4 << 30).unwrap();
-        let Boot::Linux { initrd: asked, kernel, .. } = &mut config.boot;
+        let Boot::Linux { initrd: asked, kernel, .. } = &mut config.boot else { panic!("another boot") };
         *asked = Some(initrd.clone());
         let kernel = kernel.clone();
         let text =
@@ -469,7 +503,7 @@ mod tests {
     fn a_state_folder_below_a_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = machine(&folder);
-        let Boot::Linux { kernel, .. } = &config.boot;
+        let Boot::Linux { kernel, .. } = &config.boot else { panic!("another boot") };
         config.state_dir = kernel.join("a/state");
         let text = format!("state folder `{}` is not a folder", config.state_dir.display());
         assert_eq!(faults(&config), [text]);
@@ -483,7 +517,7 @@ mod tests {
         io::Write::write_all(&mut packer, &vec![0; 60 << 20]).unwrap();
         packer.finish().unwrap();
         let mut config = machine(&folder);
-        let Boot::Linux { initrd: asked, .. } = &mut config.boot;
+        let Boot::Linux { initrd: asked, .. } = &mut config.boot else { panic!("another boot") };
         *asked = Some(initrd);
         config.memory_mib = 64;
         let faults = faults(&config);
@@ -495,7 +529,7 @@ mod tests {
         config.memory_mib = *needed_mib;
         assert!(check(&config).unwrap().doubts().is_empty());
         config.memory_mib = 110;
-        let Boot::Linux { cmdline, .. } = &mut config.boot;
+        let Boot::Linux { cmdline, .. } = &mut config.boot else { panic!("another boot") };
         *cmdline = "rootfstype=ramfs".into();
         assert!(check(&config).unwrap().doubts().is_empty());
     }

@@ -11,6 +11,17 @@ pub const LOW_RAM_LIMIT: u64 = 3 * GIB;
 /// RAM that did not fit below [`LOW_RAM_LIMIT`] goes on from here.
 pub const HIGH_RAM_START: u64 = 4 * GIB;
 
+/// With firmware RAM ends here at the latest: EDK II of 2022 and before puts ECAM there, for the Q35 that it expects.
+pub const FIRMWARE_LOW_RAM_LIMIT: u64 = 0xB000_0000;
+/// RAM below 4 GiB of a machine with firmware that has more than that. Above it firmware puts BARs.
+pub const FIRMWARE_LOW_RAM: u64 = 2 * GIB;
+/// First address past what firmware takes for BARs: above it are the chipset's own addresses.
+pub const FIRMWARE_WINDOW32_END: u64 = 0xFC00_0000;
+/// Firmware ends here, and has at most [`FIRMWARE_MAX`].
+pub const FIRMWARE_END: u64 = 4 * GIB;
+/// Most bytes of firmware with its variables: they begin above the chipset's addresses.
+pub const FIRMWARE_MAX: u64 = 16 * MIB;
+
 /// Start of the window for 32-bit PCI BARs.
 pub const PCI_WINDOW32_START: u64 = LOW_RAM_LIMIT;
 /// First address past the window for 32-bit PCI BARs.
@@ -19,6 +30,10 @@ pub const PCI_WINDOW32_END: u64 = ECAM_START;
 pub const ECAM_START: u64 = 0xE000_0000;
 /// Bytes of configuration space: one bus.
 pub const ECAM_LEN: u64 = MIB;
+/// Index and data port of configuration space, the older way into it.
+pub const PCI_CONFIG_PORTS: u64 = 0xCF8;
+/// Number of them.
+pub const PCI_CONFIG_PORTS_LEN: u64 = 8;
 /// Size of the window for 64-bit PCI BARs; it starts at [`crate::mem::Split::pci_window64_start`].
 pub const PCI_WINDOW64_LEN: u64 = 16 * GIB;
 
@@ -82,4 +97,5 @@ pub const FIRST_MSI_LINE: u32 = 24;
 
 const _: () = assert!(PCI_WINDOW32_END <= ECAM_START && ECAM_START + ECAM_LEN <= IOAPIC_START);
 const _: () = assert!(LOW_RAM_LIMIT.is_multiple_of(2 * MIB) && HIGH_RAM_START.is_multiple_of(2 * MIB));
+const _: () = assert!(KVM_PAGES_START + 0x4000 <= FIRMWARE_END - FIRMWARE_MAX);
 const _: () = assert!(COMMAND_LINE_START + (COMMAND_LINE_MAX as u64) < EBDA_START);

@@ -21,6 +21,7 @@ pub mod detach;
 pub mod disks;
 pub mod event;
 pub mod exit;
+pub mod firmware;
 pub mod hands;
 pub mod host;
 pub mod hv;

@@ -7,17 +7,14 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{OEM, OEM_REVISION, OEM_TABLE};
+use super::{OEM, OEM_REVISION, OEM_TABLE, Places};
 use crate::chipset::panic_port;
-use crate::layout::{
-    ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, SERIAL_IRQ, SERIAL_PORT,
-};
-use crate::mem::Split;
+use crate::layout::{ECAM_LEN, SERIAL_IRQ, SERIAL_PORT};
 
-pub(super) fn table(split: Split) -> Sdt {
+pub(super) fn table(places: &Places) -> Sdt {
     let mut body = Vec::new();
-    pci_root(split, &mut body);
-    motherboard(&mut body);
+    pci_root(places, &mut body);
+    motherboard(places.ecam, &mut body);
     serial_port(&mut body);
     panic_port(&mut body);
     // Sleep type 0 is power-off, as on Q35: firmware has that number built in.
@@ -33,9 +30,8 @@ fn device(name: &str, children: Vec<&dyn Aml>, body: &mut Vec<u8>) {
 }
 
 /// PCI Express root: bus 0 only, with windows for BARs. All its devices signal interrupts by message.
-fn pci_root(split: Split, body: &mut Vec<u8>) {
+fn pci_root(places: &Places, body: &mut Vec<u8>) {
     let low = |address: u64| u32::try_from(address).unwrap_or(0);
-    let start64 = split.pci_window64_start();
     let bus = AddressSpace::<u16>::new_bus_number(0, 0);
     // All ports but those of the other way into configuration space. The LPC bridge's own ports are among them.
     let ports_below = AddressSpace::<u16>::new_io(0, 0xCF7, None);
@@ -43,15 +39,15 @@ fn pci_root(split: Split, body: &mut Vec<u8>) {
     let window32 = AddressSpace::<u32>::new_memory(
         AddressSpaceCacheable::NotCacheable,
         true,
-        low(PCI_WINDOW32_START),
-        low(PCI_WINDOW32_END - 1),
+        low(places.window32.start),
+        low(places.window32.end - 1),
         None,
     );
     let window64 = AddressSpace::<u64>::new_memory(
         AddressSpaceCacheable::NotCacheable,
         true,
-        start64,
-        start64 + PCI_WINDOW64_LEN - 1,
+        places.window64.start,
+        places.window64.end - 1,
         None,
     );
     device(
@@ -74,8 +70,8 @@ fn pci_root(split: Split, body: &mut Vec<u8>) {
 }
 
 /// Reserves configuration space, which Linux wants to see before it trusts the MCFG table.
-fn motherboard(body: &mut Vec<u8>) {
-    let start = u32::try_from(ECAM_START).unwrap_or(0);
+fn motherboard(ecam: u64, body: &mut Vec<u8>) {
+    let start = u32::try_from(ecam).unwrap_or(0);
     let len = u32::try_from(ECAM_LEN).unwrap_or(0);
     let config_space = Memory32Fixed::new(true, start, len);
     device(

@@ -3,6 +3,8 @@
 
 mod dsdt;
 mod fixed;
+mod loader;
+mod places;
 mod watchdog;
 
 use acpi_tables::Aml;
@@ -13,7 +15,9 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::layout::{ACPI_END, ACPI_START, ECAM_START, IOAPIC_START, LOCAL_APIC_START, SCI_IRQ};
+pub use self::loader::{Blobs, RSDP_FILE, SCRIPT_FILE, TABLES_FILE};
+pub use self::places::Places;
+use crate::layout::{ACPI_END, ACPI_START, IOAPIC_START, LOCAL_APIC_START, SCI_IRQ};
 use crate::mem::{GuestMemory, Split};
 
 const OEM: [u8; 6] = *b"KILN  ";
@@ -38,20 +42,9 @@ pub enum Error {
 
 /// Writes all tables for `cpus` vCPUs; returns the address of the RSDP.
 pub fn write(memory: &GuestMemory, split: Split, cpus: u32) -> Result<u64, Error> {
-    let mut room = Room { bytes: vec![0; Rsdp::len()] };
-    let facs = room.put(&FACS::new());
-    let dsdt = room.put(&dsdt::table(split));
-    let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
-    let fadt = fixed::table(facs, dsdt);
-    let mut mcfg = MCFG::new(OEM, OEM_TABLE, OEM_REVISION);
-    mcfg.add_ecam(ECAM_START, 0, 0, 0);
-    xsdt.add_entry(room.put(&fadt));
-    xsdt.add_entry(room.put(&interrupt_controllers(cpus)));
-    xsdt.add_entry(room.put(&mcfg));
-    xsdt.add_entry(room.put(&watchdog::table()));
-    let xsdt = room.put(&xsdt);
-    let mut rsdp = Vec::new();
-    Rsdp::new(OEM, xsdt).to_aml_bytes(&mut rsdp);
+    let room = Room { start: ACPI_START, bytes: vec![0; Rsdp::len()] };
+    let (mut room, xsdt) = tables(room, &Places::fixed(split), cpus);
+    let rsdp = rsdp(ACPI_START + xsdt);
     let bytes = room.bytes.len() as u64;
     if ACPI_START + bytes > ACPI_END {
         return Err(Error::TooLarge { bytes });
@@ -61,13 +54,37 @@ pub fn write(memory: &GuestMemory, split: Split, cpus: u32) -> Result<u64, Error
     Ok(ACPI_START)
 }
 
+/// Puts all tables into `room`; tells the place of the XSDT in it. All tables have the same length whatever `places` says.
+fn tables(mut room: Room, places: &Places, cpus: u32) -> (Room, u64) {
+    let facs = room.put(&FACS::new());
+    let dsdt = room.put(&dsdt::table(places));
+    let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
+    let fadt = fixed::table(facs, dsdt);
+    let mut mcfg = MCFG::new(OEM, OEM_TABLE, OEM_REVISION);
+    mcfg.add_ecam(places.ecam, 0, 0, 0);
+    xsdt.add_entry(room.put(&fadt));
+    xsdt.add_entry(room.put(&interrupt_controllers(cpus)));
+    xsdt.add_entry(room.put(&mcfg));
+    xsdt.add_entry(room.put(&watchdog::table()));
+    let at = room.put(&xsdt) - room.start;
+    (room, at)
+}
+
+fn rsdp(xsdt: u64) -> Vec<u8> {
+    let mut rsdp = Vec::new();
+    Rsdp::new(OEM, xsdt).to_aml_bytes(&mut rsdp);
+    rsdp
+}
+
 /// The table that tells of the watchdog, as bytes: QEMU has the watchdog, and no such table.
 pub fn watchdog_table() -> Vec<u8> {
     watchdog::table().as_slice().to_vec()
 }
 
-/// The tables, one behind the other, from [`ACPI_START`] on; the RSDP's place is first.
+/// Tables, one behind the other.
 struct Room {
+    /// Guest address of the first byte.
+    start: u64,
     bytes: Vec<u8>,
 }
 
@@ -79,7 +96,7 @@ impl Room {
             self.bytes.push(0);
         }
         table.to_aml_bytes(&mut self.bytes);
-        ACPI_START + at
+        self.start + at
     }
 }
 

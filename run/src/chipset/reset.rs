@@ -38,7 +38,12 @@ impl BusDevice for ResetControl {
     }
 }
 
-/// A keyboard controller without keyboard: always idle, its reset line works.
+/// Status of the keyboard controller: there is a byte to read, and it came neither whole nor in time. Firmware knows by this
+/// that there is no keyboard (EDK II, `Ps2KeyboardDxe`); a controller that is merely idle it asks for a long time. It is ready
+/// to be written, for which those wait who pulse the reset line.
+const NO_KEYBOARD: u8 = 1 << 7 | 1 << 6 | 1;
+
+/// A keyboard controller without keyboard, whose reset line works.
 pub(super) struct KeyboardController {
     on_wish: OnWish,
 }
@@ -50,9 +55,8 @@ impl KeyboardController {
 }
 
 impl BusDevice for KeyboardController {
-    /// Status: nothing to read, ready to be written.
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
-        data.fill(0);
+        data.fill(NO_KEYBOARD);
     }
 
     fn write(&mut self, _offset: u64, data: &[u8]) {

@@ -1,6 +1,7 @@
 //! The description of a machine that every front of kiln is parsed into. Plain data: nothing is opened here.
 
 mod disk;
+mod firmware;
 mod hang;
 mod memory;
 mod share;
@@ -15,6 +16,7 @@ use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
 
 pub use disk::{Disk, DiskCache, DiskFormat};
+pub use firmware::Firmware;
 pub use hang::{OnHang, end_of_run};
 pub use memory::{Balloon, MemoryOptions, Pages};
 pub use share::{IdRange, MAX_SHARES, Share, TAG_LIMIT_BYTES};
@@ -59,6 +61,19 @@ pub enum Boot {
         /// Kernel command line.
         cmdline: String,
     },
+    /// What firmware finds on the disks, in their order.
+    Firmware(Firmware),
+}
+
+impl Boot {
+    /// The kernel's command line, as far as it is known: empty when it is the firmware that finds one.
+    #[must_use]
+    pub fn cmdline(&self) -> &str {
+        match self {
+            Self::Linux { cmdline, .. } => cmdline,
+            Self::Firmware(_) => "",
+        }
+    }
 }
 
 /// One network card.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::mem::GuestMemory;
+use crate::mem::{GuestMemory, Rom};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod kvm;
@@ -57,6 +57,15 @@ pub trait Doorbells: Send + Sync {
 pub trait Messages: Send + Sync {
     /// Delivers one.
     fn send(&self, message: MsiMessage) -> io::Result<()>;
+}
+
+/// Shows read-only memory to the guest (KVM: read-only memory slots). Its writes there come as [`Exit::MemoryWrite`].
+pub trait Roms: Send + Sync {
+    /// The guest reads and runs this memory from now on.
+    fn show(&self, rom: &Arc<Rom>) -> Result<(), Error>;
+
+    /// Its reads come as [`Exit::MemoryRead`] from now on, until it is shown again.
+    fn hide(&self, rom: &Arc<Rom>) -> Result<(), Error>;
 }
 
 /// What a hypervisor refused.
@@ -116,6 +125,9 @@ pub trait Vm: Send + Sync {
 
     /// Single messages.
     fn messages(&self) -> Arc<dyn Messages>;
+
+    /// Read-only memory.
+    fn roms(&self) -> Arc<dyn Roms>;
 }
 
 /// One virtual processor; it stays on the thread that made it.
@@ -146,6 +158,8 @@ pub trait Kick: Send + Sync {
 /// Where and how a vCPU starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
+    /// As after power-on: 16-bit real mode, 16 bytes below 4 GiB (Intel SDM 3A, 10.1.4).
+    Reset,
     /// 32-bit protected mode without paging, flat segments (PVH entry of x86/HVM direct boot).
     Protected {
         /// First instruction.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Doorbells, Entry, Error, Exit, Hypervisor, Kick, Messages, MsiLine, MsiLines, MsiMessage, Vcpu, Vm};
-use crate::mem::GuestMemory;
+use super::{Doorbells, Entry, Error, Exit, Hypervisor, Kick, Messages, MsiLine, MsiLines, MsiMessage, Roms, Vcpu, Vm};
+use crate::mem::{GuestMemory, Rom};
 
 /// One step of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Record {
     pub reads: Vec<Vec<u8>>,
     /// Entries set.
     pub entries: Vec<Entry>,
+    /// Where read-only memory is shown.
+    pub shown: Vec<u64>,
     /// Messages sent.
     pub messages: Vec<MsiMessage>,
     /// How often a vCPU was told of a pause.
@@ -92,6 +94,10 @@ impl Vm for ScriptedVm {
     fn messages(&self) -> Arc<dyn Messages> {
         Arc::clone(&self.lines) as Arc<dyn Messages>
     }
+
+    fn roms(&self) -> Arc<dyn Roms> {
+        Arc::clone(&self.lines) as Arc<dyn Roms>
+    }
 }
 
 struct Lines {
@@ -123,6 +129,18 @@ impl Doorbells for Lines {
 impl Messages for Lines {
     fn send(&self, message: MsiMessage) -> io::Result<()> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).messages.push(message);
+        Ok(())
+    }
+}
+
+impl Roms for Lines {
+    fn show(&self, rom: &Arc<Rom>) -> Result<(), Error> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).shown.push(rom.start());
+        Ok(())
+    }
+
+    fn hide(&self, rom: &Arc<Rom>) -> Result<(), Error> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).shown.retain(|start| *start != rom.start());
         Ok(())
     }
 }

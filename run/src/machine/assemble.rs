@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::gate::Gate;
 use super::pci::{self, Consoles};
-use super::{Error, Event, HostSide, Kept};
+use super::{Error, Event, HostSide, Kept, firmware};
 use crate::bus::Bus;
 use crate::check::CheckedMachine;
 use crate::chipset::watchdog::{RunsDown, Watchdog};
@@ -50,11 +50,14 @@ pub(super) fn assemble<V: Vm>(
 ) -> Result<Assembled, Error> {
     let config = machine.config();
     let Kept { ram, disks, balloon } = kept;
-    let rsdp = acpi::write(ram.memory(), ram.split(), config.cpus)?;
-    let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
-    let request = boot::Request { kernel, initrd: initrd.as_deref(), cmdline, rsdp, cache: host.kernels.as_ref() };
-    let entry = boot::load(ram, &request)?;
-
+    let entry = match &config.boot {
+        Boot::Linux { kernel, initrd, cmdline } => {
+            let rsdp = acpi::write(ram.memory(), ram.split(), config.cpus)?;
+            let cache = host.kernels.as_ref();
+            boot::load(ram, &boot::Request { kernel, initrd: initrd.as_deref(), cmdline, rsdp, cache })?
+        }
+        Boot::Firmware(_) => Entry::Reset,
+    };
     let mut ports = Bus::default();
     let mut memory = Bus::default();
     let mut buses = Buses { ports: &mut ports, memory: &mut memory };
@@ -66,7 +69,7 @@ pub(super) fn assemble<V: Vm>(
     let last_words = LastWords::new(host.output.clone(), move || on_wish(Wish::EndAfterPanic));
     let last_words = Box::new(last_words.map_err(Error::Device)?);
     let last_words = Served::new(&host.events, last_words).map_err(Error::Thread)?;
-    let consoles = Consoles::of(cmdline);
+    let consoles = Consoles::of(config.boot.cmdline());
     let parts = pci::Parts {
         host,
         cpus: config.cpus,
@@ -76,7 +79,13 @@ pub(super) fn assemble<V: Vm>(
         resources: Resources { memory: ram.memory().clone(), lines: vm.msi_lines(), doorbells: vm.doorbells() },
         split: ram.split(),
     };
-    pci::attach(&mut memory, parts)?;
+    let bus = pci::attach(&mut memory, parts, entry)?;
+    if let (Boot::Firmware(wanted), Some(opened)) = (&config.boot, &host.opened.firmware) {
+        let slots = pci::disk_slots(host.opened.cards.len(), disks.len());
+        let roms = vm.roms();
+        let parts = firmware::Parts { wanted, opened, config, ram, bus, slots, roms };
+        firmware::attach(&mut Buses { ports: &mut ports, memory: &mut memory }, parts)?;
+    }
     let typed = TypedToSerial { input: host.input.clone(), serial: chipset.serial };
     let to_serial = consoles != Consoles::VirtioTypedTo;
     let typed = if to_serial { Some(Served::new(&host.events, Box::new(typed)).map_err(Error::Thread)?) } else { None };

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod control;
+mod firmware;
 mod gate;
 mod pci;
 mod vcpus;
@@ -75,6 +76,9 @@ pub enum Error {
     /// Two devices want the same addresses: a mistake of ours.
     #[error("devices collide")]
     Overlap(#[from] Overlap),
+    /// The firmware's memory.
+    #[error("cannot make memory for the firmware")]
+    Firmware(#[source] io::Error),
     /// A disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -115,7 +119,7 @@ pub fn run<H: Hypervisor>(
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let disks = disks::open_all(&config.disks, &config.state_dir)?;
-    let mut ram = GuestRam::of(machine.memory_bytes(), config.memory.pages)?;
+    let mut ram = GuestRam::of(machine.split(), config.memory.pages)?;
     let balloon = config.memory.has_balloon().then(|| BalloonHandle::new(machine.memory_bytes()));
     let balloon = balloon.transpose().map_err(Error::Device)?;
     loop {

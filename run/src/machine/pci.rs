@@ -1,14 +1,17 @@
 //! The PCI bus of a machine: bridges, entropy, console, network cards, disks, shared folders.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::{Error, HostSide};
 use crate::bus::Bus;
 use crate::check::MAX_PLACES;
 use crate::disks::OpenDisk;
+use crate::hv::Entry;
 use crate::layout::{
-    CHIPSET_START, ECAM_LEN, ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT,
+    CHIPSET_START, ECAM_START, FIRMWARE_LOW_RAM, FIRMWARE_WINDOW32_END, IOAPIC_START, PCI_WINDOW32_END,
+    PCI_WINDOW32_START, PCI_WINDOW64_LEN, PM_PORT,
 };
 use crate::mem::Split;
 use crate::pci::{HostBridge, LpcBridge, PciAddress, PciBus, Windows, memory_range};
@@ -73,15 +76,29 @@ pub(super) struct Parts<'a> {
     pub(super) split: Split,
 }
 
-/// Makes the bus with all its devices and puts it on `memory`.
-pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
+/// Where firmware may put BARs and ECAM below 4 GiB.
+pub(super) fn firmware_window(split: Split) -> Range<u64> {
+    split.low_bytes.max(FIRMWARE_LOW_RAM)..FIRMWARE_WINDOW32_END
+}
+
+/// Device numbers of the disks, in order.
+pub(super) fn disk_slots(cards: usize, disks: usize) -> Vec<u8> {
+    (FIRST_SLOT..END_SLOT).skip(cards).take(disks).collect()
+}
+
+/// Makes the bus with all its devices and puts it on `memory`. Where a kernel starts at once, BARs and ECAM have their places;
+/// after a reset firmware gives them.
+pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>, entry: Entry) -> Result<Arc<Mutex<PciBus>>, Error> {
     let Parts { host, cpus, disks, balloon, consoles, resources, split } = parts;
     let cards = &host.opened.cards;
     let start64 = split.pci_window64_start();
-    let windows = Windows { low: PCI_WINDOW32_START..PCI_WINDOW32_END, high: start64..start64 + PCI_WINDOW64_LEN };
-    let (low, high) = (windows.low.clone(), windows.high.clone());
-    let mut bus = PciBus::new(windows, ECAM_START);
-    bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM_START)))?;
+    let (low, ecam) = match entry {
+        Entry::Reset => (firmware_window(split), None),
+        _ => (PCI_WINDOW32_START..PCI_WINDOW32_END, Some(ECAM_START)),
+    };
+    let high = start64..start64 + PCI_WINDOW64_LEN;
+    let mut bus = PciBus::new(Windows { low: low.clone(), high: high.clone() });
+    bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ecam)))?;
     let lpc = LpcBridge::new(u16::try_from(PM_PORT).unwrap_or(0), u32::try_from(CHIPSET_START).unwrap_or(0));
     bus.add(PciAddress::LPC_BRIDGE, Box::new(lpc))?;
     let mut add = |slot: u8, device: Box<dyn VirtioDevice>| -> Result<(), Error> {
@@ -116,13 +133,15 @@ pub(super) fn attach(memory: &mut Bus, parts: Parts<'_>) -> Result<(), Error> {
     for (slot, share) in slots.zip(&host.opened.shares) {
         add(slot, Box::new(VirtioFs::new(share.clone())))?;
     }
-    bus.assign_bars()?;
-    let bus = Arc::new(Mutex::new(bus));
-    memory.insert(ECAM_START, ECAM_LEN, memory_range(&bus, ECAM_START))?;
-    for window in [low, high] {
-        memory.insert(window.start, window.end - window.start, memory_range(&bus, window.start))?;
+    if ecam.is_some() {
+        bus.assign_bars()?;
     }
-    Ok(())
+    let bus = Arc::new(Mutex::new(bus));
+    // ECAM is below the I/O APIC, wherever firmware puts it.
+    for range in [low.start..IOAPIC_START, high] {
+        memory.insert(range.start, range.end - range.start, memory_range(&bus, range.start))?;
+    }
+    Ok(bus)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "maps guest memory and hands the mapping to vm-memory")]
 
 pub mod discard;
+mod rom;
 pub mod transfer;
 pub mod uring;
 
@@ -12,8 +13,9 @@ use std::ptr::{self, NonNull};
 
 use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
 
+pub use self::rom::Rom;
 use crate::config::Pages;
-use crate::layout::{GIB, HIGH_RAM_START, LOW_RAM_LIMIT};
+use crate::layout::{FIRMWARE_LOW_RAM, FIRMWARE_LOW_RAM_LIMIT, GIB, HIGH_RAM_START, LOW_RAM_LIMIT};
 
 /// Guest memory as devices see it: cheap to clone, bounds-checked.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -39,6 +41,17 @@ impl Split {
     pub fn new(ram_bytes: u64) -> Self {
         let low_bytes = ram_bytes.min(LOW_RAM_LIMIT);
         Self { low_bytes, high_bytes: ram_bytes - low_bytes }
+    }
+
+    /// Splits `ram_bytes` of a machine with firmware, which wants a larger hole.
+    pub fn with_firmware(ram_bytes: u64) -> Self {
+        let low_bytes = if ram_bytes <= FIRMWARE_LOW_RAM_LIMIT { ram_bytes } else { FIRMWARE_LOW_RAM };
+        Self { low_bytes, high_bytes: ram_bytes - low_bytes }
+    }
+
+    /// All of it, in bytes.
+    pub fn bytes(self) -> u64 {
+        self.low_bytes.saturating_add(self.high_bytes)
     }
 
     /// The pieces of RAM as (start, length in bytes), none empty, in rising order.
@@ -103,12 +116,13 @@ unsafe impl Send for GuestRam {}
 impl GuestRam {
     /// Reserves `ram_bytes`, a multiple of 4096, without touching it. Fails if the host has not that much address space.
     pub fn new(ram_bytes: u64) -> Result<Self, Error> {
-        Self::of(ram_bytes, Pages::Ordinary)
+        Self::of(Split::new(ram_bytes), Pages::Ordinary)
     }
 
-    /// As [`Self::new`], of these pages; if they are the host's reserved ones, a multiple of 2 MiB. Fails if the host has
+    /// As [`Self::new`], split so, of these pages; if they are the host's reserved ones, a multiple of 2 MiB. Fails if the host has
     /// not as many.
-    pub fn of(ram_bytes: u64, pages: Pages) -> Result<Self, Error> {
+    pub fn of(split: Split, pages: Pages) -> Result<Self, Error> {
+        let ram_bytes = split.bytes();
         let unaddressable = Error::Size { bytes: ram_bytes };
         let Some(len_bytes) = usize::try_from(ram_bytes).ok().and_then(NonZeroUsize::new) else {
             return Err(unaddressable);
@@ -127,7 +141,6 @@ impl GuestRam {
                 map_reserved(len_bytes).map_err(|source| Error::HugePages { mib, free: free_huge_pages(), source })?
             }
         };
-        let split = Split::new(ram_bytes);
         let memory = regions(mapping, split).ok_or(unaddressable)?;
         Ok(Self { split, pages, mapping, len_bytes, memory })
     }
@@ -250,8 +263,8 @@ mod tests {
 
     #[test]
     fn reserved_pages_that_the_host_has_not_are_refused_with_the_way_to_them() {
-        assert!(matches!(GuestRam::of(3 * MIB, Pages::Reserved), Err(Error::Size { .. })));
-        let text = GuestRam::of(1 << 45, Pages::Reserved).unwrap_err().to_string();
+        assert!(matches!(GuestRam::of(Split::new(3 * MIB), Pages::Reserved), Err(Error::Size { .. })));
+        let text = GuestRam::of(Split::new(1 << 45), Pages::Reserved).unwrap_err().to_string();
         assert!(text.contains("echo 16777216 | sudo tee /proc/sys/vm/nr_hugepages"), "{text}");
     }
 

@@ -9,17 +9,15 @@ use std::{
 use super::{
     PciAddress, PciFunction,
     bar::{Placed, decoded},
+    chipset::ecam_of,
+    config_space::SMALL_BAR_BYTES,
 };
 use crate::bus::BusDevice;
 
 /// Configuration space of one function, as ECAM shows it, in bytes.
 const FUNCTION_BYTES: u64 = 4096;
-/// Configuration space of bus 0, as ECAM shows it, in bytes.
-const ECAM_BYTES: u64 = FUNCTION_BYTES * 256;
-/// BARs up to this size go into the 32-bit window where possible, so that any guest can reach them.
-const SMALL_BAR_BYTES: u64 = 1 << 20;
 
-/// Where memory BARs may be.
+/// Where memory BARs may be. Small ones are always below 4 GiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Windows {
     /// Below 4 GiB.
@@ -32,7 +30,8 @@ pub struct Windows {
 pub struct PciBus {
     functions: BTreeMap<PciAddress, Box<dyn PciFunction>>,
     windows: [Range<u64>; 2],
-    ecam: u64,
+    /// Where configuration space is seen, as the host bridge says.
+    ecam: Option<Range<u64>>,
     /// BARs that answer now.
     placed: Vec<Placed>,
     /// What was last written to port 0xCF8.
@@ -53,13 +52,13 @@ pub struct NoRoom {
 }
 
 impl PciBus {
-    /// An empty bus, whose configuration space is seen at `ecam` and whose BARs may be in `windows`.
+    /// An empty bus, whose BARs may be in `windows`. Its configuration space is seen where its host bridge says.
     #[must_use]
-    pub fn new(windows: Windows, ecam: u64) -> Self {
+    pub fn new(windows: Windows) -> Self {
         Self {
             functions: BTreeMap::new(),
             windows: [windows.low, windows.high],
-            ecam,
+            ecam: None,
             placed: Vec::new(),
             port_address: 0,
         }
@@ -71,7 +70,18 @@ impl PciBus {
             return Err(AddError(address));
         }
         self.functions.insert(address, function);
+        self.find_ecam();
         Ok(())
+    }
+
+    /// Where configuration space is seen now; `None` while it is switched off.
+    #[must_use]
+    pub fn ecam(&self) -> Option<Range<u64>> {
+        self.ecam.clone()
+    }
+
+    fn find_ecam(&mut self) {
+        self.ecam = self.functions.get_mut(&PciAddress::HOST_BRIDGE).and_then(|bridge| ecam_of(bridge.config()));
     }
 
     /// Gives every BAR a place, as firmware does. For a machine that starts without firmware.
@@ -100,6 +110,7 @@ impl PciBus {
     fn write_config(&mut self, offset: u64, data: &[u8]) {
         if let Some((function, register)) = self.function_at(offset) {
             function.write_config(register, data);
+            self.find_ecam();
             self.place_bars();
         }
     }
@@ -118,7 +129,7 @@ impl PciBus {
             let place = |bar| Placed { function: *address, bar, address: config.bar_address(bar) };
             bars.iter().copied().map(place).collect::<Vec<_>>()
         });
-        let now = decoded(wanted, &self.windows, self.ecam.checked_add(ECAM_BYTES).map(|end| self.ecam..end));
+        let now = decoded(wanted, &self.windows, self.ecam.clone());
         let before = std::mem::replace(&mut self.placed, now.clone());
         for gone in before.iter().filter(|placed| !now.contains(placed)) {
             self.tell(gone, None);
@@ -134,9 +145,14 @@ impl PciBus {
         }
     }
 
+    fn ecam_offset(&self, address: u64) -> Option<u64> {
+        let ecam = self.ecam.as_ref().filter(|ecam| ecam.contains(&address))?;
+        address.checked_sub(ecam.start)
+    }
+
     /// The guest reads memory that is not RAM.
     fn read(&mut self, address: u64, data: &mut [u8]) {
-        if let Some(offset) = address.checked_sub(self.ecam).filter(|offset| *offset < ECAM_BYTES) {
+        if let Some(offset) = self.ecam_offset(address) {
             self.read_config(offset, data);
         } else if let Some((function, bar, offset)) = self.bar_at(address, data.len()) {
             function.read_bar(bar, offset, data);
@@ -144,7 +160,7 @@ impl PciBus {
     }
 
     fn write(&mut self, address: u64, data: &[u8]) {
-        if let Some(offset) = address.checked_sub(self.ecam).filter(|offset| *offset < ECAM_BYTES) {
+        if let Some(offset) = self.ecam_offset(address) {
             self.write_config(offset, data);
         } else if let Some((function, bar, offset)) = self.bar_at(address, data.len()) {
             function.write_bar(bar, offset, data);
@@ -169,7 +185,7 @@ fn lock(bus: &Mutex<PciBus>) -> MutexGuard<'_, PciBus> {
     bus.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bus as seen through the memory that begins at `start`: insert one for ECAM and one for each window.
+/// The bus as seen through the memory that begins at `start`: ECAM, and the BARs.
 #[must_use]
 pub fn memory_range(bus: &Arc<Mutex<PciBus>>, start: u64) -> Arc<Mutex<dyn BusDevice>> {
     Arc::new(Mutex::new(MemoryRange { bus: Arc::clone(bus), start }))
@@ -278,8 +294,8 @@ mod tests {
     impl Machine {
         /// Bridges, and two functions with a BAR each at 00:01.0 and 00:02.0.
         fn new() -> Self {
-            let mut bus = PciBus::new(Windows { low: LOW, high: 1 << 33..1 << 34 }, ECAM);
-            bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM))).unwrap();
+            let mut bus = PciBus::new(Windows { low: LOW, high: 1 << 33..1 << 34 });
+            bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(Some(ECAM)))).unwrap();
             bus.add(PciAddress::LPC_BRIDGE, Box::new(LpcBridge::new(0x600, 0xFED1_C000))).unwrap();
             let mut places = Vec::new();
             for number in [1, 2] {
@@ -319,9 +335,9 @@ mod tests {
 
     #[test]
     fn an_address_holds_one_function() {
-        let mut bus = PciBus::new(Windows { low: LOW, high: 0..0 }, ECAM);
-        bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM))).unwrap();
-        let error = bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(ECAM))).unwrap_err();
+        let mut bus = PciBus::new(Windows { low: LOW, high: 0..0 });
+        bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(Some(ECAM)))).unwrap();
+        let error = bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(Some(ECAM)))).unwrap_err();
         assert_eq!(error.to_string(), "PCI address 00:00.0 is taken");
         assert_eq!((PciAddress::new(32, 0), PciAddress::new(0, 8)), (None, None));
     }
@@ -380,7 +396,7 @@ mod tests {
 
     #[test]
     fn bars_that_do_not_fit_are_an_error() {
-        let mut bus = PciBus::new(Windows { low: LOW, high: 0..0 }, ECAM);
+        let mut bus = PciBus::new(Windows { low: LOW, high: 0..0 });
         let mut config = ConfigSpace::new(Identity { vendor: 1, device: 1, revision: 0, class: 0, subsystem: (0, 0) });
         config.add_bar(Bar { index: 0, len: 1 << 30 });
         let function = Function { config, number: 1, places: Arc::default() };

@@ -1,6 +1,8 @@
 //! The bridges by which firmware and systems know the machine: Intel Q35's host bridge and ICH9's LPC bridge. Registers
 //! only: what they would switch is where the machine put it from the start.
 
+use std::ops::Range;
+
 use super::{ConfigSpace, Identity, PciFunction};
 
 const INTEL: u16 = 0x8086;
@@ -9,8 +11,10 @@ const INTEL: u16 = 0x8086;
 const PCIEXBAR: usize = 0x60;
 /// PCIEXBAR: decoding is on.
 const PCIEXBAR_ENABLE: u64 = 1;
-/// PCIEXBAR: 64 MiB, the least that it can say.
+/// PCIEXBAR: 64 MiB, the least that it can say. A size less halves it, from 256 MiB on.
 const PCIEXBAR_64_MIB: u64 = 0b10 << 1;
+/// PCIEXBAR: the address, as far as 64 MiB need it.
+const PCIEXBAR_ADDRESS: u64 = 0x0000_000F_FC00_0000;
 
 /// LPC bridge registers (ICH9 datasheet, 13.1).
 const PMBASE: usize = 0x40;
@@ -32,10 +36,9 @@ pub struct HostBridge {
 }
 
 impl HostBridge {
-    /// A bridge that tells that ECAM is at `ecam`. The guest can write the register, as firmware does, but what decodes
-    /// stays.
+    /// A bridge by which ECAM is at `ecam`, or nowhere before firmware says where.
     #[must_use]
-    pub fn new(ecam: u64) -> Self {
+    pub fn new(ecam: Option<u64>) -> Self {
         let mut config = ConfigSpace::new(Identity {
             vendor: INTEL,
             device: 0x29C0,
@@ -43,10 +46,23 @@ impl HostBridge {
             class: 0x06_00_00,
             subsystem: (0x1AF4, 0x1100),
         });
-        config.set(PCIEXBAR, &(ecam | PCIEXBAR_64_MIB | PCIEXBAR_ENABLE).to_le_bytes());
-        config.allow(PCIEXBAR, &0x0000_000F_FC00_0007_u64.to_le_bytes());
+        if let Some(ecam) = ecam {
+            config.set(PCIEXBAR, &(ecam | PCIEXBAR_64_MIB | PCIEXBAR_ENABLE).to_le_bytes());
+        }
+        config.allow(PCIEXBAR, &(PCIEXBAR_ADDRESS | PCIEXBAR_64_MIB | 1 << 1 | PCIEXBAR_ENABLE).to_le_bytes());
         Self { config }
     }
+}
+
+/// Where a host bridge with this configuration space shows that of the bus.
+pub(super) fn ecam_of(config: &ConfigSpace) -> Option<Range<u64>> {
+    let register = u64::from(config.u32_at(PCIEXBAR)) | u64::from(config.u32_at(PCIEXBAR + 4)) << 32;
+    let len = match register >> 1 & 0b11 {
+        size @ 0..=2 => (256 << 20) >> size,
+        _ => return None,
+    };
+    let start = register & PCIEXBAR_ADDRESS & !(len - 1);
+    (register & PCIEXBAR_ENABLE != 0).then_some(start..start + len)
 }
 
 impl PciFunction for HostBridge {

@@ -25,8 +25,11 @@ const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_WRITABLE: u16 = COMMAND_MEMORY | 1 << 2 | 1 << 10;
 /// Status bit: there is a list of capabilities.
 const STATUS_CAPABILITIES: u8 = 1 << 4;
-/// BAR bits: memory, 64 bits wide, with side effects on reading.
+/// BAR bits: memory, 64 bits wide, with side effects on reading. Without the bit it is 32 bits wide.
 const BAR_MEMORY_64: u8 = 0b0100;
+/// BARs up to this size are 32 bits wide: there is room for all of them below 4 GiB, where every guest and every firmware
+/// can reach them.
+pub const SMALL_BAR_BYTES: u64 = 1 << 20;
 /// Low bits of a BAR that are no address.
 const BAR_FLAGS: u64 = 0xF;
 
@@ -45,7 +48,7 @@ pub struct Identity {
     pub subsystem: (u16, u16),
 }
 
-/// A 64-bit memory BAR. It takes the two registers `index` and `index + 1`.
+/// A memory BAR. The two registers `index` and `index + 1` are its own; a small one needs the first only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bar {
     /// 0, 2 or 4.
@@ -63,6 +66,12 @@ pub struct ConfigSpace {
     /// Where the next capability is linked from, and where it can start.
     link: usize,
     free: usize,
+}
+
+impl Bar {
+    fn is_wide(self) -> bool {
+        self.len > SMALL_BAR_BYTES
+    }
 }
 
 impl ConfigSpace {
@@ -116,9 +125,14 @@ impl ConfigSpace {
         assert!(bar.index < 6 && bar.index.is_multiple_of(2), "a 64-bit BAR starts at register 0, 2 or 4");
         assert!(bar.len.is_power_of_two() && bar.len >= 4096, "a BAR's length is a power of two and fills pages");
         let offset = BARS + 4 * bar.index;
-        self.set(offset, &[BAR_MEMORY_64]);
         // The guest learns the length from the bits that do not take a one (PCI 3.0, 6.2.5.1).
-        self.allow(offset, &(!(bar.len - 1)).to_le_bytes());
+        let mask = (!(bar.len - 1)).to_le_bytes();
+        if bar.is_wide() {
+            self.set(offset, &[BAR_MEMORY_64]);
+            self.allow(offset, &mask);
+        } else {
+            self.allow(offset, mask.get(..4).unwrap_or_default());
+        }
         self.bars.push(bar);
     }
 
@@ -185,12 +199,16 @@ impl ConfigSpace {
     #[must_use]
     pub fn bar_address(&self, bar: Bar) -> u64 {
         let offset = BARS + 4 * bar.index;
-        (u64::from(self.u32_at(offset)) | u64::from(self.u32_at(offset + 4)) << 32) & !BAR_FLAGS
+        let high = if bar.is_wide() { self.u32_at(offset + 4) } else { 0 };
+        (u64::from(self.u32_at(offset)) | u64::from(high) << 32) & !BAR_FLAGS
     }
 
     /// Puts a BAR somewhere, as firmware does.
     pub fn set_bar_address(&mut self, bar: Bar, address: u64) {
-        self.set(BARS + 4 * bar.index, &(address & !BAR_FLAGS | u64::from(BAR_MEMORY_64)).to_le_bytes());
+        let flags = if bar.is_wide() { BAR_MEMORY_64 } else { 0 };
+        let bytes = (address & !BAR_FLAGS | u64::from(flags)).to_le_bytes();
+        let registers = if bar.is_wide() { 8 } else { 4 };
+        self.set(BARS + 4 * bar.index, bytes.get(..registers).unwrap_or_default());
     }
 
     /// Whether the function answers at its memory BARs.
@@ -247,11 +265,17 @@ mod tests {
     fn a_bar_tells_its_length() {
         let mut space = space();
         space.write(0x10, &[!0; 8]);
-        assert_eq!((read_u32(&space, 0x10), read_u32(&space, 0x14)), (0xffff_8004, 0xffff_ffff));
+        assert_eq!((read_u32(&space, 0x10), read_u32(&space, 0x14)), (0xffff_8000, 0));
         space.write(0x10, &0x1_2345_c00f_u64.to_le_bytes());
-        let bar = space.bars()[0];
-        assert_eq!(space.bar_address(bar), 0x1_2345_8000);
-        assert_eq!(read_u32(&space, 0x18), 0, "no third register");
+        let small = space.bars()[0];
+        assert_eq!(space.bar_address(small), 0x2345_8000);
+        let large = Bar { index: 2, len: SMALL_BAR_BYTES * 2 };
+        space.add_bar(large);
+        space.write(0x18, &[!0; 8]);
+        assert_eq!((read_u32(&space, 0x18), read_u32(&space, 0x1C)), (0xffe0_0004, 0xffff_ffff));
+        space.write(0x18, &0x1_2345_c00f_u64.to_le_bytes());
+        assert_eq!(space.bar_address(large), 0x1_2340_0000);
+        assert_eq!(read_u32(&space, 0x20), 0, "no third register");
     }
 
     #[test]

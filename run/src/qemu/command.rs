@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::vhost_user::Served;
 use crate::cards::OpenCard;
-use crate::config::{Boot, Disk, DiskCache, DiskFormat, MachineConfig, Pages};
+use crate::config::{Boot, Disk, DiskCache, DiskFormat, Firmware, MachineConfig, Pages};
 use crate::disks::ChainError;
 use crate::disks::chain::{self, Below};
+use crate::firmware::{FirmwareError, Image};
 use crate::virtio::block::MAX_QUEUES;
 
 /// Inherited file descriptors, by their numbers in QEMU.
@@ -40,6 +41,9 @@ pub enum DiskWords {
     /// A path that cannot be written into QEMU's JSON.
     #[error("the name of disk `{}` is not UTF-8, which QEMU insists on", .0.display())]
     NotUtf8(PathBuf),
+    /// Firmware that cannot be read any more.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
     /// An image whose files below are not known.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -55,15 +59,27 @@ pub(super) fn arguments(
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |line: &[&str]| words.extend(line.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-cpu", "max"]);
+    let flash = match &config.boot {
+        Boot::Linux { .. } => "",
+        Boot::Firmware(firmware) => {
+            for node in flash_nodes(firmware)? {
+                add(&["-blockdev", &node]);
+            }
+            if let Some(seconds) = firmware.menu_wait_s {
+                add(&["-boot", &format!("menu=on,splash-time={}", u32::from(seconds) * 1000)]);
+            }
+            ",pflash0=code,pflash1=variables"
+        }
+    };
     let memory = format!("{}M", config.memory_mib);
     let reserved = config.memory.pages == Pages::Reserved;
     if served.is_empty() && !reserved {
-        add(&["-machine", "q35,accel=tcg"]);
+        add(&["-machine", &format!("q35,accel=tcg{flash}")]);
     } else {
         // What we serve, we serve in memory that both have.
         let share = if served.is_empty() { "off" } else { "on" };
         let pages = if reserved { ",hugetlb=on,prealloc=on" } else { "" };
-        add(&["-machine", "q35,accel=tcg,memory-backend=memory"]);
+        add(&["-machine", &format!("q35,accel=tcg{flash},memory-backend=memory")]);
         add(&["-object", &format!("memory-backend-memfd,id=memory,size={memory},share={share}{pages}")]);
     }
     // A reset is always an end here: the caller tells it from a triple fault and starts anew if that is wished. What a
@@ -99,14 +115,15 @@ pub(super) fn arguments(
         add(&["-blockdev", &blockdev(&name, disk, overlay)?]);
         let write_cache = if disk.cache == DiskCache::Writethrough { "off" } else { "on" };
         let queues = config.cpus.min(MAX_QUEUES.into());
+        let place = if matches!(config.boot, Boot::Firmware(_)) { format!(",bootindex={at}") } else { String::new() };
         add(&[
             "-device",
             &format!(
-                "virtio-blk-pci,drive={name},serial={name},num-queues={queues},write-cache={write_cache},disable-legacy=on"
+                "virtio-blk-pci,drive={name},serial={name},num-queues={queues},write-cache={write_cache}{place},disable-legacy=on"
             ),
         ]);
     }
-    let Boot::Linux { kernel, initrd, cmdline } = &config.boot;
+    let Boot::Linux { kernel, initrd, cmdline } = &config.boot else { return Ok(words) };
     let mut add_path = |flag: &str, path: &Path| words.extend([flag.into(), path.as_os_str().to_owned()]);
     add_path("-kernel", kernel);
     if let Some(initrd) = initrd {
@@ -116,6 +133,21 @@ pub(super) fn arguments(
     // broken and panics. Linux itself leaves this check out under the hypervisors that it knows.
     words.extend(["-append".into(), format!("{cmdline} no_timer_check").into()]);
     Ok(words)
+}
+
+/// The two flash chips of a machine with firmware: what runs, and the variables.
+fn flash_nodes(firmware: &Firmware) -> Result<[String; 2], DiskWords> {
+    let code = json!({ "driver": "file", "filename": text(&firmware.code)?, "read-only": true });
+    let mut code = json!({ "driver": "raw", "node-name": "code", "read-only": true, "file": code });
+    if firmware.template.is_none() {
+        // Its first variables are in front.
+        let image = Image::read(firmware)?;
+        code["offset"] = image.code_offset.into();
+        code["size"] = image.code.len().into();
+    }
+    let variables = json!({ "driver": "file", "filename": text(&firmware.variables)?, "locking": "off" });
+    let variables = json!({ "driver": "raw", "node-name": "variables", "file": variables });
+    Ok([code, variables].map(|node| node.to_string()))
 }
 
 /// What the end of a card's cable is called.

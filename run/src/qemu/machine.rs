@@ -267,8 +267,7 @@ impl End {
 
 /// The last `console=` of a kernel command line is the one that is read from.
 fn types_into_virtio_console(boot: &Boot) -> bool {
-    let Boot::Linux { cmdline, .. } = boot;
-    cmdline
+    boot.cmdline()
         .split_ascii_whitespace()
         .rev()
         .find_map(|word| word.strip_prefix("console="))

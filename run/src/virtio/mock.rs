@@ -23,7 +23,7 @@ use crate::{
     bus::BusDevice,
     hv::{Doorbells, MsiLine, MsiLines, MsiMessage},
     mem::GuestMemory,
-    pci::{PciAddress, PciBus, Windows, memory_range},
+    pci::{HostBridge, PciAddress, PciBus, Windows, memory_range},
 };
 
 pub const MEMORY_BYTES: u64 = 1 << 20;
@@ -143,7 +143,8 @@ impl Driver {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_LEN)]).unwrap();
         let host = Arc::new(FakeHost::default());
         let resources = Resources { memory: memory.clone(), lines: host.clone(), doorbells: host.clone() };
-        let mut bus = PciBus::new(Windows { low: WINDOW, high: 1 << 32..1 << 33 }, ECAM);
+        let mut bus = PciBus::new(Windows { low: WINDOW, high: 1 << 32..1 << 33 });
+        bus.add(PciAddress::HOST_BRIDGE, Box::new(HostBridge::new(Some(ECAM)))).unwrap();
         let function = VirtioPci::new(device, resources).unwrap();
         bus.add(PciAddress::new(1, 0).unwrap(), Box::new(function)).unwrap();
         bus.assign_bars().unwrap();

@@ -5,6 +5,7 @@ mod cpuid;
 mod interrupts;
 mod probe;
 mod registers;
+mod roms;
 mod vcpu;
 
 use std::io;
@@ -16,8 +17,9 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use self::interrupts::Interrupts;
 pub use self::probe::{Unusable, probe};
+use self::roms::Slots;
 use self::vcpu::KvmVcpu;
-use super::{Doorbells, Error, Hypervisor, Messages, MsiLines, Vm};
+use super::{Doorbells, Error, Hypervisor, Messages, MsiLines, Roms, Vm};
 use crate::layout::{FIRST_MSI_LINE, KVM_PAGES_START};
 use crate::mem::GuestMemory;
 
@@ -68,7 +70,8 @@ impl Hypervisor for Kvm {
         let fd = Arc::new(fd);
         let interrupts = Arc::new(Interrupts::new(Arc::clone(&fd)));
         let features = cpuid::Features { supported, cpus, deadline_timer };
-        Ok(KvmVm { fd, interrupts, features })
+        let slots = Arc::new(Slots::new(Arc::clone(&fd)));
+        Ok(KvmVm { fd, interrupts, slots, features })
     }
 }
 
@@ -83,6 +86,7 @@ fn split_interrupt_controllers(fd: &VmFd) -> Result<(), Error> {
 pub struct KvmVm {
     fd: Arc<VmFd>,
     interrupts: Arc<Interrupts>,
+    slots: Arc<Slots>,
     features: cpuid::Features,
 }
 
@@ -106,5 +110,9 @@ impl Vm for KvmVm {
 
     fn messages(&self) -> Arc<dyn Messages> {
         Arc::clone(&self.interrupts) as Arc<dyn Messages>
+    }
+
+    fn roms(&self) -> Arc<dyn Roms> {
+        Arc::clone(&self.slots) as Arc<dyn Roms>
     }
 }

@@ -36,6 +36,8 @@ pub(super) fn set_machine_specific(vcpu: &VcpuFd) -> Result<(), Error> {
 pub(super) fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<(), Error> {
     let mut special = vcpu.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
     let regs = match entry {
+        // So KVM makes each vCPU.
+        Entry::Reset => return Ok(()),
         Entry::Protected { address, ebx } => {
             set_segments(&mut special, CODE32);
             special.cr0 = CR0_PROTECTED | CR0_EXTENSION_TYPE;
