@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use indicatif::HumanBytes;
 use kiln_build::oci::{self, MachineFiles, PushRequest, Reference, Store};
-use kiln_run::config::Boot;
 
 use crate::args;
 use crate::failure::Failure;
@@ -27,12 +26,12 @@ pub fn push(asked: &args::Push, global: &args::Global, printer: &Printer) -> Res
         cmdline: asked.cmdline.clone(),
         root: None,
     })?;
-    if let Some(root) = found.root {
+    if let Some(root) = found.root.as_ref() {
         let failure =
             Failure::new(format!("`{}` is a root on a disk, which has no place in a registry", root.display()));
         return Err(failure.hint("`kiln build -format kernel+initrd` makes a root that has one"));
     }
-    let Boot::Linux { kernel, initrd, cmdline } = found.boot;
+    let artifacts::Found { kernel, initrd, cmdline, .. } = found;
     let files = MachineFiles { kernel, initrd, cmdline, architecture: asked.arch.clone() };
     let registry = surroundings::registries(global, &variable)?;
     let cancel = cancel_on_signals()?;

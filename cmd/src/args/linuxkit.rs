@@ -31,12 +31,6 @@ pub struct LinuxkitRun {
     /// Of `qemu`: the guest's architecture.
     #[arg(long, hide = true)]
     pub arch: Option<String>,
-    /// Of `qemu` and `hyperkit`: firmware, and what it boots.
-    #[arg(long, hide = true)]
-    pub uefi: bool,
-    /// Of both: which firmware.
-    #[arg(long, hide = true)]
-    pub fw: Option<PathBuf>,
     /// Of `qemu`: a window.
     #[arg(long, hide = true)]
     pub gui: bool,
@@ -89,13 +83,6 @@ impl LinuxkitRun {
                 "QEMU itself boots what `kiln build -arch` made: docs/formats.md has its words",
             );
         }
-        if self.uefi || self.fw.is_some() {
-            return refuse(
-                if self.uefi { "uefi" } else { "fw" },
-                "machines here start the kernel itself, without firmware",
-                "leave it out: NAME-kernel is booted, with `-iso` its root is NAME.iso; QEMU itself boots images for firmware: docs/formats.md has its words",
-            );
-        }
         if self.gui {
             return refuse("gui", "machines have no screen", "leave it out: the console is this terminal");
         }
@@ -139,8 +126,6 @@ mod tests {
         let path = || Some(PathBuf::from("x"));
         for (flags, flag) in [
             (LinuxkitRun { arch: Some("s390x".into()), ..LinuxkitRun::default() }, "arch"),
-            (LinuxkitRun { uefi: true, fw: path(), ..LinuxkitRun::default() }, "uefi"),
-            (LinuxkitRun { fw: path(), ..LinuxkitRun::default() }, "fw"),
             (LinuxkitRun { gui: true, ..LinuxkitRun::default() }, "gui"),
             (LinuxkitRun { usb: true, ..LinuxkitRun::default() }, "usb"),
             (LinuxkitRun { device: vec!["x".into()], ..LinuxkitRun::default() }, "device"),

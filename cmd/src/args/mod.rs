@@ -5,6 +5,7 @@ mod cache;
 mod console;
 mod disk;
 mod erofs;
+mod firmware;
 mod format;
 mod hand;
 mod inspect;
@@ -42,6 +43,7 @@ pub use cache::{
 pub use console::ConsoleFlags;
 pub use disk::{DiskSpec, Disks};
 pub use erofs::Erofs;
+pub use firmware::FirmwareFlags;
 pub use hand::{MemoryOf, Running};
 pub use inspect::Inspect;
 pub use linuxkit::{Linuxkit, LinuxkitRun};
@@ -258,10 +260,10 @@ pub struct Build {
 )]
 pub struct Run {
     /// What was built: NAME stands for the files NAME-kernel, NAME-cmdline and NAME-initrd.img, or for a root on a disk
-    /// NAME-squashfs.img, NAME-erofs.img or NAME.iso; oci://NAME for what `kiln push` sent to a registry, oci-archive:FILE for
+    /// NAME-squashfs.img, NAME-erofs.img or NAME.iso; an ISO or a disk image that EFI firmware can boot; oci://NAME for what `kiln push` sent to a registry, oci-archive:FILE for
     /// what `kiln build -format oci` wrote. BACKEND, `qemu` or `kvm`, is short for -accel; LinuxKit's `virtualization` and `hyperkit` choose
     /// none
-    #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present = "kernel")]
+    #[arg(value_name = "NAME", num_args = 1..=2, required_unless_present_any = ["kernel", "uefi", "firmware"])]
     pub words: Vec<OsString>,
     /// Number of processors
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -309,6 +311,9 @@ pub struct Run {
     /// Where the root is.
     #[command(flatten)]
     pub root: RootFlags,
+    /// About EFI firmware.
+    #[command(flatten)]
+    pub firmware: FirmwareFlags,
     /// Folder for what the machine keeps: disks without a file, a lock [default: NAME-state]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,

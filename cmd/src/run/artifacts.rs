@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use kiln_run::config::Boot;
-
 use super::names::with_suffix;
 use super::roots::{self, RootFiles, RootForm};
 use crate::failure::Failure;
@@ -31,8 +29,12 @@ pub struct Asked {
 /// What there is to boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Kernel, initrd and command line.
-    pub boot: Boot,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initial RAM disk, if there is one.
+    pub initrd: Option<PathBuf>,
+    /// The command line.
+    pub cmdline: String,
     /// The root, where it is a disk of its own: the machine's first.
     pub root: Option<PathBuf>,
 }
@@ -97,7 +99,7 @@ pub fn find(asked: &Asked) -> Result<Found, Failure> {
     let cmdline = root.as_ref().map_or(cmdline.clone(), |root| root.form.with_root(&cmdline));
     // The command line parser insists on a name or a kernel.
     let kernel = kernel.ok_or(ArtifactError::Missing(vec![]))?;
-    Ok(Found { boot: Boot::Linux { kernel, initrd, cmdline }, root: disk })
+    Ok(Found { kernel, initrd, cmdline, root: disk })
 }
 
 /// The root that a build called `name` has on a disk, if that is what to boot.
@@ -119,7 +121,7 @@ fn way_to(asked: &Asked, root: Option<&RootFiles>) -> Option<String> {
     }
     if name.is_file() {
         let text = format!(
-            "`{}` is booted with the kernel beside it, as `-format kernel+squashfs` and its like leave it; disk images and ISOs with a boot loader cannot be booted yet",
+            "`{}` is booted with the kernel beside it, as `-format kernel+squashfs` and its like leave it; nothing on it boots by itself",
             name.display()
         );
         return Some(text);
@@ -200,7 +202,7 @@ mod tests {
             fs::write(folder.path().join(file), "x").unwrap();
         }
         let found = |asked: Asked| {
-            let Boot::Linux { kernel, initrd, cmdline } = find(&asked).unwrap().boot;
+            let Found { kernel, initrd, cmdline, .. } = find(&asked).unwrap();
             let file = |path: PathBuf| stem(&path);
             (file(kernel), initrd.map(file), cmdline)
         };
@@ -228,7 +230,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         let found = |asked: Asked| {
-            let Found { boot: Boot::Linux { initrd, cmdline, .. }, root } = find(&asked).unwrap();
+            let Found { initrd, cmdline, root, .. } = find(&asked).unwrap();
             (initrd.map(|path| stem(&path)), cmdline, root.map(|path| stem(&path)))
         };
         let squashfs = Some("vm-squashfs.img".to_owned());

@@ -1,6 +1,7 @@
 //! `kiln run`: a name and flags to a machine, its run, and what its end means.
 
 pub mod artifacts;
+mod media;
 pub mod names;
 pub mod networking;
 mod presence;
@@ -13,9 +14,10 @@ pub mod state;
 use std::path::{Path, PathBuf};
 
 use kiln_run::check::{self, CheckedMachine};
-use kiln_run::config::{Disk, DiskFormat, MachineConfig, OnReset};
+use kiln_run::config::{Boot, Disk, DiskFormat, MachineConfig, OnReset};
 use kiln_run::detach::{self, Detached};
 use kiln_run::exit::ExitReason;
+use kiln_run::firmware::MovedAside;
 use kiln_run::host::{self, Accel, Backend, Facts};
 use kiln_run::opened::Opened;
 
@@ -76,6 +78,12 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
         printer.note(&format!("{trouble}; running on QEMU's software CPU, which is slower"));
     }
     let opened = Opened::open(machine.config())?;
+    if let Some(MovedAside { to, why }) = opened.firmware.as_ref().and_then(|firmware| firmware.moved_aside.as_ref()) {
+        printer.note(&format!(
+            "the machine's EFI variables were damaged ({why}): they are new, and the old ones are `{}`",
+            to.display()
+        ));
+    }
     networking::tell(&asked.networking, &machine.config().cards, &opened.cards, printer);
     let card = Card {
         config: machine.config(),
@@ -157,13 +165,26 @@ fn prefix_by_flag(asked: &args::Run) -> Option<&Path> {
     names::with_suffix(prefix, "-kernel").exists().then_some(prefix)
 }
 
-/// The machine, and the prefix of its files.
-fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConfig, PathBuf), Failure> {
-    if asked.root.form().is_some() && name.is_none() {
-        let failure = Failure::usage("`-squashfs`, `-erofs` and `-iso` need a NAME, whose root they choose");
-        return Err(failure.hint("`-disk FILE,readonly -cmdline \"root=/dev/vda ro\"` takes any file as root"));
-    }
-    let artifacts::Found { boot, root } = artifacts::find(&artifacts::Asked {
+/// How a machine starts.
+struct Start {
+    boot: Boot,
+    /// Its first disk, if it boots from that or has its root there.
+    disk: Option<Disk>,
+    /// The prefix of its files.
+    prefix: PathBuf,
+    state_dir: PathBuf,
+}
+
+fn with_firmware(asked: &args::Run, medium: media::Medium) -> Result<Start, Failure> {
+    let first = asked.disks.disk.iter().find_map(|disk| disk.file.as_deref());
+    let prefix = medium.prefix.or(first.map(|path| path.with_extension(""))).unwrap_or("machine".into());
+    let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(&prefix, "-state"));
+    let boot = Boot::Firmware(media::firmware(&asked.firmware, &state_dir)?);
+    Ok(Start { boot, disk: medium.disk, prefix, state_dir })
+}
+
+fn with_kernel(asked: &args::Run, name: Option<&Path>) -> Result<Start, Failure> {
+    let artifacts::Found { kernel, initrd, cmdline, root } = artifacts::find(&artifacts::Asked {
         name: name.map(Path::to_path_buf),
         kernel: asked.kernel.clone(),
         initrd: asked.initrd.clone(),
@@ -171,9 +192,24 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConf
         root: asked.root.form(),
     })?;
     let built = name.and_then(roots::of_file).filter(|_| root.is_some()).map(|(built, _)| built);
-    let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine"));
-    let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(prefix, "-state"));
-    let root = root.map(|path| Disk { format: Some(DiskFormat::Raw), read_only: true, ..Disk::of(path) });
+    let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine")).to_path_buf();
+    let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(&prefix, "-state"));
+    let disk = root.map(|path| Disk { format: Some(DiskFormat::Raw), read_only: true, ..Disk::of(path) });
+    Ok(Start { boot: Boot::Linux { kernel, initrd, cmdline }, disk, prefix, state_dir })
+}
+
+/// The machine, and the prefix of its files.
+fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConfig, PathBuf), Failure> {
+    let medium = media::find(asked, name)?;
+    if asked.root.form().is_some() && name.is_none() {
+        let failure = Failure::usage("`-squashfs`, `-erofs` and `-iso` need a NAME, whose root they choose");
+        return Err(failure.hint("`-disk FILE,readonly -cmdline \"root=/dev/vda ro\"` takes any file as root"));
+    }
+    let Start { boot, disk: root, prefix, state_dir } = match medium {
+        Some(medium) => with_firmware(asked, medium)?,
+        None => with_kernel(asked, name)?,
+    };
+    let root = root.map(|disk| Disk { ephemeral: asked.disks.ephemeral && !disk.read_only, ..disk });
     let disks = asked
         .disks
         .disk
@@ -198,7 +234,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConf
         on_hang: asked.power.on_hang.into(),
         state_dir,
     };
-    Ok((config, prefix.to_path_buf()))
+    Ok((config, prefix))
 }
 
 /// A disk without a file is `disk.img`, `disk1.img`, … in the state folder, or `disk.qcow2`, ….
@@ -272,6 +308,7 @@ mod tests {
             initrd: None,
             cmdline: None,
             root: args::RootFlags::default(),
+            firmware: args::FirmwareFlags::default(),
             state: None,
             accel,
             power: args::Power { stop_timeout: Duration::from_secs(30), ..args::Power::default() },

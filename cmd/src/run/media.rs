@@ -1,0 +1,97 @@
+//! Files that boot by themselves: ISOs and disk images, and the firmware that boots them.
+
+use std::path::{Path, PathBuf};
+
+use kiln_run::config::{Disk, DiskFormat, Firmware};
+use kiln_run::firmware::{self, BootsBy, Found};
+
+use super::names::with_suffix;
+use super::roots;
+use crate::args;
+use crate::failure::Failure;
+
+/// Endings of what `kiln build` makes for EFI, without and with `-iso`.
+const BUILT: [&str; 4] = ["-efi.img", "-efi.qcow2", "-efi.iso", "-efi-initrd.iso"];
+const BUILT_ISO: [&str; 2] = ["-efi.iso", "-efi-initrd.iso"];
+
+/// A machine that starts with firmware.
+pub struct Medium {
+    /// What it boots; `None` if that is among the other disks.
+    pub disk: Option<Disk>,
+    /// The prefix of its files.
+    pub prefix: Option<PathBuf>,
+}
+
+/// Whether what was asked for starts with firmware, and what is booted then.
+pub fn find(asked: &args::Run, name: Option<&Path>) -> Result<Option<Medium>, Failure> {
+    let wanted = asked.firmware.is_wanted();
+    if wanted && (asked.kernel.is_some() || asked.initrd.is_some() || asked.cmdline.is_some()) {
+        let failure = Failure::usage(
+            "firmware boots a disk or an ISO, and `-kernel`, `-initrd` and `-cmdline` start one directly",
+        );
+        return Err(failure.hint("leave out `-uefi`, or the others"));
+    }
+    let Some(name) = name else {
+        return Ok(wanted.then_some(Medium { disk: None, prefix: None }));
+    };
+    let path = if wanted { named(asked, name)? } else { name.to_owned() };
+    let belongs_to_kernel = || roots::of_file(&path).is_some_and(|(build, _)| with_suffix(&build, "-kernel").exists());
+    if !path.is_file() || asked.kernel.is_some() || !wanted && belongs_to_kernel() {
+        return Ok(None);
+    }
+    let disk = Disk { read_only: has_ending(&path, "iso"), ..Disk::of(path.clone()) };
+    if disk.layout() == DiskFormat::Raw {
+        // A file that cannot be read is told of by those who open it.
+        match firmware::boots_by(&path).unwrap_or(BootsBy::Nothing) {
+            BootsBy::Efi => {}
+            BootsBy::Bios => return Err(bios_only(&path)),
+            BootsBy::Nothing if wanted => {
+                let failure = Failure::new(format!("`{}` is no ISO or disk that EFI firmware boots", path.display()));
+                return Err(
+                    failure.hint("an image of another kind becomes one with `qemu-img convert -O qcow2 OLD NEW.qcow2`")
+                );
+            }
+            BootsBy::Nothing => return Ok(None),
+        }
+    }
+    let prefix = path.with_extension("");
+    Ok(Some(Medium { disk: Some(disk), prefix: Some(prefix) }))
+}
+
+/// The file that is meant: NAME itself, or what a build called NAME left for EFI.
+fn named(asked: &args::Run, name: &Path) -> Result<PathBuf, Failure> {
+    if name.is_file() {
+        return Ok(name.to_owned());
+    }
+    let endings: &[&str] = if asked.root.iso { &BUILT_ISO } else { &BUILT };
+    let candidates: Vec<_> = endings.iter().map(|ending| with_suffix(name, ending)).collect();
+    candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
+        let names: Vec<_> = candidates.iter().map(|path| format!("`{}`", path.display())).collect();
+        let text = format!("nothing to boot: `{}` is not there, nor is {}", name.display(), names.join(", "));
+        let failure = Failure::new(text);
+        failure.hint("`kiln build -format iso-efi` or `-format raw-efi` makes one")
+    })
+}
+
+fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
+}
+
+fn bios_only(path: &Path) -> Failure {
+    let failure =
+        Failure::new(format!("`{}` boots by a BIOS only, and machines here have EFI firmware", path.display()));
+    let plug = if has_ending(path, "iso") { "-cdrom" } else { "-hda" };
+    failure
+        .hint("`kiln build -format iso-efi` or `-format raw-efi` makes one that boots")
+        .hint(format!("QEMU has a BIOS: `qemu-system-x86_64 -m 1G -nographic {plug} {}`", path.display()))
+}
+
+/// The firmware that was asked for, or this host's.
+pub fn firmware(flags: &args::FirmwareFlags, state_dir: &Path) -> Result<Firmware, Failure> {
+    let Found { code, template } = match &flags.firmware {
+        Some(code) => Found { code: code.clone(), template: firmware::template_of(code) },
+        None => firmware::find().map_err(|error| Failure::new(error).hint(firmware::NotFound::HINT))?,
+    };
+    let variables = flags.variable_store.clone().unwrap_or_else(|| state_dir.join("efi-vars.fd"));
+    Ok(Firmware { code, template, variables, menu_wait_s: flags.boot_menu })
+}
