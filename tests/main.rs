@@ -15,6 +15,7 @@ mod containerd;
 mod contract;
 mod disks;
 mod disks_guest;
+mod efi;
 mod examples;
 mod formats;
 mod formats_bad;

@@ -1,0 +1,145 @@
+//! Machines that start with EFI firmware, Debian's own: on a real KVM, in the fallback, and with files that are no good.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::harness::images;
+use crate::harness::kiln::{Sandbox, run};
+use crate::harness::kvm::KvmJob;
+use crate::harness::tree;
+
+const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// A machine that tells of itself, and powers itself off.
+const YAML: &str = r#"
+kernel: {image: "@pkg:TREE/pkg/kernel", cmdline: "console=ttyS0 quiet loglevel=3"}
+init: ["@pkg:TREE/pkg/init", "@pkg:TREE/pkg/busybox"]
+onboot:
+- name: first
+  image: "@pkg:TREE/pkg/busybox"
+  binds: ["/sys:/sys"]
+  command: [sh, -c, "echo by $(ls /sys/firmware | grep efi), $(nproc) cpus, $(free -m | awk '/Mem/ {print int($2 / 1024)}') gib"]
+services:
+- name: last
+  image: "@pkg:TREE/pkg/busybox"
+  pid: host
+  capabilities: [CAP_KILL]
+  command: [poweroff]
+"#;
+
+/// Its EFI formats.
+fn built() -> &'static Sandbox {
+    static BUILT: OnceLock<Sandbox> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let sandbox = Sandbox::new();
+        let tree = fs::canonicalize(tree()).expect("the tree is there");
+        sandbox.write("it.yml", YAML.replace("TREE", &tree.to_string_lossy()));
+        let words = ["build", "--no-sbom", "--format", "iso-efi-initrd,qcow2-efi", "--cache"];
+        run(sandbox.kiln(words).arg(images::store()).arg("it.yml")).ok();
+        sandbox
+    })
+}
+
+fn file(name: &str) -> PathBuf {
+    built().path().join(name)
+}
+
+/// A file of this host's firmware, which the package `ovmf` brings.
+fn firmware(path: &str) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}; install ovmf"))
+}
+
+/// An ISO's boot record, with a catalog whose one entry is for this platform.
+fn iso(platform: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 20 * 2048];
+    bytes[17 * 2048..][..30].copy_from_slice(b"\0CD001\x01EL TORITO SPECIFICATION");
+    bytes[17 * 2048 + 0x47] = 19;
+    bytes[19 * 2048..][..2].copy_from_slice(&[1, platform]);
+    bytes
+}
+
+#[test]
+fn what_firmware_cannot_boot_or_is_no_firmware_is_refused_before_a_machine_starts() {
+    let sandbox = Sandbox::new();
+    sandbox.write("bios.iso", iso(0));
+    sandbox.write("efi.iso", iso(0xEF));
+    sandbox.write("text.img", "text");
+    sandbox.write("cut/X_CODE.fd", &firmware(CODE)[..1 << 20]);
+    sandbox.write("cut/X_VARS.fd", firmware(VARIABLES));
+    sandbox.write("alone/X_CODE.fd", firmware(CODE));
+    sandbox.write("bad/X_CODE.fd", firmware(CODE));
+    sandbox.write("bad/X_VARS.fd", vec![0; 540_672]);
+    for (words, wanted) in [
+        (vec!["bios.iso"], "`bios.iso` boots by a BIOS only"),
+        (vec!["-uefi", "text.img"], "`text.img` is no ISO or disk that EFI firmware boots"),
+        (vec!["-uefi", "-iso", "nothing"], "`nothing` is not there, nor is `nothing-efi.iso`"),
+        (vec!["-firmware", "nowhere.fd", "efi.iso"], "cannot read firmware `nowhere.fd`"),
+        (vec!["-firmware", "text.img", "efi.iso"], "firmware `text.img` cannot be used"),
+        (vec!["-firmware", "cut/X_CODE.fd", "efi.iso"], "it is cut off"),
+        (vec!["-firmware", "alone/X_CODE.fd", "efi.iso"], "there are no EFI variables beside firmware"),
+        (vec!["-firmware", "bad/X_CODE.fd", "efi.iso"], "it holds no EFI variables"),
+        (vec!["-mem", "64", "efi.iso"], "EFI firmware needs at least 128 MiB"),
+    ] {
+        let said = run(sandbox.kiln(["run", "-accel", "qemu"]).args(&words));
+        assert_eq!(said.status.code(), Some(1), "{words:?}: {}", said.stderr);
+        assert!(said.stderr.contains(wanted), "{words:?}: no `{wanted}` in:\n{}", said.stderr);
+    }
+    let said = run(&mut sandbox.kiln(["run", "-uefi", "-kernel", "text.img", "efi.iso"]));
+    assert_eq!(said.status.code(), Some(2), "{}", said.stderr);
+    assert!(!sandbox.files().iter().any(|file| file.contains("state")), "{:?}", sandbox.files());
+}
+
+/// Each boot with variables that are no good before it: they are kept aside, and the machine boots.
+#[test]
+fn the_fallback_boots_disks_and_replaces_variables_that_are_damaged() {
+    let sandbox = Sandbox::new();
+    sandbox.write("s/efi-vars.fd", "torn");
+    let said =
+        run(sandbox.kiln(["run", "-accel", "qemu", "-mem", "512", "-state", "s"]).arg(file("it-efi.qcow2"))).ok();
+    assert!(said.stdout.contains("first: by efi, 1 cpus, 0 gib"), "{}", said.stdout);
+    assert!(
+        said.stderr.contains("EFI variables were damaged") && said.stderr.contains("efi-vars.fd.bad"),
+        "{}",
+        said.stderr
+    );
+    let kept = fs::read(sandbox.path().join("s/efi-vars.fd")).expect("it is there");
+    assert!(kept != firmware(VARIABLES) && kept.len() == firmware(VARIABLES).len());
+    assert_eq!(fs::read(sandbox.path().join("s/efi-vars.fd.bad")).expect("it is there"), b"torn");
+}
+
+/// Exits until firmware starts what it found are exact in the lab. The first boot writes the first variables, byte by
+/// byte; the second finds them, and counts. It has more of everything: two processors, and memory on both sides of the
+/// hole.
+#[test]
+fn stock_firmware_boots_on_kvm_and_keeps_its_variables_within_its_budget_of_exits() {
+    let said = KvmJob::new(
+        "boot() { kiln run -accel kvm -firmware f_CODE.fd -state s \"$@\" 2> err < /dev/null |\n\
+         while IFS= read -r line; do\n\
+         echo \"$line\"\n\
+         case $line in *'BdsDxe: loading Boot'*)\n\
+         echo \"exits $(cat /sys/kernel/debug/kvm/*/exits) of the host $(cat /sys/kernel/debug/kvm/*/irq_exits)\" ;;\n\
+         esac\n\
+         done; cat err; }\n\
+         boot -mem 512 -iso -uefi it-efi-initrd.iso\n\
+         cmp -s s/efi-vars.fd f_VARS.fd || echo 'variables were written'\n\
+         boot -mem 5120 -cpus 2 it-efi-initrd.iso",
+    )
+    .file(Path::new(CODE), "f_CODE.fd")
+    .file(Path::new(VARIABLES), "f_VARS.fd")
+    .file(&file("it-efi-initrd.iso"), "it-efi-initrd.iso")
+    .memory_mib(6400)
+    .in_lab()
+    .run()
+    .ok();
+    for wanted in ["first: by efi, 1 cpus, 0 gib", "first: by efi, 2 cpus, 4 gib", "variables were written"] {
+        assert!(said.stdout.contains(wanted), "no `{wanted}` in:\n{}", said.stdout);
+    }
+    let counts = |line: &str| -> Option<u64> {
+        let (all, host) = line.trim().strip_prefix("exits ")?.split_once(" of the host ")?;
+        Some(all.parse::<u64>().ok()? - host.parse::<u64>().ok()?)
+    };
+    let counts: Vec<_> = said.stdout.lines().filter_map(counts).collect();
+    assert!(matches!(counts[..], [_, kept] if kept <= 6000), "{counts:?}\n{}", said.stdout);
+}
