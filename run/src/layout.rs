@@ -32,8 +32,6 @@ pub const ECAM_START: u64 = 0xE000_0000;
 pub const ECAM_LEN: u64 = MIB;
 /// Index and data port of configuration space, the older way into it.
 pub const PCI_CONFIG_PORTS: u64 = 0xCF8;
-/// Number of them.
-pub const PCI_CONFIG_PORTS_LEN: u64 = 8;
 /// Size of the window for 64-bit PCI BARs; it starts at [`crate::mem::Split::pci_window64_start`].
 pub const PCI_WINDOW64_LEN: u64 = 16 * GIB;
 

@@ -12,9 +12,9 @@ use crate::firmware::{
     MEMORY_FILE, OpenFirmware,
 };
 use crate::hv::Roms;
-use crate::layout::{FIRMWARE_END, PCI_CONFIG_PORTS, PCI_CONFIG_PORTS_LEN};
+use crate::layout::{FIRMWARE_END, PCI_CONFIG_PORTS};
 use crate::mem::{GuestRam, Rom, Split};
-use crate::pci::{PciBus, config_ports};
+use crate::pci::{DATA_PORT, PciBus, config_ports};
 
 /// What firmware printed for debugging, in the state folder.
 const LOG_FILE: &str = "firmware.log";
@@ -57,7 +57,8 @@ pub(super) fn attach(buses: &mut Buses<'_>, parts: Parts<'_>) -> Result<(), Erro
     }
     let fw_cfg = FwCfg::new(ram.memory().clone(), config.cpus, files);
     buses.ports.insert(FW_CFG_PORT, FW_CFG_PORTS, device(fw_cfg))?;
-    buses.ports.insert(PCI_CONFIG_PORTS, PCI_CONFIG_PORTS_LEN, config_ports(&bus))?;
+    buses.ports.insert(PCI_CONFIG_PORTS, 1, config_ports(&bus, 0))?;
+    buses.ports.insert(PCI_CONFIG_PORTS + DATA_PORT, 4, config_ports(&bus, DATA_PORT))?;
     buses.ports.insert(DEBUG_PORT, 1, device(DebugPort::new(config.state_dir.join(LOG_FILE))))?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::boot::tests::elf_kernel;
 use crate::check::check;
-use crate::config::{Boot, MachineConfig, MemoryOptions, OnHang, OnReset};
+use crate::config::{Boot, Firmware, MachineConfig, MemoryOptions, OnHang, OnReset};
 use crate::console::OutputThread;
 use crate::event::EventThread;
 use crate::hands::{Hands, Refusal};
@@ -181,4 +181,30 @@ fn a_paused_machine_stands_still_and_learns_of_it_when_it_goes_on() {
     assert_eq!(rig.run(&hypervisor, &control).unwrap(), ExitReason::Stopped);
     user.join().unwrap();
     assert_eq!(control.set_balloon(0), Err(Refusal::NotRunning));
+}
+
+#[test]
+fn a_machine_with_firmware_starts_at_its_reset_and_has_what_firmware_asks() {
+    let mut rig = Rig::new(1);
+    let at = |name: &str| rig.folder.path().join(name);
+    std::fs::write(at("code.fd"), crate::firmware::tests::code()).unwrap();
+    std::fs::write(at("vars.fd"), crate::firmware::tests::variables()).unwrap();
+    let firmware = Firmware {
+        code: at("code.fd"),
+        template: Some(at("vars.fd")),
+        variables: at("efi-vars.fd"),
+        menu_wait_s: None,
+    };
+    rig.config.boot = Boot::Firmware(firmware);
+    rig.config.memory_mib = 128;
+    rig.host.opened = Opened::open(&rig.config).unwrap();
+    let bridge = [Step::PortWrite(0xCF8, vec![0, 0, 0, 0x80]), Step::PortRead(0xCFC, 4)];
+    let ecam = [Step::PortWrite(0xCF8, vec![0x60, 0, 0, 0x80]), Step::PortWrite(0xCFC, vec![1, 0, 0, 0xB0])];
+    let signature = [Step::PortWrite(0x510, vec![0, 0]), Step::PortRead(0x511, 1), Step::MemoryRead(0xB000_0000, 4)];
+    let hypervisor = Scripted::new(vec![[&bridge[..], &ecam, &signature, &[reset()]].concat()]);
+    assert_eq!(rig.run(&hypervisor, &Control::new()).unwrap(), ExitReason::Reset);
+    let record = hypervisor.record.lock().unwrap();
+    assert_eq!(record.entries, [Entry::Reset]);
+    assert_eq!(record.shown, [0xFFFF_D000, 0xFFFF_9000]);
+    assert_eq!(record.reads, [vec![0x86, 0x80, 0xC0, 0x29], b"Q".to_vec(), vec![0x86, 0x80, 0xC0, 0x29]]);
 }

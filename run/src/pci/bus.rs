@@ -210,19 +210,20 @@ impl BusDevice for MemoryRange {
     }
 }
 
-/// The two configuration ports (PCI 3.0, 3.2.2.3.2): insert it at port 0xCF8, 8 long. Slower than ECAM; firmware begins
-/// with it.
+/// The two configuration ports (PCI 3.0, 3.2.2.3.2) as seen through the ports from `start` on, counted from 0xCF8. Slower than
+/// ECAM; firmware begins with it. Between them is the chipset's reset port: insert them apart, 1 and 4 long.
 #[must_use]
-pub fn config_ports(bus: &Arc<Mutex<PciBus>>) -> Arc<Mutex<dyn BusDevice>> {
-    Arc::new(Mutex::new(ConfigPorts { bus: Arc::clone(bus) }))
+pub fn config_ports(bus: &Arc<Mutex<PciBus>>, start: u64) -> Arc<Mutex<dyn BusDevice>> {
+    Arc::new(Mutex::new(ConfigPorts { bus: Arc::clone(bus), start }))
 }
 
 struct ConfigPorts {
     bus: Arc<Mutex<PciBus>>,
+    start: u64,
 }
 
 /// Offset of the data port from the address port.
-const DATA_PORT: u64 = 4;
+pub const DATA_PORT: u64 = 4;
 
 /// Where a data access goes in configuration space; `None` if it is off or for another bus.
 fn port_target(address: u32, offset: u64, len: usize) -> Option<u64> {
@@ -235,6 +236,7 @@ fn port_target(address: u32, offset: u64, len: usize) -> Option<u64> {
 
 impl BusDevice for ConfigPorts {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let offset = self.start.saturating_add(offset);
         let mut bus = lock(&self.bus);
         if offset == 0 && data.len() == 4 {
             data.copy_from_slice(&bus.port_address.to_le_bytes());
@@ -244,6 +246,7 @@ impl BusDevice for ConfigPorts {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
+        let offset = self.start.saturating_add(offset);
         let mut bus = lock(&self.bus);
         if offset == 0 {
             if let Ok(address) = data.try_into() {
@@ -315,7 +318,7 @@ mod tests {
             }
             bus.assign_bars().unwrap();
             let bus = Arc::new(Mutex::new(bus));
-            Self { memory: memory_range(&bus, 0), ports: config_ports(&bus), places }
+            Self { memory: memory_range(&bus, 0), ports: config_ports(&bus, 0), places }
         }
 
         fn read(&self, address: u64) -> u32 {

@@ -10,7 +10,7 @@ mod chipset;
 mod config_space;
 mod msix;
 
-pub use bus::{AddError, NoRoom, PciBus, Windows, config_ports, memory_range};
+pub use bus::{AddError, DATA_PORT, NoRoom, PciBus, Windows, config_ports, memory_range};
 pub use chipset::{HostBridge, LpcBridge};
 pub use config_space::{Bar, ConfigSpace, Identity};
 pub use msix::{CAPABILITY_ID as MSIX_CAPABILITY_ID, MAX_VECTORS, Msix};
