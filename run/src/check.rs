@@ -3,6 +3,7 @@
 mod card;
 mod disk;
 mod share;
+mod told;
 mod vsock;
 
 use std::fs::{self, Metadata};
@@ -14,6 +15,7 @@ use rustix::fs::{Access, access};
 pub use self::card::CardFault;
 pub use self::disk::DiskFault;
 pub use self::share::ShareFault;
+pub use self::told::ToldFault;
 pub use self::vsock::VsockFault;
 use crate::boot::{self, inspect, unpacked_bytes};
 use crate::config::{Boot, Card, Disk, Firmware, MAX_SHARES, MachineConfig, Pages};
@@ -224,6 +226,9 @@ pub enum Fault {
     /// A shared folder.
     #[error(transparent)]
     Share(#[from] ShareFault),
+    /// What the guest is told by tables.
+    #[error(transparent)]
+    Told(#[from] ToldFault),
     /// The sockets between host and guest.
     #[error(transparent)]
     Vsock(#[from] VsockFault),
@@ -251,6 +256,7 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
     disk::check(&config.disks, most_disks, &config.state_dir, &mut faults);
     card::check(&config.cards, &mut faults);
     share::check(&config.shares, &mut faults);
+    told::check(&config.told, &mut faults);
     vsock::check(config.vsock.as_ref(), &mut faults);
     doubts.extend(vsock::doubt(config.vsock.as_ref(), &config.state_dir));
     check_state_dir(&config.state_dir, &mut faults);
@@ -397,7 +403,7 @@ mod tests {
 
     use super::*;
     use crate::boot::tests::elf_kernel;
-    use crate::config::{MemoryOptions, OnHang, OnReset};
+    use crate::config::{MemoryOptions, OnHang, OnReset, Told};
 
     fn machine(folder: &TempDir) -> MachineConfig {
         let kernel = folder.path().join("vmlinux");
@@ -411,6 +417,7 @@ mod tests {
             cards: vec![],
             shares: vec![],
             vsock: None,
+            told: Told::default(),
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),
             state_dir: folder.path().join("state"),

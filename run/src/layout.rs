@@ -65,10 +65,18 @@ pub const COMMAND_LINE_MAX: usize = 2048;
 /// ACPI tables; a kernel searches here for the RSDP when nobody tells it where it is.
 pub const ACPI_START: u64 = 0xE_0000;
 /// First address past the room for ACPI tables.
-pub const ACPI_END: u64 = 0x10_0000;
+pub const ACPI_END: u64 = 0xF_0000;
+/// SMBIOS tables; a kernel searches here for their entry point when nobody tells it where it is.
+pub const SMBIOS_START: u64 = ACPI_END;
+/// First address past the room for SMBIOS tables.
+pub const SMBIOS_END: u64 = 0x10_0000;
 /// Kernels live from here on.
 pub const KERNEL_START: u64 = MIB;
 
+/// Ports of the configuration for firmware: selector, data, and behind them the address of a DMA request.
+pub const FW_CFG_PORT: u64 = 0x510;
+/// Number of them.
+pub const FW_CFG_PORTS: u64 = 12;
 /// First serial port.
 pub const SERIAL_PORT: u64 = 0x3F8;
 /// Interrupt of the first serial port.

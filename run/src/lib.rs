@@ -35,6 +35,7 @@ pub mod opened;
 pub mod pci;
 pub mod qemu;
 pub mod share;
+pub mod smbios;
 mod started;
 pub mod virtio;
 pub mod vsock;

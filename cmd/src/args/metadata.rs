@@ -13,6 +13,13 @@ pub struct Data {
     /// The same from a file; of a folder all files are on the CD
     #[arg(long, value_name = "FILE")]
     pub data_file: Option<PathBuf>,
+    /// A string for the guest in the SMBIOS tables (type 11). systemd takes credentials from them: io.systemd.credential:NAME=VALUE.
+    /// Repeatable
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub oem_string: Vec<String>,
+    /// What Ignition is to do in the guest, which finds it as opt/com.coreos/config of the firmware's configuration
+    #[arg(long, value_name = "FILE")]
+    pub ignition: Option<PathBuf>,
 }
 
 /// `kiln metadata`.

@@ -14,7 +14,7 @@ pub mod state;
 use std::path::{Path, PathBuf};
 
 use kiln_run::check::{self, CheckedMachine};
-use kiln_run::config::{Boot, Disk, DiskFormat, MachineConfig, OnReset};
+use kiln_run::config::{Boot, Disk, DiskFormat, MachineConfig, OnReset, Told};
 use kiln_run::detach::{self, Detached};
 use kiln_run::exit::ExitReason;
 use kiln_run::firmware::MovedAside;
@@ -230,6 +230,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConf
         cards,
         shares: asked.virtiofs.iter().enumerate().map(|(index, spec)| spec.share(index)).collect(),
         vsock: Some(asked.vsock.machine().map_err(Failure::usage)?),
+        told: Told { oem_strings: asked.data.oem_string.clone(), ignition: asked.data.ignition.clone() },
         on_reset: if asked.power.no_reboot { OnReset::Stop } else { OnReset::Reboot },
         on_hang: asked.power.on_hang.into(),
         state_dir,

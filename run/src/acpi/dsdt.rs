@@ -9,7 +9,7 @@ use acpi_tables::sdt::Sdt;
 
 use super::{OEM, OEM_REVISION, OEM_TABLE, Places};
 use crate::chipset::panic_port;
-use crate::layout::{ECAM_LEN, SERIAL_IRQ, SERIAL_PORT};
+use crate::layout::{ECAM_LEN, FW_CFG_PORT, FW_CFG_PORTS, SERIAL_IRQ, SERIAL_PORT};
 
 pub(super) fn table(places: &Places) -> Sdt {
     let mut body = Vec::new();
@@ -17,6 +17,9 @@ pub(super) fn table(places: &Places) -> Sdt {
     motherboard(places.ecam, &mut body);
     serial_port(&mut body);
     panic_port(&mut body);
+    if places.has_fw_cfg {
+        fw_cfg(&mut body);
+    }
     // Sleep type 0 is power-off, as on Q35: firmware has that number built in.
     Name::new("_S5_".into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(&mut body);
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM, OEM_TABLE, OEM_REVISION);
@@ -112,6 +115,20 @@ fn panic_port(body: &mut Vec<u8>) {
         vec![
             &Name::new("_HID".into(), &"QEMU0001"),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&IO::new(port, port, 1, 1)])),
+        ],
+        body,
+    );
+}
+
+/// As above: Linux shows its files below `/sys/firmware/qemu_fw_cfg`.
+fn fw_cfg(body: &mut Vec<u8>) {
+    let port = u16::try_from(FW_CFG_PORT).unwrap_or(0);
+    let ports = u8::try_from(FW_CFG_PORTS).unwrap_or(0);
+    device(
+        "_SB_.FWCF",
+        vec![
+            &Name::new("_HID".into(), &"QEMU0002"),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&IO::new(port, port, 1, ports)])),
         ],
         body,
     );

@@ -18,7 +18,7 @@ use vm_memory::{Bytes, GuestAddress};
 pub use self::loader::{Blobs, RSDP_FILE, SCRIPT_FILE, TABLES_FILE};
 pub use self::places::Places;
 use crate::layout::{ACPI_END, ACPI_START, IOAPIC_START, LOCAL_APIC_START, SCI_IRQ};
-use crate::mem::{GuestMemory, Split};
+use crate::mem::GuestMemory;
 
 const OEM: [u8; 6] = *b"KILN  ";
 const OEM_TABLE: [u8; 8] = *b"KILNVIRT";
@@ -41,9 +41,9 @@ pub enum Error {
 }
 
 /// Writes all tables for `cpus` vCPUs; returns the address of the RSDP.
-pub fn write(memory: &GuestMemory, split: Split, cpus: u32) -> Result<u64, Error> {
+pub fn write(memory: &GuestMemory, places: &Places, cpus: u32) -> Result<u64, Error> {
     let room = Room { start: ACPI_START, bytes: vec![0; Rsdp::len()] };
-    let (mut room, xsdt) = tables(room, &Places::fixed(split), cpus);
+    let (mut room, xsdt) = tables(room, places, cpus);
     let rsdp = rsdp(ACPI_START + xsdt);
     let bytes = room.bytes.len() as u64;
     if ACPI_START + bytes > ACPI_END {
@@ -158,16 +158,16 @@ mod tests {
     #[test]
     fn too_many_processors_for_the_room_are_refused() {
         let ram = GuestRam::new(2 * MIB).unwrap();
-        assert!(write(ram.memory(), ram.split(), 256).is_ok());
+        assert!(write(ram.memory(), &Places::fixed(ram.split()), 256).is_ok());
         let small = GuestRam::new(64 * 1024).unwrap();
-        assert!(matches!(write(small.memory(), small.split(), 1), Err(Error::Memory(_))));
+        assert!(matches!(write(small.memory(), &Places::fixed(small.split()), 1), Err(Error::Memory(_))));
     }
 
     #[test]
     fn every_table_is_reachable_and_its_checksum_is_right() {
         let ram = GuestRam::new(2 * MIB).unwrap();
         let memory = ram.memory();
-        let rsdp = read(memory, write(memory, ram.split(), 3).unwrap(), 36);
+        let rsdp = read(memory, write(memory, &places(&ram), 3).unwrap(), 36);
         assert_eq!((&rsdp[..8], sum(&rsdp[..20]), sum(&rsdp)), (b"RSD PTR ".as_slice(), 0, 0));
         let xsdt = table(memory, word(&rsdp, 24));
         let mut found = vec![];
@@ -187,6 +187,11 @@ mod tests {
         assert_eq!(found, ["FACP", "APIC", "MCFG", "WDAT"]);
     }
 
+    /// With all that any machine has.
+    fn places(ram: &GuestRam) -> Places {
+        Places { has_fw_cfg: true, ..Places::fixed(ram.split()) }
+    }
+
     /// The compiler of ACPICA, the code by which Linux, the BSDs and macOS read these tables, takes them apart and puts the
     /// same bytes together again (Debian: `acpica-tools`).
     #[test]
@@ -202,7 +207,7 @@ mod tests {
         };
         let ram = GuestRam::new(2 * MIB).unwrap();
         let memory = ram.memory();
-        let rsdp = read(memory, write(memory, ram.split(), 3).unwrap(), 36);
+        let rsdp = read(memory, write(memory, &places(&ram), 3).unwrap(), 36);
         let xsdt = table(memory, word(&rsdp, 24));
         let mut tables: Vec<Vec<u8>> = xsdt[36..].chunks(8).map(|entry| table(memory, word(entry, 0))).collect();
         let dsdt = tables.iter().find(|bytes| bytes.starts_with(b"FACP")).map(|fadt| word(fadt, 140)).unwrap();

@@ -1,11 +1,11 @@
-//! Addresses that tables tell of, and that firmware chooses itself where there is some.
+//! What tables tell of that is not the same in all machines: addresses, which firmware chooses itself where there is some.
 
 use std::ops::Range;
 
 use crate::layout::{ECAM_START, PCI_WINDOW32_END, PCI_WINDOW32_START, PCI_WINDOW64_LEN};
 use crate::mem::Split;
 
-/// Where the PCI bus is.
+/// Where the PCI bus is, and what only some machines have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// Start of configuration space.
@@ -14,6 +14,8 @@ pub struct Places {
     pub window32: Range<u64>,
     /// Where BARs may be above.
     pub window64: Range<u64>,
+    /// There is a configuration for firmware, which systems read too.
+    pub has_fw_cfg: bool,
 }
 
 impl Places {
@@ -25,6 +27,7 @@ impl Places {
             ecam: ECAM_START,
             window32: PCI_WINDOW32_START..PCI_WINDOW32_END,
             window64: start64..start64 + PCI_WINDOW64_LEN,
+            has_fw_cfg: false,
         }
     }
 
@@ -36,7 +39,7 @@ impl Places {
         let (below, above) = (window32.start..ecam.start, ecam.end..window32.end);
         let len = |range: &Range<u64>| range.end.saturating_sub(range.start);
         let window32 = if len(&above) > len(&below) { above } else { below };
-        Self { ecam: ecam.start, window32, ..Self::fixed(split) }
+        Self { ecam: ecam.start, window32, has_fw_cfg: true, ..Self::fixed(split) }
     }
 }
 

@@ -5,6 +5,7 @@ mod firmware;
 mod hang;
 mod memory;
 mod share;
+mod told;
 mod vsock;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +21,7 @@ pub use firmware::Firmware;
 pub use hang::{OnHang, end_of_run};
 pub use memory::{Balloon, MemoryOptions, Pages};
 pub use share::{IdRange, MAX_SHARES, Share, TAG_LIMIT_BYTES};
+pub use told::Told;
 pub use vsock::{DEFAULT_CID, HOST_CID, MAX_VSOCK_PORTS, Vsock, VsockKind, VsockPort};
 
 /// One machine, as its user asked for it.
@@ -41,6 +43,8 @@ pub struct MachineConfig {
     pub shares: Vec<Share>,
     /// The device for sockets between host and guest.
     pub vsock: Option<Vsock>,
+    /// What the guest is told by tables.
+    pub told: Told,
     /// What a reset asked for by the guest does.
     pub on_reset: OnReset,
     /// What a watchdog that ran out does.

@@ -8,11 +8,6 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::bus::BusDevice;
 use crate::mem::GuestMemory;
 
-/// First port: selector, data, and behind them the address of a DMA request.
-pub const PORT: u64 = 0x510;
-/// Number of ports.
-pub const PORTS: u64 = 12;
-
 const DATA: u64 = 1;
 const DMA_HIGH: u64 = 4;
 const DMA_LOW: u64 = 8;
@@ -219,7 +214,7 @@ mod tests {
     #[test]
     fn accesses_of_any_place_and_width_are_harmless() {
         let (mut device, _) = device();
-        for offset in (0..PORTS).chain([u64::MAX]) {
+        for offset in (0..crate::layout::FW_CFG_PORTS).chain([u64::MAX]) {
             for len in [0, 1, 2, 3, 4, 8] {
                 device.read(offset, &mut vec![0; len]);
                 device.write(offset, &vec![0xFF; len]);

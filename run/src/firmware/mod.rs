@@ -13,7 +13,7 @@ mod volume;
 pub use self::debug_port::{DebugPort, PORT as DEBUG_PORT};
 pub use self::find::{Found, NotFound, find, template_of};
 pub use self::flash::Flash;
-pub use self::fw_cfg::{Contents, FwCfg, PORT as FW_CFG_PORT, PORTS as FW_CFG_PORTS};
+pub use self::fw_cfg::{Contents, FwCfg};
 pub use self::media::{BootsBy, boots_by};
 pub use self::open::{FirmwareError, Image, MovedAside, OpenFirmware};
 pub use self::volume::{BadFirmware, BadVariables};
@@ -22,6 +22,8 @@ pub use self::volume::{BadFirmware, BadVariables};
 pub const MEMORY_FILE: &str = "etc/e820";
 /// What to boot from, in this order: Open Firmware's paths, a line each.
 pub const BOOT_ORDER_FILE: &str = "bootorder";
+/// What Ignition is to do, which that reads itself.
+pub const IGNITION_FILE: &str = "opt/com.coreos/config";
 /// How long to wait for the key to the menu: milliseconds, as two bytes.
 pub const BOOT_MENU_WAIT_FILE: &str = "etc/boot-menu-wait";
 

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::gate::Gate;
 use super::pci::{self, Consoles};
 use super::{Error, Event, HostSide, Kept, firmware};
+use crate::acpi::{self, Places};
+use crate::boot;
 use crate::bus::Bus;
 use crate::check::CheckedMachine;
 use crate::chipset::watchdog::{RunsDown, Watchdog};
@@ -15,8 +17,8 @@ use crate::config::{Boot, OnHang};
 use crate::console::{ConsoleInput, LastWords};
 use crate::event::{EventHandler, Interest, Served, Timer};
 use crate::hv::{Entry, Vm};
+use crate::smbios::{self, Bios, Uuid};
 use crate::virtio::transport::Resources;
-use crate::{acpi, boot};
 
 /// A machine ready to run.
 pub(super) struct Assembled {
@@ -52,7 +54,10 @@ pub(super) fn assemble<V: Vm>(
     let Kept { ram, disks, balloon } = kept;
     let entry = match &config.boot {
         Boot::Linux { kernel, initrd, cmdline } => {
-            let rsdp = acpi::write(ram.memory(), ram.split(), config.cpus)?;
+            let places = Places { has_fw_cfg: firmware::has_fw_cfg(&config.told), ..Places::fixed(ram.split()) };
+            let rsdp = acpi::write(ram.memory(), &places, config.cpus)?;
+            let told = smbios::Tables::new(Bios::None, Uuid::of(&config.state_dir), &config.told.oem_strings);
+            told.write(ram.memory()).map_err(Error::Smbios)?;
             let cache = host.kernels.as_ref();
             boot::load(ram, &boot::Request { kernel, initrd: initrd.as_deref(), cmdline, rsdp, cache })?
         }
@@ -80,12 +85,10 @@ pub(super) fn assemble<V: Vm>(
         split: ram.split(),
     };
     let bus = pci::attach(&mut memory, parts, entry)?;
-    if let (Boot::Firmware(wanted), Some(opened)) = (&config.boot, &host.opened.firmware) {
-        let slots = pci::disk_slots(host.opened.cards.len(), disks.len());
-        let roms = vm.roms();
-        let parts = firmware::Parts { wanted, opened, config, ram, bus, slots, roms };
-        firmware::attach(&mut Buses { ports: &mut ports, memory: &mut memory }, parts)?;
-    }
+    let slots = pci::disk_slots(host.opened.cards.len(), disks.len());
+    let parts =
+        firmware::Parts { opened: host.opened.firmware.as_ref(), config, ram, bus, slots, roms: vm.roms() };
+    firmware::attach(&mut Buses { ports: &mut ports, memory: &mut memory }, parts)?;
     let typed = TypedToSerial { input: host.input.clone(), serial: chipset.serial };
     let to_serial = consoles != Consoles::VirtioTypedTo;
     let typed = if to_serial { Some(Served::new(&host.events, Box::new(typed)).map_err(Error::Thread)?) } else { None };

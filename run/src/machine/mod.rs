@@ -79,6 +79,18 @@ pub enum Error {
     /// The firmware's memory.
     #[error("cannot make memory for the firmware")]
     Firmware(#[source] io::Error),
+    /// A file for the guest.
+    #[error("cannot read `{}` for Ignition", path.display())]
+    Ignition {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no memory for the tables.
+    #[error("guest memory is too small for the SMBIOS tables")]
+    Smbios(#[source] vm_memory::GuestMemoryError),
     /// A disk.
     #[error(transparent)]
     Disk(#[from] DiskError),

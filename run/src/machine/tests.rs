@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::boot::tests::elf_kernel;
 use crate::check::check;
-use crate::config::{Boot, Firmware, MachineConfig, MemoryOptions, OnHang, OnReset};
+use crate::config::{Boot, Firmware, MachineConfig, MemoryOptions, OnHang, OnReset, Told};
 use crate::console::OutputThread;
 use crate::event::EventThread;
 use crate::hands::{Hands, Refusal};
@@ -48,6 +48,7 @@ impl Rig {
             cards: vec![],
             shares: vec![],
             vsock: None,
+            told: Told::default(),
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),
             state_dir: folder.path().join("state"),

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::vhost_user::Served;
 use crate::cards::OpenCard;
-use crate::config::{Boot, Disk, DiskCache, DiskFormat, Firmware, MachineConfig, Pages};
+use crate::config::{Boot, Disk, DiskCache, DiskFormat, Firmware, MachineConfig, Pages, Told};
 use crate::disks::ChainError;
 use crate::disks::chain::{self, Below};
-use crate::firmware::{FirmwareError, Image};
+use crate::firmware::{FirmwareError, IGNITION_FILE, Image};
+use crate::smbios::{MAKER, PRODUCT, Uuid};
 use crate::virtio::block::MAX_QUEUES;
 
 /// Inherited file descriptors, by their numbers in QEMU.
@@ -88,6 +89,9 @@ pub(super) fn arguments(
     // The chipset has a watchdog, which its strap keeps from doing anything, and of which no table tells.
     add(&["-global", "ICH9-LPC.noreboot=off", "-acpitable", &format!("file=/dev/fd/{}", fds.watchdog_table)]);
     add(&["-smp", &config.cpus.to_string(), "-m", &memory]);
+    for word in told(config)? {
+        add(&[word.0, &word.1]);
+    }
     for (name, fd) in [("qmp", fds.qmp), ("serial", fds.serial), ("hvc", fds.virtio_console)] {
         add(&["-chardev", &format!("socket,id={name},fd={fd}")]);
     }
@@ -132,6 +136,24 @@ pub(super) fn arguments(
     // On a busy host the software CPU's timer is late, and a kernel that counts its ticks at boot takes the IO-APIC to be
     // broken and panics. Linux itself leaves this check out under the hypervisors that it knows.
     words.extend(["-append".into(), format!("{cmdline} no_timer_check").into()]);
+    Ok(words)
+}
+
+/// What the guest is told by tables, as QEMU says it.
+fn told(config: &MachineConfig) -> Result<Vec<(&'static str, String)>, DiskWords> {
+    let uuid = Uuid::of(&config.state_dir);
+    let mut words = vec![
+        ("-smbios", format!("type=1,manufacturer={MAKER},product={PRODUCT},uuid={uuid}")),
+        ("-smbios", format!("type=2,manufacturer={MAKER},product={PRODUCT}")),
+        ("-smbios", format!("type=3,manufacturer={MAKER}")),
+    ];
+    let Told { oem_strings, ignition } = &config.told;
+    // A comma ends a value unless it is doubled.
+    words.extend(oem_strings.iter().map(|text| ("-smbios", format!("type=11,value={}", text.replace(',', ",,")))));
+    if let Some(path) = ignition {
+        let path = text(path)?.replace(',', ",,");
+        words.push(("-fw_cfg", format!("name={IGNITION_FILE},file={path}")));
+    }
     Ok(words)
 }
 
@@ -231,6 +253,7 @@ mod tests {
             cards: vec![],
             shares: vec![],
             vsock: None,
+            told: Told { oem_strings: vec!["a,b".into()], ignition: Some("i,g".into()) },
             on_reset: OnReset::Reboot,
             on_hang: OnHang::default(),
             state_dir: "s".into(),
@@ -311,6 +334,8 @@ mod tests {
         assert_eq!(after("-kernel"), ["k,x"]);
         assert_eq!(after("-initrd"), ["i"]);
         assert_eq!(after("-append"), ["console=ttyS0 a,b no_timer_check"]);
+        assert_eq!(after("-smbios").last(), Some(&"type=11,value=a,,b"));
+        assert_eq!(after("-fw_cfg"), ["name=opt/com.coreos/config,file=i,,g"]);
         let node: Value = serde_json::from_str(after("-blockdev")[0]).unwrap();
         assert_eq!(node["file"]["filename"], "odd,name\".img");
         assert_eq!(node["read-only"], true);

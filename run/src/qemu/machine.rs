@@ -277,7 +277,7 @@ fn types_into_virtio_console(boot: &Boot) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MemoryOptions;
+    use crate::config::{MemoryOptions, Told};
     use crate::event::EventThread;
 
     #[test]
@@ -315,6 +315,7 @@ mod tests {
             cards: vec![],
             shares: vec![],
             vsock: None,
+            told: Told::default(),
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),
             state_dir: "s".into(),
