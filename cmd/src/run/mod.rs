@@ -11,6 +11,7 @@ mod signals;
 mod start;
 pub mod state;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kiln_run::check::{self, CheckedMachine};
@@ -47,7 +48,8 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
     let elsewhere = name.and_then(Path::to_str).filter(|name| pulled::is_meant(name));
     // Held until the machine ends: its files are in its store.
     let found = elsewhere.map(|text| pulled::machine(text, asked, global, printer)).transpose()?;
-    let (config, prefix) = match &found {
+    // Held as well: files that have no name.
+    let (config, prefix, _kept) = match &found {
         Some(pulled::Pulled { machine, prefix, .. }) => {
             let asked = args::Run {
                 kernel: asked.kernel.clone().or(Some(machine.kernel.clone())),
@@ -56,7 +58,7 @@ pub fn run(asked: &args::Run, global: &args::Global, printer: &Printer) -> Resul
                 state: asked.state.clone().or_else(|| Some(names::with_suffix(prefix, "-state"))),
                 ..asked.clone()
             };
-            (machine_config(&asked, None)?.0, prefix.clone())
+            (machine_config(&asked, None)?.0, prefix.clone(), vec![])
         }
         None => machine_config(asked, name)?,
     };
@@ -173,14 +175,19 @@ struct Start {
     /// The prefix of its files.
     prefix: PathBuf,
     state_dir: PathBuf,
+    /// Files without a name that it starts from.
+    kept: Vec<File>,
 }
 
-fn with_firmware(asked: &args::Run, medium: media::Medium) -> Result<Start, Failure> {
+fn from_medium(asked: &args::Run, medium: media::Medium) -> Result<Start, Failure> {
     let first = asked.disks.disk.iter().find_map(|disk| disk.file.as_deref());
     let prefix = medium.prefix.or(first.map(|path| path.with_extension(""))).unwrap_or("machine".into());
     let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(&prefix, "-state"));
-    let boot = Boot::Firmware(media::firmware(&asked.firmware, &state_dir)?);
-    Ok(Start { boot, disk: medium.disk, prefix, state_dir })
+    let (boot, kept) = match medium.unified {
+        Some(unified) => media::directly(asked, unified),
+        None => (Boot::Firmware(media::firmware(&asked.firmware, &state_dir)?), vec![]),
+    };
+    Ok(Start { boot, disk: medium.disk, prefix, state_dir, kept })
 }
 
 fn with_kernel(asked: &args::Run, name: Option<&Path>) -> Result<Start, Failure> {
@@ -195,18 +202,18 @@ fn with_kernel(asked: &args::Run, name: Option<&Path>) -> Result<Start, Failure>
     let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine")).to_path_buf();
     let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(&prefix, "-state"));
     let disk = root.map(|path| Disk { format: Some(DiskFormat::Raw), read_only: true, ..Disk::of(path) });
-    Ok(Start { boot: Boot::Linux { kernel, initrd, cmdline }, disk, prefix, state_dir })
+    Ok(Start { boot: Boot::Linux { kernel, initrd, cmdline }, disk, prefix, state_dir, kept: vec![] })
 }
 
-/// The machine, and the prefix of its files.
-fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConfig, PathBuf), Failure> {
+/// The machine, the prefix of its files, and those of them that have no name: they are there for as long as they are held.
+fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConfig, PathBuf, Vec<File>), Failure> {
     let medium = media::find(asked, name)?;
     if asked.root.form().is_some() && name.is_none() {
         let failure = Failure::usage("`-squashfs`, `-erofs` and `-iso` need a NAME, whose root they choose");
         return Err(failure.hint("`-disk FILE,readonly -cmdline \"root=/dev/vda ro\"` takes any file as root"));
     }
-    let Start { boot, disk: root, prefix, state_dir } = match medium {
-        Some(medium) => with_firmware(asked, medium)?,
+    let Start { boot, disk: root, prefix, state_dir, kept } = match medium {
+        Some(medium) => from_medium(asked, medium)?,
         None => with_kernel(asked, name)?,
     };
     let root = root.map(|disk| Disk { ephemeral: asked.disks.ephemeral && !disk.read_only, ..disk });
@@ -235,7 +242,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConf
         on_hang: asked.power.on_hang.into(),
         state_dir,
     };
-    Ok((config, prefix))
+    Ok((config, prefix, kept))
 }
 
 /// A disk without a file is `disk.img`, `disk1.img`, … in the state folder, or `disk.qcow2`, ….

@@ -41,7 +41,11 @@ impl KernelCache {
             return Ok(file);
         }
         let digest = digest_of(path).map_err(failed)?;
-        match self.fill(path, header, &digest, &stamp_path) {
+        // What has no name is another file at each start. A kernel gets its name here when it is whole.
+        if let (0, Ok(file)) = (image.nlink(), File::open(self.kernel_path(&digest))) {
+            return Ok(file);
+        }
+        match self.fill(path, header, &digest, (image.nlink() > 0).then_some(&*stamp_path)) {
             Err(Error::Io { .. }) => super::unpack::to_unnamed_file(path, header),
             other => other,
         }
@@ -54,7 +58,8 @@ impl KernelCache {
         (file.metadata().ok()?.len() == stamp.bytes).then_some(file)
     }
 
-    fn fill(&self, path: &Path, header: &Header, digest: &str, stamp_path: &Path) -> Result<File, Error> {
+    /// Puts a kernel here, with a stamp if the image can be met again.
+    fn fill(&self, path: &Path, header: &Header, digest: &str, stamp_path: Option<&Path>) -> Result<File, Error> {
         let failed = |source| Error::Io { path: path.into(), source };
         fs::create_dir_all(&self.folder).map_err(failed)?;
         let mut unpacked = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?;
@@ -62,9 +67,11 @@ impl KernelCache {
         unpacked.as_file().sync_all().map_err(failed)?;
         let kernel_path = self.kernel_path(digest);
         unpacked.persist(&kernel_path).map_err(|error| failed(error.error))?;
-        let mut stamp = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?;
-        stamp.write_all(format!("{digest} {bytes}\n").as_bytes()).map_err(failed)?;
-        stamp.persist(stamp_path).map_err(|error| failed(error.error))?;
+        if let Some(stamp_path) = stamp_path {
+            let mut stamp = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?;
+            stamp.write_all(format!("{digest} {bytes}\n").as_bytes()).map_err(failed)?;
+            stamp.persist(stamp_path).map_err(|error| failed(error.error))?;
+        }
         File::open(kernel_path).map_err(failed)
     }
 
@@ -159,6 +166,20 @@ mod tests {
         let cache = KernelCache::new(folder.path().join("file"));
         let (path, header) = kernel(folder.path(), b"one kernel");
         assert_eq!(read(cache.vmlinux(&path, &header).unwrap()), b"one kernel");
+    }
+
+    #[test]
+    fn an_image_without_a_name_finds_its_kernel_and_leaves_no_stamp() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = KernelCache::new(folder.path().join("kernels"));
+        let (path, header) = kernel(folder.path(), b"one kernel");
+        let file = File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+        for _ in 0..2 {
+            assert_eq!(read(cache.vmlinux(&path, &header).unwrap()), b"one kernel");
+        }
+        assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);
     }
 
     #[test]

@@ -27,9 +27,12 @@ const ISO_CATALOG: usize = 0x47;
 /// Bytes of an entry of the catalog; the first of a section begins with one of the headers, and its second byte is the
 /// platform.
 const ENTRY: usize = 32;
+/// Bytes of the catalog that are looked at: a block.
+const CATALOG: usize = 2048;
 const VALIDATION: u8 = 0x01;
 const SECTION_HEADERS: [u8; 2] = [0x90, 0x91];
 const PLATFORM_EFI: u8 = 0xEF;
+const BOOTABLE: u8 = 0x88;
 
 /// Where the partitions of an MBR are, and bytes of each.
 const MBR_PARTITIONS: usize = 446;
@@ -68,14 +71,35 @@ pub fn boots_by(path: &Path) -> io::Result<BootsBy> {
     })
 }
 
+/// The catalog of an ISO that boots.
+fn catalog(file: &File) -> io::Result<Option<Vec<u8>>> {
+    let record = read(file, ISO_BOOT_RECORD, SECTOR)?;
+    let block = record.get(ISO_CATALOG..).and_then(<[u8]>::first_chunk).filter(|_| record.starts_with(EL_TORITO));
+    let read_at = |block: &[u8; 4]| read(file, u64::from(u32::from_le_bytes(*block)) * ISO_BLOCK, CATALOG);
+    block.map(read_at).transpose()
+}
+
+/// Where an ISO's images for EFI begin: the entries that follow a header with this platform.
+fn el_torito_volumes(file: &File) -> io::Result<Vec<u64>> {
+    let catalog = catalog(file)?.unwrap_or_default();
+    let mut found = vec![];
+    let mut for_efi = false;
+    for (at, entry) in catalog.chunks(ENTRY).enumerate() {
+        match entry {
+            [header, platform, ..] if at == 0 || SECTION_HEADERS.contains(header) => for_efi = *platform == PLATFORM_EFI,
+            [BOOTABLE, ..] if for_efi => {
+                let block = entry.get(8..).and_then(<[u8]>::first_chunk).map_or(0, |block| u32::from_le_bytes(*block));
+                found.push(u64::from(block) * ISO_BLOCK);
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
 /// `None` if it is no ISO that boots.
 fn el_torito(file: &File) -> io::Result<Option<BootsBy>> {
-    let record = read(file, ISO_BOOT_RECORD, SECTOR)?;
-    let Some(block) = record.get(ISO_CATALOG..).and_then(<[u8]>::first_chunk).filter(|_| record.starts_with(EL_TORITO))
-    else {
-        return Ok(None);
-    };
-    let catalog = read(file, u64::from(u32::from_le_bytes(*block)) * ISO_BLOCK, ISO_BLOCK as usize)?;
+    let Some(catalog) = catalog(file)? else { return Ok(None) };
     let for_efi = catalog.chunks(ENTRY).enumerate().any(|(at, entry)| match entry {
         [VALIDATION, platform, ..] if at == 0 => *platform == PLATFORM_EFI,
         [header, platform, ..] => SECTION_HEADERS.contains(header) && *platform == PLATFORM_EFI,
@@ -108,15 +132,43 @@ fn partitions(file: &File, start: &[u8]) -> io::Result<BootsBy> {
 }
 
 /// A header that tells nonsense is as one without partitions.
-fn gpt(file: &File, header: &[u8]) -> io::Result<BootsBy> {
+fn gpt_entries(file: &File, header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let number = |at: usize| header.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |n| u32::from_le_bytes(*n));
     let (first, count, bytes) = (u64::from(number(72)), u64::from(number(80)), u64::from(number(84)));
     let len = usize::try_from(count.min(GPT_ENTRIES) * bytes.min(4096)).unwrap_or(0);
     let entries = read(file, first * SECTOR as u64, len)?;
     let size = usize::try_from(bytes).ok().filter(|size| *size >= 128);
-    let Some(size) = size else { return Ok(BootsBy::Nothing) };
-    let efi = entries.chunks(size).any(|entry| entry.starts_with(&GPT_EFI) || entry.starts_with(&GPT_DATA));
-    Ok(if efi { BootsBy::Efi } else { BootsBy::Bios })
+    Ok(size.map(|size| entries.chunks(size).map(<[u8]>::to_vec).collect()).unwrap_or_default())
+}
+
+fn gpt(file: &File, header: &[u8]) -> io::Result<BootsBy> {
+    let entries = gpt_entries(file, header)?;
+    let efi = entries.iter().any(|entry| entry.starts_with(&GPT_EFI) || entry.starts_with(&GPT_DATA));
+    Ok(match entries.is_empty() {
+        true => BootsBy::Nothing,
+        false if efi => BootsBy::Efi,
+        false => BootsBy::Bios,
+    })
+}
+
+/// Where file systems with EFI programs may begin, in bytes: partitions of that kind, what an ISO has for EFI, the whole.
+pub(super) fn volumes(file: &File) -> io::Result<Vec<u64>> {
+    let start = read(file, 0, 2 * SECTOR)?;
+    let mut found = el_torito_volumes(file)?;
+    let gpt = start.get(SECTOR..).filter(|header| header.starts_with(GPT));
+    for entry in gpt.map(|header| gpt_entries(file, header)).transpose()?.unwrap_or_default() {
+        if let Some(block) = entry.get(32..).and_then(<[u8]>::first_chunk).filter(|_| entry.starts_with(&GPT_EFI)) {
+            found.push(u64::from_le_bytes(*block).saturating_mul(SECTOR as u64));
+        }
+    }
+    for entry in start.get(MBR_PARTITIONS..SECTOR - 2).unwrap_or_default().chunks(MBR_PARTITION) {
+        let block = entry.get(8..).and_then(<[u8]>::first_chunk).map_or(0, |block| u32::from_le_bytes(*block));
+        if entry.get(4).is_some_and(|kind| *kind == MBR_EFI || MBR_FAT.contains(kind)) {
+            found.push(u64::from(block) * SECTOR as u64);
+        }
+    }
+    found.push(0);
+    Ok(found)
 }
 
 /// `len` bytes at `offset`, or as many as there are.

@@ -3,11 +3,13 @@
 //! power management block, virtio.
 
 mod debug_port;
+mod fat;
 mod find;
 mod flash;
 mod fw_cfg;
 mod media;
 mod open;
+mod unified;
 mod volume;
 
 pub use self::debug_port::{DebugPort, PORT as DEBUG_PORT};
@@ -16,6 +18,7 @@ pub use self::flash::Flash;
 pub use self::fw_cfg::{Contents, FwCfg};
 pub use self::media::{BootsBy, boots_by};
 pub use self::open::{FirmwareError, Image, MovedAside, OpenFirmware};
+pub use self::unified::{Unified, unified};
 pub use self::volume::{BadFirmware, BadVariables};
 
 /// Of the configuration: the memory, in entries of address, length and kind.
