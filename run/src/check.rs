@@ -420,6 +420,7 @@ mod tests {
             told: Told::default(),
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),
+            boot_timeout: None,
             state_dir: folder.path().join("state"),
         }
     }

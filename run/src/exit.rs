@@ -13,6 +13,8 @@ pub enum ExitReason {
     TripleFault,
     /// The guest stopped feeding its watchdog.
     Hung,
+    /// No operating system started in time.
+    NotBooted,
     /// The host ended it, by request.
     Stopped,
 }

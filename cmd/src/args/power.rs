@@ -13,6 +13,10 @@ pub struct Power {
     /// What happens when the guest opened its watchdog and then stopped feeding it
     #[arg(long, value_enum, value_name = "ACTION", default_value_t = OnHang::Reboot)]
     pub on_hang: OnHang,
+    /// Time in which an operating system must have started; the run ends with status 1 otherwise. For what may find nothing to boot,
+    /// or wait for a key
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub boot_timeout: Option<Duration>,
     /// Time that a guest has to power off after SIGTERM or SIGINT, before it is stopped
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub stop_timeout: Duration,

@@ -240,6 +240,7 @@ fn machine_config(asked: &args::Run, name: Option<&Path>) -> Result<(MachineConf
         told: Told { oem_strings: asked.data.oem_string.clone(), ignition: asked.data.ignition.clone() },
         on_reset: if asked.power.no_reboot { OnReset::Stop } else { OnReset::Reboot },
         on_hang: asked.power.on_hang.into(),
+        boot_timeout: asked.power.boot_timeout,
         state_dir,
     };
     Ok((config, prefix, kept))
@@ -275,6 +276,11 @@ fn meaning(end: End, asked: &args::Run) -> Result<(), Failure> {
         ExitReason::Hung => {
             let failure = told("the guest hung: it stopped feeding its watchdog", &end);
             Err(failure.hint("`-on-hang` says what happens then"))
+        }
+        ExitReason::NotBooted => {
+            let seconds = asked.power.boot_timeout.unwrap_or_default().as_secs();
+            let failure = told(&format!("no operating system started within {seconds} seconds"), &end);
+            Err(failure.hint("`-boot-timeout SECONDS` gives it more time"))
         }
         ExitReason::Stopped if end.overdue => {
             let seconds = asked.power.stop_timeout.as_secs();
@@ -402,6 +408,7 @@ mod tests {
             (ExitReason::Panic, false),
             (ExitReason::TripleFault, false),
             (ExitReason::Hung, false),
+            (ExitReason::NotBooted, false),
             (ExitReason::Stopped, false),
         ] {
             let end = End { reason, overdue: false, panic: None, last_lines: vec![] };

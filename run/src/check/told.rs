@@ -63,7 +63,9 @@ pub(super) fn check(told: &Told, faults: &mut Vec<Fault>) {
     }
     let Some(path) = &told.ignition else { return };
     let found = fs::metadata(path).and_then(|found| access(path, Access::READ_OK).map(|()| found).map_err(Into::into));
-    match found.and_then(|found| if found.is_file() { Ok(found.len()) } else { Err(io::ErrorKind::InvalidInput.into()) }) {
+    match found
+        .and_then(|found| if found.is_file() { Ok(found.len()) } else { Err(io::ErrorKind::InvalidInput.into()) })
+    {
         Err(source) => add(ToldFault::Ignition { path: path.clone(), source }),
         Ok(bytes @ 1..=Told::MOST_IGNITION_BYTES) => _ = bytes,
         Ok(bytes) => add(ToldFault::IgnitionSize { path: path.clone(), bytes }),

@@ -5,7 +5,7 @@
 //! device with a level, the power management block, does so whenever its registers change.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::bus::BusDevice;
 use crate::hv::{Messages, MsiMessage};
@@ -43,13 +43,21 @@ pub struct Pins {
     redirections: [AtomicU64; PINS as usize],
     /// One bit for each pin whose device asserts it.
     asserted: AtomicU32,
+    /// One of them was not masked once.
+    used: AtomicBool,
     messages: Arc<dyn Messages>,
 }
 
 impl Pins {
     /// All pins masked.
     pub fn new(messages: Arc<dyn Messages>) -> Self {
-        Self { redirections: std::array::from_fn(|_| AtomicU64::new(MASKED)), asserted: AtomicU32::new(0), messages }
+        let redirections = std::array::from_fn(|_| AtomicU64::new(MASKED));
+        Self { redirections, asserted: AtomicU32::new(0), used: AtomicBool::new(false), messages }
+    }
+
+    /// Whether somebody wanted interrupts of any.
+    pub fn were_used(&self) -> bool {
+        self.used.load(Ordering::SeqCst)
     }
 
     /// One edge on `pin`; lost if the pin is masked.
@@ -122,6 +130,9 @@ impl IoApic {
             (old & u64::from(u32::MAX)) | u64::from(value) << 32
         };
         redirection.store(new, Ordering::SeqCst);
+        if new & MASKED == 0 {
+            self.pins.used.store(true, Ordering::SeqCst);
+        }
         let is_asserted = self.pins.asserted.load(Ordering::SeqCst) & (1 << pin) != 0;
         if is_asserted && new & LEVEL_TRIGGERED != 0 && old & MASKED != 0 {
             self.pins.pulse(pin);

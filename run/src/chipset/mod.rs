@@ -1,6 +1,7 @@
 //! The few legacy devices that every PC has, mostly on I/O ports: clock memory, power management, reset lines, serial port, and the
 //! interrupt controller for them.
 
+mod awaited;
 mod cmos;
 mod ioapic;
 pub mod panic_port;
@@ -11,6 +12,7 @@ pub mod watchdog;
 
 use std::sync::{Arc, Mutex};
 
+pub use self::awaited::Awaited;
 use self::ioapic::{IoApic, Pins};
 pub use self::pm::PowerBlock;
 pub use self::reset::RESET_COMMAND;
@@ -36,6 +38,8 @@ pub enum Wish {
     EndAfterPanic,
     /// Its watchdog ran down.
     EndAfterHang,
+    /// No operating system started in time.
+    EndNotBooted,
 }
 
 /// Called on a vCPU's thread with what its guest wants.
@@ -49,6 +53,8 @@ pub struct Chipset {
     pub serial: Arc<Mutex<SerialPort>>,
     /// For its timer, and to be paused.
     pub watchdog: Arc<Mutex<Watchdog>>,
+    /// Who uses its pins is an operating system.
+    pins: Arc<Pins>,
 }
 
 impl Chipset {
@@ -66,7 +72,7 @@ impl Chipset {
         let power = Arc::new(Mutex::new(PowerBlock::new(Arc::clone(&pins), Arc::clone(on_wish))));
         let watchdog = Arc::new(Mutex::new(Watchdog::new(timer, Arc::clone(on_wish))));
         let Buses { ports, memory } = buses;
-        memory.insert(IOAPIC_START, IOAPIC_LEN, Arc::new(Mutex::new(IoApic::new(pins))))?;
+        memory.insert(IOAPIC_START, IOAPIC_LEN, Arc::new(Mutex::new(IoApic::new(Arc::clone(&pins)))))?;
         ports.insert(SERIAL_PORT, 8, Arc::clone(&serial) as _)?;
         ports.insert(PM_PORT, PM_PORTS, Arc::clone(&power) as _)?;
         ports.insert(CMOS_PORT, 2, Arc::new(Mutex::new(cmos::Cmos::new(std::time::SystemTime::now))))?;
@@ -76,7 +82,7 @@ impl Chipset {
         ports.insert(WATCHDOG_PORT, WATCHDOG_PORTS, Arc::clone(&watchdog) as _)?;
         let general = watchdog::GeneralStatus(Arc::clone(&watchdog));
         memory.insert(GENERAL_STATUS, GENERAL_STATUS_LEN, Arc::new(Mutex::new(general)))?;
-        Ok(Self { power, serial, watchdog })
+        Ok(Self { power, serial, watchdog, pins })
     }
 }
 

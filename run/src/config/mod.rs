@@ -10,6 +10,7 @@ mod vsock;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln_net::link::Greeting;
 use kiln_net::policy::Policy;
@@ -49,6 +50,8 @@ pub struct MachineConfig {
     pub on_reset: OnReset,
     /// What a watchdog that ran out does.
     pub on_hang: OnHang,
+    /// When an operating system must have started, after each start of the machine; it ends otherwise.
+    pub boot_timeout: Option<Duration>,
     /// Folder for what the machine keeps between runs; made only when all checks have passed.
     pub state_dir: PathBuf,
 }

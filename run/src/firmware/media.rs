@@ -86,7 +86,9 @@ fn el_torito_volumes(file: &File) -> io::Result<Vec<u64>> {
     let mut for_efi = false;
     for (at, entry) in catalog.chunks(ENTRY).enumerate() {
         match entry {
-            [header, platform, ..] if at == 0 || SECTION_HEADERS.contains(header) => for_efi = *platform == PLATFORM_EFI,
+            [header, platform, ..] if at == 0 || SECTION_HEADERS.contains(header) => {
+                for_efi = *platform == PLATFORM_EFI
+            }
             [BOOTABLE, ..] if for_efi => {
                 let block = entry.get(8..).and_then(<[u8]>::first_chunk).map_or(0, |block| u32::from_le_bytes(*block));
                 found.push(u64::from(block) * ISO_BLOCK);

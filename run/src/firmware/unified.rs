@@ -67,7 +67,9 @@ impl Program<'_> {
         let Some(sections) = self.sections()? else { return Ok(None) };
         let section = |name: &[u8; 8]| sections.iter().find(|(found, _)| found == name).map(|(_, range)| range.clone());
         let text = |name| match section(name) {
-            Some(range) if range.end - range.start <= MOST_TEXT_BYTES => self.read(range.start, range.end - range.start),
+            Some(range) if range.end - range.start <= MOST_TEXT_BYTES => {
+                self.read(range.start, range.end - range.start)
+            }
             _ => Ok(None),
         };
         let is_ours = text(b".sbat\0\0\0")?.is_some_and(|text| text.windows(OURS.len()).any(|part| part == OURS));

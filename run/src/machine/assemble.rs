@@ -12,7 +12,7 @@ use crate::boot;
 use crate::bus::Bus;
 use crate::check::CheckedMachine;
 use crate::chipset::watchdog::{RunsDown, Watchdog};
-use crate::chipset::{Buses, Chipset, OnWish, PowerBlock, SerialPort, Wish};
+use crate::chipset::{Awaited, Buses, Chipset, OnWish, PowerBlock, SerialPort, Wish};
 use crate::config::{Boot, OnHang};
 use crate::console::{ConsoleInput, LastWords};
 use crate::event::{EventHandler, Interest, Served, Timer};
@@ -38,6 +38,8 @@ pub(super) struct Assembled {
     _last_words: Served,
     /// Waits for the watchdog's timer.
     _runs_down: Served,
+    /// Waits for an operating system, if not for ever.
+    _awaited: Option<Served>,
     /// Carries typed bytes to the serial port, if it gets them.
     _typed: Option<Served>,
 }
@@ -71,6 +73,10 @@ pub(super) fn assemble<V: Vm>(
     let chipset = Chipset::new(&mut buses, vm.messages(), host.output.clone(), host.input.clone(), timer, &on_wish)?;
     let runs_down = RunsDown(Arc::clone(&chipset.watchdog));
     let runs_down = Served::new(&host.events, Box::new(runs_down)).map_err(Error::Thread)?;
+    let awaited = config.boot_timeout.map(|time| Awaited::new(time, &chipset, Arc::clone(&on_wish)));
+    let awaited = awaited.transpose().map_err(Error::Device)?;
+    let awaited = awaited.map(|awaited| Served::new(&host.events, Box::new(awaited)));
+    let awaited = awaited.transpose().map_err(Error::Thread)?;
     let last_words = LastWords::new(host.output.clone(), move || on_wish(Wish::EndAfterPanic));
     let last_words = Box::new(last_words.map_err(Error::Device)?);
     let last_words = Served::new(&host.events, last_words).map_err(Error::Thread)?;
@@ -86,8 +92,7 @@ pub(super) fn assemble<V: Vm>(
     };
     let bus = pci::attach(&mut memory, parts, entry)?;
     let slots = pci::disk_slots(host.opened.cards.len(), disks.len());
-    let parts =
-        firmware::Parts { opened: host.opened.firmware.as_ref(), config, ram, bus, slots, roms: vm.roms() };
+    let parts = firmware::Parts { opened: host.opened.firmware.as_ref(), config, ram, bus, slots, roms: vm.roms() };
     firmware::attach(&mut Buses { ports: &mut ports, memory: &mut memory }, parts)?;
     let typed = TypedToSerial { input: host.input.clone(), serial: chipset.serial };
     let to_serial = consoles != Consoles::VirtioTypedTo;
@@ -101,6 +106,7 @@ pub(super) fn assemble<V: Vm>(
         gate: Arc::default(),
         _last_words: last_words,
         _runs_down: runs_down,
+        _awaited: awaited,
         _typed: typed,
     })
 }

@@ -185,6 +185,7 @@ fn run_once<H: Hypervisor>(
         Event::Wish(Wish::Reset) => Ok(ExitReason::Reset),
         Event::Wish(Wish::EndAfterPanic) => Ok(ExitReason::Panic),
         Event::Wish(Wish::EndAfterHang) => Ok(ExitReason::Hung),
+        Event::Wish(Wish::EndNotBooted) => Ok(ExitReason::NotBooted),
         Event::TripleFault => Ok(ExitReason::TripleFault),
         Event::Stop => Ok(ExitReason::Stopped),
         Event::Failed(error) => Err(error.into()),

@@ -51,6 +51,7 @@ impl Rig {
             told: Told::default(),
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),
+            boot_timeout: None,
             state_dir: folder.path().join("state"),
         };
         Self { folder, output, _events: events, host, config }

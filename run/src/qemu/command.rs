@@ -256,6 +256,7 @@ mod tests {
             told: Told { oem_strings: vec!["a,b".into()], ignition: Some("i,g".into()) },
             on_reset: OnReset::Reboot,
             on_hang: OnHang::default(),
+            boot_timeout: None,
             state_dir: "s".into(),
         }
     }

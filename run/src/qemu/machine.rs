@@ -206,11 +206,12 @@ impl Machine {
     fn attend(&self, qmp: &std::os::unix::net::UnixStream) -> End {
         let mut end = End { cause: None, stop_asked: false, overdue: false };
         let mut deadline: Option<Instant> = None;
+        let mut booted_by = self.config.boot_timeout.and_then(|time| Instant::now().checked_add(time));
         // A write that fails means that QEMU is ending; the listener tells.
         let send = |request| drop(qmp::send(qmp, request));
         send(Request::Capabilities);
         loop {
-            let event = match deadline {
+            let event = match deadline.or(booted_by) {
                 None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
             };
@@ -224,13 +225,17 @@ impl Machine {
                 Ok(Event::Stopped(Cause::Hang)) if self.config.on_hang == OnHang::Ignore => {}
                 Ok(Event::Stopped(cause)) => {
                     end.cause.get_or_insert(cause);
-                    if matches!(cause, Cause::Hang | Cause::GuestPanic) {
+                    if matches!(cause, Cause::Hang | Cause::GuestPanic | Cause::NotBooted) {
                         // QEMU itself would let it run on.
                         send(Request::Quit);
                         deadline.get_or_insert_with(|| Instant::now() + QUIT_PATIENCE);
                     }
                 }
                 Ok(Event::Closed) => return end,
+                Err(RecvTimeoutError::Timeout) if deadline.is_none() => {
+                    booted_by = None;
+                    send(Request::Pins);
+                }
                 Err(_) => {
                     end.overdue = true;
                     return end;
@@ -257,6 +262,7 @@ impl End {
             Some(Cause::GuestShutdown) => Some(ExitReason::PowerOff),
             Some(Cause::GuestPanic) => Some(ExitReason::Panic),
             Some(Cause::Hang) => Some(ExitReason::Hung),
+            Some(Cause::NotBooted) => Some(ExitReason::NotBooted),
             Some(Cause::GuestReset) if triple_fault => Some(ExitReason::TripleFault),
             Some(Cause::GuestReset) => Some(ExitReason::Reset),
             Some(Cause::Host) => Some(ExitReason::Stopped),
@@ -318,6 +324,7 @@ mod tests {
             told: Told::default(),
             on_reset: OnReset::Stop,
             on_hang: OnHang::default(),
+            boot_timeout: None,
             state_dir: "s".into(),
         };
         let (output, sink) = crate::console::OutputThread::start(File::create("/dev/null").unwrap().into()).unwrap();

@@ -19,6 +19,8 @@ pub(super) enum Cause {
     GuestPanic,
     /// The watchdog ran down; the machine runs on.
     Hang,
+    /// No operating system started in time.
+    NotBooted,
     Host,
 }
 
@@ -50,6 +52,8 @@ pub(super) enum Request {
     Resume,
     /// Leave so many bytes of memory to the guest.
     Leave(u64),
+    /// Tell of the I/O APIC.
+    Pins,
 }
 
 impl Request {
@@ -63,6 +67,9 @@ impl Request {
             Self::Quit => json!({"execute": "quit"}),
             Self::Pause => json!({"execute": "stop"}),
             Self::Resume => json!({"execute": "cont"}),
+            Self::Pins => {
+                json!({"execute": "human-monitor-command", "arguments": {"command-line": "info pic"}})
+            }
             Self::Leave(bytes) => json!({"execute": "balloon", "arguments": {"value": bytes}}),
         };
         format!("{request}\n")
@@ -90,8 +97,10 @@ pub(super) fn listen(socket: UnixStream, mut hear: impl FnMut(Told)) {
 }
 
 fn told(message: &Value) -> Option<Told> {
-    if message.get("return").is_some() {
-        return Some(Told::Runs);
+    if let Some(answer) = message.get("return") {
+        // Only one request is answered with text. Who takes interrupts of the I/O APIC's is an operating system.
+        let Some(pins) = answer.as_str() else { return Some(Told::Runs) };
+        return (!uses_pins(pins)).then_some(Told::Cause(Cause::NotBooted));
     }
     let data = message.get("data");
     let cause = match message.get("event")?.as_str()? {
@@ -107,6 +116,11 @@ fn told(message: &Value) -> Option<Told> {
         _ => return None,
     };
     Some(Told::Cause(cause))
+}
+
+/// `info pic` has a line for each pin, with the word `masked` if it is.
+fn uses_pins(text: &str) -> bool {
+    text.lines().any(|line| line.trim_start().starts_with("pin ") && !line.contains("masked"))
 }
 
 #[cfg(test)]
@@ -156,6 +170,14 @@ mod tests {
         let text = format!("{{\"return\":{{}}}}\n{text}");
         let [Told::Runs, told @ ..] = &heard(&text)[..] else { panic!("nothing heard") };
         assert_eq!(told, causes.map(Told::Cause));
+    }
+
+    #[test]
+    fn pins_that_are_all_masked_mean_that_no_system_runs() {
+        let said =
+            |edge: &str| format!("{{\"return\": \"ioapic0: ver=0x20\\r\\n  pin 4  0x10000 dest=0 {edge}\\r\\n\"}}\n");
+        assert_eq!(heard(&said("edge masked fixed")), [Told::Cause(Cause::NotBooted)]);
+        assert_eq!(heard(&said("edge        fixed")), []);
     }
 
     #[test]
