@@ -20,7 +20,11 @@ onboot:
 - name: first
   image: "@pkg:TREE/pkg/busybox"
   binds: ["/sys:/sys"]
-  command: [sh, -c, "echo by $(ls /sys/firmware | grep efi), $(nproc) cpus, $(free -m | awk '/Mem/ {print int($2 / 1024)}') gib"]
+  command:
+  - sh
+  - -c
+  - "echo by $(ls /sys/firmware | grep efi), $(nproc) cpus, $(free -m | awk '/Mem/ {print int($2 / 1024)}') gib;
+    echo of $(cat /sys/class/dmi/id/sys_vendor) told $(grep -ao 'a:[a-z,]*' /sys/firmware/dmi/tables/DMI)"
 services:
 - name: last
   image: "@pkg:TREE/pkg/busybox"
@@ -36,7 +40,7 @@ fn built() -> &'static Sandbox {
         let sandbox = Sandbox::new();
         let tree = fs::canonicalize(tree()).expect("the tree is there");
         sandbox.write("it.yml", YAML.replace("TREE", &tree.to_string_lossy()));
-        let words = ["build", "--no-sbom", "--format", "iso-efi-initrd,qcow2-efi", "--cache"];
+        let words = ["build", "--no-sbom", "--format", "iso-efi-initrd,qcow2-efi,kernel+initrd", "--cache"];
         run(sandbox.kiln(words).arg(images::store()).arg("it.yml")).ok();
         sandbox
     })
@@ -81,13 +85,18 @@ fn what_firmware_cannot_boot_or_is_no_firmware_is_refused_before_a_machine_start
         (vec!["-firmware", "alone/X_CODE.fd", "efi.iso"], "there are no EFI variables beside firmware"),
         (vec!["-firmware", "bad/X_CODE.fd", "efi.iso"], "it holds no EFI variables"),
         (vec!["-mem", "64", "efi.iso"], "EFI firmware needs at least 128 MiB"),
+        (vec!["-uefi", "-kernel", "text.img", "-cmdline", "x"], "kernel `text.img` is no EFI program"),
+        (vec!["-oem-string", "", "efi.iso"], "OEM string 1 is empty"),
+        (vec!["-ignition", "nowhere.ign", "efi.iso"], "cannot read `nowhere.ign` for Ignition"),
     ] {
         let said = run(sandbox.kiln(["run", "-accel", "qemu"]).args(&words));
         assert_eq!(said.status.code(), Some(1), "{words:?}: {}", said.stderr);
         assert!(said.stderr.contains(wanted), "{words:?}: no `{wanted}` in:\n{}", said.stderr);
     }
-    let said = run(&mut sandbox.kiln(["run", "-uefi", "-kernel", "text.img", "efi.iso"]));
-    assert_eq!(said.status.code(), Some(2), "{}", said.stderr);
+    for words in [&["-uefi", "-cmdline", "x", "efi.iso"][..], &["-initrd", "text.img", "efi.iso"]] {
+        let said = run(sandbox.kiln(["run"]).args(words));
+        assert!(said.status.code() == Some(2) && said.stderr.contains("it takes no `-kernel`"), "{}", said.stderr);
+    }
     assert!(!sandbox.files().iter().any(|file| file.contains("state")), "{:?}", sandbox.files());
 }
 

@@ -18,7 +18,7 @@ pub use self::share::ShareFault;
 pub use self::told::ToldFault;
 pub use self::vsock::VsockFault;
 use crate::boot::{self, inspect, unpacked_bytes};
-use crate::config::{Boot, Card, Disk, Firmware, MAX_SHARES, MachineConfig, Pages};
+use crate::config::{Boot, Card, Disk, Firmware, Kernel, MAX_SHARES, MachineConfig, Pages};
 use crate::firmware::{self, FirmwareError};
 use crate::layout::{COMMAND_LINE_MAX, LOW_RAM_LIMIT, MIB};
 use crate::mem::{HUGE_PAGE_BYTES, Split};
@@ -168,6 +168,12 @@ pub enum Fault {
         /// Asked for.
         mib: u64,
     },
+    /// A kernel that only this program can start.
+    #[error("kernel `{}` is no EFI program, which firmware starts: leave out `-uefi`, or use its bzImage", path.display())]
+    NoProgram {
+        /// The file.
+        path: PathBuf,
+    },
     /// Firmware that cannot be used.
     #[error(transparent)]
     Firmware(FirmwareError),
@@ -265,9 +271,7 @@ pub fn check(config: &MachineConfig) -> Result<CheckedMachine, Faults> {
 
 fn check_linux(config: &MachineConfig, has_memory: bool, faults: &mut Vec<Fault>, doubts: &mut Vec<Doubt>) {
     let Boot::Linux { kernel, initrd, cmdline } = &config.boot else { return };
-    if cmdline.len() >= COMMAND_LINE_MAX || cmdline.contains('\0') {
-        faults.push(Fault::CommandLine { bytes: cmdline.len() });
-    }
+    check_command_line(cmdline, faults);
     let kernel_end = check_kernel(kernel, faults);
     let initrd_bytes = initrd.as_deref().map_or(Some(0), |path| check_initrd(path, faults));
     if let (true, Some(kernel_end), Some(initrd_bytes)) = (has_memory, kernel_end, initrd_bytes) {
@@ -285,6 +289,20 @@ fn check_firmware(config: &MachineConfig, firmware: &Firmware, faults: &mut Vec<
     }
     if let Err(error) = firmware::Image::read(firmware) {
         faults.push(Fault::Firmware(error));
+    }
+    let Some(Kernel { image, initrd, cmdline }) = &firmware.kernel else { return };
+    check_command_line(cmdline, faults);
+    let is_program = |path: &Path| fs::File::open(path).and_then(|file| firmware::is_program(&file));
+    // One that cannot be read is told of by itself.
+    if check_regular("kernel", image, faults).is_some() && !is_program(image).unwrap_or(true) {
+        faults.push(Fault::NoProgram { path: image.clone() });
+    }
+    let _bytes = initrd.as_deref().map(|path| check_initrd(path, faults));
+}
+
+fn check_command_line(cmdline: &str, faults: &mut Vec<Fault>) {
+    if cmdline.len() >= COMMAND_LINE_MAX || cmdline.contains('\0') {
+        faults.push(Fault::CommandLine { bytes: cmdline.len() });
     }
 }
 

@@ -39,13 +39,15 @@ struct Unreadable {
 /// Whether what was asked for starts from a medium, and from which.
 pub fn find(asked: &args::Run, name: Option<&Path>) -> Result<Option<Medium>, Failure> {
     let wanted = asked.firmware.is_wanted();
-    if wanted && (asked.kernel.is_some() || has_parts(asked)) {
-        return Err(parts_for_firmware());
-    }
     let Some(name) = name else {
-        return Ok(wanted.then_some(Medium { unified: None, disk: None, prefix: None }));
+        let is_medium = wanted && asked.kernel.is_none();
+        return Ok(is_medium.then_some(Medium { unified: None, disk: None, prefix: None }));
     };
-    let path = if wanted { named(asked, name)? } else { name.to_owned() };
+    let path = match named(asked, name) {
+        Some(path) if wanted => path,
+        None if wanted && !with_suffix(name, "-kernel").exists() => return Err(nothing(asked, name)),
+        _ => name.to_owned(),
+    };
     let belongs_to_kernel = || roots::of_file(&path).is_some_and(|(build, _)| with_suffix(&build, "-kernel").exists());
     if !path.is_file() || asked.kernel.is_some() || !wanted && belongs_to_kernel() {
         return Ok(None);
@@ -87,18 +89,19 @@ fn parts_for_firmware() -> Failure {
 }
 
 /// The file that is meant: NAME itself, or what a build called NAME left for EFI.
-fn named(asked: &args::Run, name: &Path) -> Result<PathBuf, Failure> {
-    if name.is_file() {
-        return Ok(name.to_owned());
-    }
+fn named(asked: &args::Run, name: &Path) -> Option<PathBuf> {
+    std::iter::once(name.to_owned()).chain(built(asked, name)).find(|path| path.is_file())
+}
+
+fn built(asked: &args::Run, name: &Path) -> impl Iterator<Item = PathBuf> {
     let endings: &[&str] = if asked.root.iso { &BUILT_ISO } else { &BUILT };
-    let candidates: Vec<_> = endings.iter().map(|ending| with_suffix(name, ending)).collect();
-    candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-        let names: Vec<_> = candidates.iter().map(|path| format!("`{}`", path.display())).collect();
-        let text = format!("nothing to boot: `{}` is not there, nor is {}", name.display(), names.join(", "));
-        let failure = Failure::new(text);
-        failure.hint("`kiln build -format iso-efi` or `-format raw-efi` makes one")
-    })
+    endings.iter().map(|ending| with_suffix(name, ending))
+}
+
+fn nothing(asked: &args::Run, name: &Path) -> Failure {
+    let names: Vec<_> = built(asked, name).map(|path| format!("`{}`", path.display())).collect();
+    let text = format!("nothing to boot: `{}` is not there, nor is {}", name.display(), names.join(", "));
+    Failure::new(text).hint("`kiln build -format iso-efi` or `-format raw-efi` makes one")
 }
 
 fn has_ending(path: &Path, ending: &str) -> bool {
@@ -134,5 +137,5 @@ pub fn firmware(flags: &args::FirmwareFlags, state_dir: &Path) -> Result<Firmwar
         None => firmware::find().map_err(|error| Failure::new(error).hint(firmware::NotFound::HINT))?,
     };
     let variables = flags.variable_store.clone().unwrap_or_else(|| state_dir.join("efi-vars.fd"));
-    Ok(Firmware { code, template, variables, menu_wait_s: flags.boot_menu })
+    Ok(Firmware { code, template, variables, menu_wait_s: flags.boot_menu, kernel: None })
 }

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kiln_run::check::{self, CheckedMachine};
-use kiln_run::config::{Boot, Disk, DiskFormat, MachineConfig, OnReset, Told};
+use kiln_run::config::{Boot, Disk, DiskFormat, Firmware, Kernel, MachineConfig, OnReset, Told};
 use kiln_run::detach::{self, Detached};
 use kiln_run::exit::ExitReason;
 use kiln_run::firmware::MovedAside;
@@ -202,7 +202,13 @@ fn with_kernel(asked: &args::Run, name: Option<&Path>) -> Result<Start, Failure>
     let prefix = built.as_deref().or(name).or(asked.kernel.as_deref()).unwrap_or(Path::new("machine")).to_path_buf();
     let state_dir = asked.state.clone().unwrap_or_else(|| names::with_suffix(&prefix, "-state"));
     let disk = root.map(|path| Disk { format: Some(DiskFormat::Raw), read_only: true, ..Disk::of(path) });
-    Ok(Start { boot: Boot::Linux { kernel, initrd, cmdline }, disk, prefix, state_dir, kept: vec![] })
+    let boot = if asked.firmware.is_wanted() {
+        let kernel = Some(Kernel { image: kernel, initrd, cmdline });
+        Boot::Firmware(Firmware { kernel, ..media::firmware(&asked.firmware, &state_dir)? })
+    } else {
+        Boot::Linux { kernel, initrd, cmdline }
+    };
+    Ok(Start { boot, disk, prefix, state_dir, kept: vec![] })
 }
 
 /// The machine, the prefix of its files, and those of them that have no name: they are there for as long as they are held.

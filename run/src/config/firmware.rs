@@ -13,6 +13,19 @@ pub struct Firmware {
     pub variables: PathBuf,
     /// How long the firmware waits for the key to its menu, in seconds; at most [`Self::MOST_MENU_WAIT_S`].
     pub menu_wait_s: Option<u16>,
+    /// What it starts at once, instead of looking for something on the disks.
+    pub kernel: Option<Kernel>,
+}
+
+/// A kernel with what belongs to it, for firmware.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// An EFI program: a bzImage, or a unified kernel image.
+    pub image: PathBuf,
+    /// Initial RAM disk, if any.
+    pub initrd: Option<PathBuf>,
+    /// Command line.
+    pub cmdline: String,
 }
 
 impl Firmware {

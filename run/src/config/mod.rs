@@ -18,7 +18,7 @@ use kiln_net::publish::Transport;
 use kiln_net::wire::Mac;
 
 pub use disk::{Disk, DiskCache, DiskFormat};
-pub use firmware::Firmware;
+pub use firmware::{Firmware, Kernel};
 pub use hang::{OnHang, end_of_run};
 pub use memory::{Balloon, MemoryOptions, Pages};
 pub use share::{IdRange, MAX_SHARES, Share, TAG_LIMIT_BYTES};
@@ -78,7 +78,7 @@ impl Boot {
     pub fn cmdline(&self) -> &str {
         match self {
             Self::Linux { cmdline, .. } => cmdline,
-            Self::Firmware(_) => "",
+            Self::Firmware(firmware) => firmware.kernel.as_ref().map_or("", |kernel| &kernel.cmdline),
         }
     }
 }

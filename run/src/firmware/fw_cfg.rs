@@ -1,7 +1,11 @@
 //! The firmware's configuration: named items behind two ports, or copied into memory at once (QEMU's
 //! `docs/specs/fw_cfg.rst`).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -15,6 +19,10 @@ const DMA_LOW: u64 = 8;
 const DMA_SIGNATURE: [u8; 8] = *b"QEMU CFG";
 
 /// Keys of items that have no names.
+pub(super) const KERNEL: [u16; 2] = [0x08, 0x11];
+pub(super) const INITRD: [u16; 2] = [0x0B, 0x12];
+pub(super) const COMMAND_LINE: [u16; 2] = [0x14, 0x15];
+pub(super) const SETUP: [u16; 2] = [0x17, 0x18];
 const SIGNATURE: u16 = 0x00;
 const INTERFACE: u16 = 0x01;
 const CPUS: u16 = 0x05;
@@ -34,8 +42,8 @@ const READ: u32 = 1 << 1;
 const SKIP: u32 = 1 << 2;
 const SELECT: u32 = 1 << 3;
 const WRITE: u32 = 1 << 4;
-/// Zeros are copied in pieces of this size, in bytes.
-const ZEROS: usize = 4096;
+/// Bytes are copied in pieces of this size.
+const PIECE: usize = 64 << 10;
 
 /// Contents of an item.
 pub enum Contents {
@@ -43,13 +51,15 @@ pub enum Contents {
     Bytes(Vec<u8>),
     /// Made when firmware asks, of this length in bytes.
     Late(usize, Box<dyn Fn() -> Vec<u8> + Send>),
+    /// So many bytes of a file, from an offset on.
+    File(File, u64, usize),
 }
 
 impl Contents {
     fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::Late(len, _) => *len,
+            Self::Late(len, _) | Self::File(_, _, len) => *len,
         }
     }
 }
@@ -86,6 +96,15 @@ impl FwCfg {
         Self { memory, items, made: vec![], selected: SIGNATURE, at: 0, dma_high: 0 }
     }
 
+    /// With an item whose length and contents have these keys.
+    #[must_use]
+    pub(super) fn with(mut self, [len, contents]: [u16; 2], item: Contents) -> Self {
+        let bytes = u32::try_from(item.len()).unwrap_or(u32::MAX).to_le_bytes();
+        self.items.insert(len, Contents::Bytes(bytes.into()));
+        self.items.insert(contents, item);
+        self
+    }
+
     fn select(&mut self, key: u16) {
         self.selected = key;
         self.at = 0;
@@ -99,14 +118,20 @@ impl FwCfg {
         };
     }
 
-    /// What is left of the selected item. Behind it there are zeros without end.
-    fn rest(&self) -> &[u8] {
+    /// The next bytes of the selected item, at most `most`. Behind it there are zeros without end.
+    fn next(&self, most: usize) -> io::Result<Cow<'_, [u8]>> {
         let bytes = match self.items.get(&self.selected) {
             Some(Contents::Bytes(bytes)) => bytes.as_slice(),
             Some(Contents::Late(..)) => &self.made,
+            Some(Contents::File(file, offset, len)) => {
+                let mut bytes = vec![0; most.min(len.saturating_sub(self.at))];
+                file.read_exact_at(&mut bytes, offset.saturating_add(self.at as u64))?;
+                return Ok(bytes.into());
+            }
             None => &[],
         };
-        bytes.get(self.at..).unwrap_or_default()
+        let rest = bytes.get(self.at..).unwrap_or_default();
+        Ok(rest.get(..most).unwrap_or(rest).into())
     }
 
     /// Serves the request at `address`, and says there how it went.
@@ -133,20 +158,22 @@ impl FwCfg {
         let _answered = self.memory.write_slice(&result.to_be_bytes(), GuestAddress(address));
     }
 
-    /// Copies `len` bytes to guest memory; what cannot be written ends it.
+    /// Copies `len` bytes to guest memory; what cannot be read or written ends it.
     fn copy(&mut self, target: u64, len: usize) -> u32 {
-        let rest = self.rest();
-        let bytes = rest.get(..len).unwrap_or(rest);
-        let mut done = bytes.len();
-        let mut result = self.memory.write_slice(bytes, GuestAddress(target));
-        while result.is_ok() && done < len {
-            let zeros = [0; ZEROS];
-            let piece = zeros.get(..len - done).unwrap_or(&zeros);
-            result = self.memory.write_slice(piece, GuestAddress(target.saturating_add(done as u64)));
-            done += piece.len();
+        let mut done = 0;
+        while done < len {
+            let most = (len - done).min(PIECE);
+            let Ok(bytes) = self.next(most) else { return FAILED };
+            let bytes = if bytes.is_empty() { vec![0_u8; most].into() } else { bytes };
+            let address = GuestAddress(target.saturating_add(done as u64));
+            if self.memory.write_slice(&bytes, address).is_err() {
+                return FAILED;
+            }
+            let copied = bytes.len();
+            done += copied;
+            self.at = self.at.saturating_add(copied);
         }
-        self.at = self.at.saturating_add(len);
-        if result.is_ok() { 0 } else { FAILED }
+        0
     }
 }
 
@@ -168,7 +195,7 @@ fn directory(files: &[(String, Contents)]) -> Vec<u8> {
 impl BusDevice for FwCfg {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let (DATA, [byte]) = (offset, &mut *data) {
-            *byte = self.rest().first().copied().unwrap_or(0);
+            *byte = self.next(1).ok().and_then(|bytes| bytes.first().copied()).unwrap_or(0);
             self.at = self.at.saturating_add(1);
         } else if let Some(at) = offset.checked_sub(DMA_HIGH).and_then(|at| usize::try_from(at).ok()) {
             data.iter_mut().zip(DMA_SIGNATURE.iter().skip(at)).for_each(|(to, from)| *to = *from);
@@ -249,6 +276,35 @@ mod tests {
         assert_eq!(copied, *b"abc\0\0\xFF");
         assert_eq!(ask(&mut device, &memory, SELECT | READ | (key + 0x1_0000), 4, 0x2000), 0);
         assert_eq!(memory.read_obj::<[u8; 4]>(GuestAddress(0x2000)).unwrap(), [7, 7, 7, 0]);
+    }
+
+    #[test]
+    fn a_kernel_is_one_again_out_of_its_two_parts() {
+        let (device, memory) = device();
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut image = vec![7; 5000];
+        (image[0x1F1], image[1024]) = (1, 9);
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        std::fs::write(at("kernel"), &image).unwrap();
+        std::fs::write(at("initrd"), [5; 70_000]).unwrap();
+        let kernel = crate::config::Kernel { image: at("kernel"), initrd: Some(at("initrd")), cmdline: "a b".into() };
+        let mut device = device.with_kernel(&kernel).unwrap();
+        let mut item = |[len, contents]: [u16; 2]| {
+            let select = SELECT | READ;
+            assert_eq!(ask(&mut device, &memory, select | u32::from(len) << 16, 4, 0x2000), 0);
+            let len: u32 = memory.read_obj(GuestAddress(0x2000)).unwrap();
+            assert_eq!(ask(&mut device, &memory, select | u32::from(contents) << 16, len, 0x2000), 0);
+            let mut bytes = vec![0; len as usize];
+            memory.read_slice(&mut bytes, GuestAddress(0x2000)).unwrap();
+            bytes
+        };
+        let (setup, rest) = (item(SETUP), item(KERNEL));
+        assert_eq!((setup.len(), [setup, rest].concat()), (1024, image));
+        assert_eq!((item(INITRD), item(COMMAND_LINE)), (vec![5; 70_000], b"a b\0".to_vec()));
+        std::fs::write(at("initrd"), [5; 10]).unwrap();
+        let select = SELECT | READ | u32::from(INITRD[1]) << 16;
+        assert_eq!(ask(&mut device, &memory, select, 70_000, 0x2000), FAILED, "cut short meanwhile");
     }
 
     #[test]

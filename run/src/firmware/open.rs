@@ -190,6 +190,7 @@ mod tests {
             template: Some(at("vars.fd")),
             variables: at("efi-vars.fd"),
             menu_wait_s: None,
+            kernel: None,
         };
         (folder, firmware)
     }

@@ -58,7 +58,10 @@ pub(super) fn attach(buses: &mut Buses<'_>, parts: Parts<'_>) -> Result<(), Erro
         files.extend(asked_for(wanted, config, ram.split(), &bus, &slots));
     }
     if !files.is_empty() {
-        let fw_cfg = FwCfg::new(ram.memory().clone(), config.cpus, files);
+        let mut fw_cfg = FwCfg::new(ram.memory().clone(), config.cpus, files);
+        if let Boot::Firmware(Firmware { kernel: Some(kernel), .. }) = &config.boot {
+            fw_cfg = fw_cfg.with_kernel(kernel).map_err(Error::KernelFiles)?;
+        }
         buses.ports.insert(FW_CFG_PORT, FW_CFG_PORTS, device(fw_cfg))?;
     }
     Ok(())

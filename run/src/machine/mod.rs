@@ -79,6 +79,9 @@ pub enum Error {
     /// The firmware's memory.
     #[error("cannot make memory for the firmware")]
     Firmware(#[source] io::Error),
+    /// Files for the firmware to start.
+    #[error("cannot read the kernel and its RAM disk for the firmware")]
+    KernelFiles(#[source] io::Error),
     /// A file for the guest.
     #[error("cannot read `{}` for Ignition", path.display())]
     Ignition {

@@ -196,6 +196,7 @@ fn a_machine_with_firmware_starts_at_its_reset_and_has_what_firmware_asks() {
         template: Some(at("vars.fd")),
         variables: at("efi-vars.fd"),
         menu_wait_s: None,
+        kernel: None,
     };
     rig.config.boot = Boot::Firmware(firmware);
     rig.config.memory_mib = 128;

@@ -60,18 +60,10 @@ pub(super) fn arguments(
     let mut words: Vec<OsString> = Vec::new();
     let mut add = |line: &[&str]| words.extend(line.iter().map(OsString::from));
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-cpu", "max"]);
-    let flash = match &config.boot {
-        Boot::Linux { .. } => "",
-        Boot::Firmware(firmware) => {
-            for node in flash_nodes(firmware)? {
-                add(&["-blockdev", &node]);
-            }
-            if let Some(seconds) = firmware.menu_wait_s {
-                add(&["-boot", &format!("menu=on,splash-time={}", u32::from(seconds) * 1000)]);
-            }
-            ",pflash0=code,pflash1=variables"
-        }
-    };
+    let (flash, needed) = flash(config)?;
+    for (flag, word) in needed.iter().chain(&told(config)?) {
+        add(&[flag, word]);
+    }
     let memory = format!("{}M", config.memory_mib);
     let reserved = config.memory.pages == Pages::Reserved;
     if served.is_empty() && !reserved {
@@ -89,9 +81,6 @@ pub(super) fn arguments(
     // The chipset has a watchdog, which its strap keeps from doing anything, and of which no table tells.
     add(&["-global", "ICH9-LPC.noreboot=off", "-acpitable", &format!("file=/dev/fd/{}", fds.watchdog_table)]);
     add(&["-smp", &config.cpus.to_string(), "-m", &memory]);
-    for word in told(config)? {
-        add(&[word.0, &word.1]);
-    }
     for (name, fd) in [("qmp", fds.qmp), ("serial", fds.serial), ("hvc", fds.virtio_console)] {
         add(&["-chardev", &format!("socket,id={name},fd={fd}")]);
     }
@@ -113,21 +102,14 @@ pub(super) fn arguments(
         add(&["-chardev", &format!("socket,id=device{at},fd={fd}")]);
         add(&["-device", &format!("{},chardev=device{at}", served.device_word)]);
     }
-    for (at, disk) in config.disks.iter().enumerate() {
-        let name = format!("disk{at}");
-        let overlay = fds.overlays.get(at).copied().flatten();
-        add(&["-blockdev", &blockdev(&name, disk, overlay)?]);
-        let write_cache = if disk.cache == DiskCache::Writethrough { "off" } else { "on" };
-        let queues = config.cpus.min(MAX_QUEUES.into());
-        let place = if matches!(config.boot, Boot::Firmware(_)) { format!(",bootindex={at}") } else { String::new() };
-        add(&[
-            "-device",
-            &format!(
-                "virtio-blk-pci,drive={name},serial={name},num-queues={queues},write-cache={write_cache}{place},disable-legacy=on"
-            ),
-        ]);
+    for (flag, word) in &disks(config, fds)? {
+        add(&[flag, word]);
     }
-    let Boot::Linux { kernel, initrd, cmdline } = &config.boot else { return Ok(words) };
+    let (kernel, initrd, cmdline) = match &config.boot {
+        Boot::Linux { kernel, initrd, cmdline } => (kernel, initrd, cmdline),
+        Boot::Firmware(Firmware { kernel: Some(kernel), .. }) => (&kernel.image, &kernel.initrd, &kernel.cmdline),
+        Boot::Firmware(_) => return Ok(words),
+    };
     let mut add_path = |flag: &str, path: &Path| words.extend([flag.into(), path.as_os_str().to_owned()]);
     add_path("-kernel", kernel);
     if let Some(initrd) = initrd {
@@ -139,8 +121,38 @@ pub(super) fn arguments(
     Ok(words)
 }
 
+/// Flags and what follows each.
+type Words = Vec<(&'static str, String)>;
+
+fn disks(config: &MachineConfig, fds: &Descriptors) -> Result<Words, DiskWords> {
+    let mut words = vec![];
+    for (at, disk) in config.disks.iter().enumerate() {
+        let name = format!("disk{at}");
+        let overlay = fds.overlays.get(at).copied().flatten();
+        words.push(("-blockdev", blockdev(&name, disk, overlay)?));
+        let write_cache = if disk.cache == DiskCache::Writethrough { "off" } else { "on" };
+        let queues = config.cpus.min(MAX_QUEUES.into());
+        let place = if matches!(config.boot, Boot::Firmware(_)) { format!(",bootindex={at}") } else { String::new() };
+        let device = format!(
+            "virtio-blk-pci,drive={name},serial={name},num-queues={queues},write-cache={write_cache}{place},disable-legacy=on"
+        );
+        words.push(("-device", device));
+    }
+    Ok(words)
+}
+
+/// What the machine's own words say of flash, and what these need.
+fn flash(config: &MachineConfig) -> Result<(&'static str, Words), DiskWords> {
+    let Boot::Firmware(firmware) = &config.boot else { return Ok(("", vec![])) };
+    let mut words: Words = flash_nodes(firmware)?.map(|node| ("-blockdev", node)).into();
+    if let Some(seconds) = firmware.menu_wait_s {
+        words.push(("-boot", format!("menu=on,splash-time={}", u32::from(seconds) * 1000)));
+    }
+    Ok((",pflash0=code,pflash1=variables", words))
+}
+
 /// What the guest is told by tables, as QEMU says it.
-fn told(config: &MachineConfig) -> Result<Vec<(&'static str, String)>, DiskWords> {
+fn told(config: &MachineConfig) -> Result<Words, DiskWords> {
     let uuid = Uuid::of(&config.state_dir);
     let mut words = vec![
         ("-smbios", format!("type=1,manufacturer={MAKER},product={PRODUCT},uuid={uuid}")),
