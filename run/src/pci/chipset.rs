@@ -90,6 +90,8 @@ impl LpcBridge {
             subsystem: (0x1AF4, 0x1100),
         });
         config.set_multi_function();
+        // Firmware looks for a serial port only behind a bridge whose ports it can switch on.
+        config.allow_ports();
         // Bit 0 is fixed: the register holds the base of I/O ports.
         config.set(PMBASE, &u32::from(pm_base | 1).to_le_bytes());
         config.allow(PMBASE, &0xFF80_u32.to_le_bytes());

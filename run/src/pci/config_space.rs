@@ -19,6 +19,8 @@ const INTERRUPT_LINE: usize = 0x3C;
 /// First byte past the header.
 const HEADER_END: usize = 0x40;
 
+/// Command bit: the function answers at its ports.
+const COMMAND_PORTS: u16 = 1;
 /// Command bit: the function answers at its memory BARs.
 const COMMAND_MEMORY: u16 = 1 << 1;
 /// Command bits that the guest may write: memory, bus master, interrupt disable.
@@ -115,6 +117,11 @@ impl ConfigSpace {
         for (to, from) in self.writable.iter_mut().skip(offset).zip(mask) {
             *to = *from;
         }
+    }
+
+    /// Lets the guest switch on that the function answers at ports. It does so anyway: the ports are the chipset's.
+    pub fn allow_ports(&mut self) {
+        self.allow(COMMAND, &(COMMAND_WRITABLE | COMMAND_PORTS).to_le_bytes());
     }
 
     /// Adds a BAR. For assembly.
