@@ -3,32 +3,22 @@
 # side: wall and user time, peak memory, size. The images are in the store; medians of ROUNDS. If `linuxkit` is in PATH,
 # it builds the same.
 #
-#   bench/build.sh          ROUNDS=5
+#   bench/build.sh          ROUNDS=5   KILN=path of a kiln to measure
 #
 # Needs debootstrap, umoci, skopeo, cpio, time (GNU), busybox-static; root for debootstrap.
 set -eu
 ROUNDS=${ROUNDS:-5}
 cd "$(dirname "$0")/.."
-cargo build --release --locked -p kiln
-kiln=$PWD/target/$(rustc -vV | sed -n 's/^host: //p')/release/kiln
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+. ./bench/roots.sh
 
 # 1. The images, in one OCI layout that is also kiln's store. The root is as debootstrap leaves it, packages and all.
 debootstrap --variant=minbase stable root > debootstrap.log
-package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-apt-get download -q "$package" > apt.log
-dpkg-deb -x ./linux-image-*.deb kernel
+unpack_kernel kernel
 mkdir -p kernel-image busybox/bin
 cp kernel/boot/vmlinuz-* kernel-image/kernel
 tar -C kernel -cf kernel-image/kernel.tar ./lib
 cp /bin/busybox busybox/bin/
-umoci init --layout store
-for image in kernel-image busybox root; do
-    umoci new --image "store:docker.io/bench/$image:1"
-    umoci insert --image "store:docker.io/bench/$image:1" "$image" / > umoci.log
-done
+store kernel-image kernel-image busybox busybox root root
 cat > bench.yml <<'YML'
 kernel: {image: "bench/kernel-image:1", cmdline: "console=ttyS0"}
 init: ["bench/busybox:1"]
@@ -63,7 +53,7 @@ while [ $round -lt "$ROUNDS" ]; do
     round=$((round + 1))
     for format in tar kernel+initrd; do
         rm -rf bench.tar bench-* store/kiln-cache store/kiln-stamps
-        kiln() { measure "$1" "$kiln" -q build --no-sbom --cache store --format "$format" --name bench "$2"; }
+        kiln() { measure "$1" "$KILN" -q build --no-sbom --cache store --format "$format" --name bench "$2"; }
         kiln "kiln:$format" bench.yml
         kiln "kiln:$format:a-file-is-new" changed.yml
         kiln "kiln:$format:nothing-is-new" changed.yml

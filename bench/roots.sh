@@ -1,12 +1,7 @@
 # shellcheck shell=sh
-# What the benches of formats share; sourced from the repository's root. Leaves a kiln to measure in `KILN`, and goes to an
+# What the benches of builds share; sourced from the repository's root. Leaves a kiln to measure in `KILN`, and goes to an
 # empty folder that is gone at the end. Needs umoci, time (GNU).
-if [ -z "${KILN-}" ]; then
-    cargo build --release --locked -p kiln
-    KILN=$PWD/target/$(rustc -vV | sed -n 's/^host: //p')/release/kiln
-fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+. ./bench/begin.sh
 cd "$work" || exit
 
 # root MIB FOLDER: makes a root. A third of the content is random, the rest is text, in files of 40 KB.
@@ -28,9 +23,7 @@ store() {
 
 # kernel: fetches Debian's cloud kernel as the file `kernel` in the folder `kernel`.
 kernel() {
-    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-    apt-get download -q "$package" > apt.log
-    dpkg-deb -x ./linux-image-*.deb unpacked
+    unpack_kernel unpacked
     mkdir kernel
     cp unpacked/boot/vmlinuz-* kernel/kernel
     rm -rf unpacked
