@@ -50,8 +50,11 @@ fn load(folder: &Path) {
     drop_caches();
     let direct = OpenOptions::new().read(true).custom_flags(0o40000).open(&big).unwrap();
     let layout = alloc::Layout::from_size_align(4096, 4096).unwrap();
-    // SAFETY: the layout is not empty, and the memory is never freed.
-    let page = unsafe { std::slice::from_raw_parts_mut(alloc::alloc_zeroed(layout), 4096) };
+    // SAFETY: the layout is not empty.
+    let start = unsafe { alloc::alloc_zeroed(layout) };
+    assert!(!start.is_null(), "there is a page of memory");
+    // SAFETY: so many bytes, all of them zero, are there; nobody else has them, and nobody frees them.
+    let page = unsafe { std::slice::from_raw_parts_mut(start, 4096) };
     measure("random 4 KiB, /s", READS as f64, || {
         for read in 0..READS {
             let at = read.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (FILE_MIB as u64 * 256);

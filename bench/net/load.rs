@@ -1,27 +1,30 @@
 //! The near end of every test: prints one row of `key=value`.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::PORTS;
-use crate::serve::{BLOCK_BYTES, QUESTION};
+use crate::exchange::{ask, micros, receive, repeat, send, summary, threads};
+use crate::serve::QUESTION;
 
 /// Nothing takes longer: what does has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn run(test: &str, address: IpAddr, numbers: &[u64]) {
     let number = |place: usize| numbers.get(place).copied().unwrap_or(1);
+    let time = |place| Duration::from_millis(number(place));
+    let dial = |wanted| move |number| connect(address, number, wanted);
     let row = match test {
-        "up" => up(address, number(0), Duration::from_millis(number(1))),
-        "down" => down(address, number(0), Duration::from_millis(number(1))),
-        "rr" => request_response(address, number(0), Duration::from_millis(number(1))),
-        "crr" => connections(address, number(0), Duration::from_millis(number(1))),
+        "up" => send(number(0), time(1), dial(b'u')),
+        "down" => receive(number(0), time(1), dial(b'd')),
+        "rr" => ask(number(0), time(1), |number| echoed(address, number)),
+        "crr" => connections(address, number(0), time(1)),
         "hold" => hold(address, number(0)),
-        "udprr" => datagram_echo(address, Duration::from_millis(number(0))),
-        "udp64" => datagrams(address, Duration::from_millis(number(0))),
+        "udprr" => datagram_echo(address, time(0)),
+        "udp64" => datagrams(address, time(0)),
         other => panic!("test {other} is not known"),
     };
     println!("{row}");
@@ -38,93 +41,20 @@ fn connect(address: IpAddr, number: u64, wanted: u8) -> TcpStream {
     stream
 }
 
-/// `count` threads, which give what they measured.
-pub fn threads<R: Send>(count: u64, act: impl Fn(u64) -> R + Sync) -> Vec<R> {
-    let act = &act;
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || act(number))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("no test panics")).collect()
-    })
+/// A connection to the far end's echo, which proves itself by a first byte.
+fn echoed(address: IpAddr, number: u64) -> TcpStream {
+    let mut stream = connect(address, number, b'e');
+    stream.read_exact(&mut [0]).expect("the first byte comes back");
+    stream
 }
 
-pub fn rate(bytes: u64, time: Duration) -> String {
-    format!("gbps={:.3} bytes={bytes}", bytes as f64 * 8e-9 / time.as_secs_f64())
-}
-
-fn up(address: IpAddr, streams: u64, time: Duration) -> String {
-    let start = Instant::now();
-    let all = threads(streams, |number| {
-        let mut stream = connect(address, number, b'u');
-        let block = vec![7; BLOCK_BYTES];
-        while start.elapsed() < time {
-            stream.write_all(&block).expect("the far end takes it");
-        }
-        stream.shutdown(Shutdown::Write).expect("the connection stands");
-        let mut arrived = [0; 8];
-        stream.read_exact(&mut arrived).expect("the far end has counted");
-        u64::from_be_bytes(arrived)
-    });
-    rate(all.iter().sum(), start.elapsed())
-}
-
-fn down(address: IpAddr, streams: u64, time: Duration) -> String {
-    let start = Instant::now();
-    let all = threads(streams, |number| {
-        let mut stream = connect(address, number, b'd');
-        let mut block = vec![0; BLOCK_BYTES];
-        let mut all = 0;
-        while start.elapsed() < time {
-            all += stream.read(&mut block).expect("the far end gives") as u64;
-        }
-        all
-    });
-    rate(all.iter().sum(), start.elapsed())
-}
-
-/// Rate and percentiles of what took so many microseconds each.
-pub fn summary(mut took: Vec<f64>, time: Duration) -> String {
-    took.sort_by(f64::total_cmp);
-    let at = |part: f64| took.get((took.len() as f64 * part) as usize).copied().unwrap_or(0.0);
-    let s = time.as_secs_f64();
-    format!("rate={:.0} s={s:.3} p50_us={:.1} p99_us={:.1}", took.len() as f64 / s, at(0.5), at(0.99))
-}
-
-pub fn micros(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e6
-}
-
-fn request_response(address: IpAddr, connections: u64, time: Duration) -> String {
-    let start = Instant::now();
-    let took = threads(connections, |number| {
-        let mut stream = connect(address, number, b'e');
-        let (mut took, mut message) = (Vec::new(), [9; 64]);
-        stream.read_exact(&mut message[..1]).expect("the first byte comes back");
-        while start.elapsed() < time {
-            let since = Instant::now();
-            stream.write_all(&message).expect("the connection stands");
-            stream.read_exact(&mut message).expect("an answer");
-            took.push(micros(since));
-        }
-        took
-    });
-    summary(took.concat(), start.elapsed())
-}
-
+/// Each answered by one byte.
 fn connections(address: IpAddr, at_once: u64, time: Duration) -> String {
-    let start = Instant::now();
     let next = AtomicU64::new(0);
-    let took = threads(at_once, |_| {
-        let mut took = Vec::new();
-        while start.elapsed() < time {
-            let since = Instant::now();
-            let mut stream = connect(address, next.fetch_add(1, Ordering::Relaxed), b'1');
-            stream.read_exact(&mut [0]).expect("an answer");
-            drop(stream);
-            took.push(micros(since));
-        }
-        took
-    });
-    summary(took.concat(), start.elapsed())
+    repeat(at_once, time, || {
+        let mut stream = connect(address, next.fetch_add(1, Ordering::Relaxed), b'1');
+        stream.read_exact(&mut [0]).expect("an answer");
+    })
 }
 
 /// Opens so many, 64 at a time, each proved by an echo; says so, and proves them again when a line comes.
@@ -132,12 +62,7 @@ fn hold(address: IpAddr, count: u64) -> String {
     let start = Instant::now();
     let mut open: Vec<TcpStream> = threads(64, |thread| {
         let mine = (thread..count).step_by(64);
-        mine.map(|number| {
-            let mut stream = connect(address, number, b'e');
-            stream.read_exact(&mut [0]).expect("the first byte comes back");
-            stream
-        })
-        .collect::<Vec<_>>()
+        mine.map(|number| echoed(address, number)).collect::<Vec<_>>()
     })
     .into_iter()
     .flatten()

@@ -9,6 +9,7 @@
 //!     net vsock-serve | vsock-load TEST PLACE STREAMS MS   what bench/vsock.sh starts
 
 mod bridge;
+mod exchange;
 mod lab;
 mod load;
 mod serve;

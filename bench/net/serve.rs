@@ -2,13 +2,13 @@
 //! was, `d` gives without end, `e` gives back what comes.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::PORTS;
+use crate::exchange::{drain, echo, give};
 
-pub const BLOCK_BYTES: usize = 256 << 10;
 /// The datagram that asks how many came since it was asked last.
 pub const QUESTION: &[u8] = b"how many?";
 
@@ -40,30 +40,12 @@ fn take(mut stream: TcpStream) {
             let _ = stream.read(&mut wanted);
         }
         b'u' => drop(thread::spawn(move || drain(stream))),
-        b'd' => drop(thread::spawn(move || while stream.write_all(&[7; BLOCK_BYTES]).is_ok() {})),
-        _ => drop(thread::Builder::new().stack_size(64 << 10).spawn(move || echo(stream))),
-    }
-}
-
-fn drain(mut stream: TcpStream) {
-    let mut block = vec![0; BLOCK_BYTES];
-    let mut all: u64 = 0;
-    while let Ok(count @ 1..) = stream.read(&mut block) {
-        all += count as u64;
-    }
-    let _ = stream.write_all(&all.to_be_bytes());
-    let _ = stream.shutdown(Shutdown::Write);
-}
-
-fn echo(mut stream: TcpStream) {
-    let mut block = [b'e'; 4096];
-    if stream.write_all(&block[..1]).is_err() {
-        return;
-    }
-    while let Ok(count @ 1..) = stream.read(&mut block) {
-        if stream.write_all(&block[..count]).is_err() {
-            return;
+        b'd' => drop(thread::spawn(move || give(stream))),
+        // The first byte comes back too.
+        _ if stream.write_all(&wanted).is_ok() => {
+            drop(thread::Builder::new().stack_size(64 << 10).spawn(move || echo(stream)));
         }
+        _ => {}
     }
 }
 
