@@ -5,12 +5,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::fixtures::debian_kernel;
+use crate::harness::fixtures::{debian_kernel, static_program};
 use crate::harness::initrd::{Initrd, NETWORK, VIRTIO_PCI};
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
@@ -86,11 +85,7 @@ fn initrd() -> &'static Path {
     static MADE: OnceLock<(Sandbox, PathBuf)> = OnceLock::new();
     let (_, path) = MADE.get_or_init(|| {
         let sandbox = Sandbox::new();
-        let udp = sandbox.path().join("udp");
-        let source = sandbox.write("udp.rs", UDP);
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
-        run(rustc.arg(&udp).arg(source)).ok();
+        let udp = static_program(&sandbox, "udp", UDP);
         let path = sandbox.path().join("initrd");
         let initrd = Initrd::new().modules(&VIRTIO_PCI).modules(&NETWORK);
         initrd.text("init", INIT).text("dhcp", DHCP).file("bin/udp", &udp).pack(&path);

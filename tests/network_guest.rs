@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::harness::fixtures::newer_kernel;
+use crate::harness::fixtures::{newer_kernel, static_program};
 use crate::harness::images;
 use crate::harness::initrd::{Initrd, NETWORK};
 use crate::harness::kiln::{Running, Said, Sandbox, run};
@@ -311,11 +311,7 @@ runs ask 10.0.2.2:7070
 #[test]
 fn datagrams_go_in_runs_both_ways_where_the_guests_kernel_can() {
     let sandbox = Sandbox::new();
-    let runs = sandbox.path().join("runs");
-    let source = sandbox.write("runs.rs", include_str!("fixtures/datagram-runs.rs"));
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
-    run(rustc.arg(&runs).arg(source)).ok();
+    let runs = static_program(&sandbox, "runs", include_str!("fixtures/datagram-runs.rs"));
     let (kernel, initrd) = (newer_kernel(), sandbox.path().join("initrd"));
     let packed = Initrd::new().modules_of(&kernel, &NETWORK).text("init", RUNS_INIT);
     packed.file("bin/runs", &runs).pack(&initrd);

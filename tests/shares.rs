@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::harness::fixtures::debian_kernel;
+use crate::harness::fixtures::{debian_kernel, static_program};
 use crate::harness::initrd::{Initrd, VIRTIO_PCI};
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
@@ -85,11 +85,7 @@ pub fn posix() -> &'static Path {
     static MADE: OnceLock<(Sandbox, PathBuf)> = OnceLock::new();
     let (_, path) = MADE.get_or_init(|| {
         let sandbox = Sandbox::new();
-        let path = sandbox.path().join("posix");
-        let source = sandbox.write("posix.rs", include_str!("fixtures/posix.rs"));
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
-        run(rustc.arg(&path).arg(source)).ok();
+        let path = static_program(&sandbox, "posix", include_str!("fixtures/posix.rs"));
         (sandbox, path)
     });
     path

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::harness::fixtures::debian_kernel;
+use crate::harness::fixtures::{debian_kernel, static_program};
 use crate::harness::initrd::{Initrd, VIRTIO_PCI};
 use crate::harness::kiln::{Running, Sandbox, run};
 use crate::harness::kvm::KvmJob;
@@ -40,11 +40,7 @@ fn guest() -> &'static Guest {
     static MADE: OnceLock<Guest> = OnceLock::new();
     MADE.get_or_init(|| {
         let sandbox = Sandbox::new();
-        let check = sandbox.path().join("vsock-check");
-        let source = sandbox.write("vsock-check.rs", include_str!("fixtures/vsock-check.rs"));
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
-        run(rustc.arg(&check).arg(source)).ok();
+        let check = static_program(&sandbox, "vsock-check", include_str!("fixtures/vsock-check.rs"));
         let initrd = sandbox.path().join("initrd");
         let packed = Initrd::new().modules(&VIRTIO_PCI).modules(&MODULES);
         packed.text("init", SCRIPT).file("bin/vsock-check", &check).pack(&initrd);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::cache_dir;
-use super::kiln::run;
+use super::kiln::{Sandbox, run};
 
 /// Debian's cloud kernel, unpacked.
 pub struct Kernel {
@@ -67,6 +67,16 @@ pub fn debian_file(package: &str, path: &str) -> PathBuf {
     let dir = cache_dir().join(format!("package-{package}"));
     once(&dir, |dir| unpack(dir, package));
     dir.join(path)
+}
+
+/// A static program for guests, made in the sandbox of one source file by rustc alone.
+pub fn static_program(sandbox: &Sandbox, name: &str, source: &str) -> PathBuf {
+    let path = sandbox.path().join(name);
+    let source = sandbox.write(&format!("{name}.rs"), source);
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"]);
+    run(rustc.arg(&path).arg(source)).ok();
+    path
 }
 
 fn unpack(dir: &Path, package: &str) {

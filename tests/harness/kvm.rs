@@ -64,6 +64,17 @@ impl KvmJob {
         self
     }
 
+    /// Puts a program of this host and its libraries into the job's folder, whatever the place: a script runs it with
+    /// `./ld-linux-x86-64.so.2 --library-path . ./NAME`.
+    pub fn program_with_libraries(self, name: &str) -> Self {
+        let script = r#"program=$(command -v "$1"); echo "$program"; ldd "$program" | grep -o '/[^ ]*'"#;
+        let files = run(Command::new("sh").args(["-euc", script, "sh", name])).ok().stdout;
+        files.lines().map(Path::new).fold(self, |job, path| {
+            let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+            job.file(&path.canonicalize().expect("it is there"), &name)
+        })
+    }
+
     /// Puts a file with this text into the job's folder.
     pub fn text(mut self, name: &str, text: &str) -> Self {
         self.texts.push((name.to_owned(), text.to_owned()));
