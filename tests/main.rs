@@ -30,6 +30,7 @@ mod network_guest;
 mod network_links;
 mod oci_archive;
 mod pkg;
+mod power_cuts;
 mod push;
 mod robust;
 mod roots;
