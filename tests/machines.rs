@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::harness::images;
-use crate::harness::kiln::{Running, Said, Sandbox, run};
+use crate::harness::kiln::{KILN, Running, Said, Sandbox, run};
 use crate::harness::kvm::KvmJob;
 use crate::harness::roots::noise;
 use crate::harness::tree;
@@ -82,6 +82,7 @@ fn a_detached_machine_is_reached_by_its_name_and_a_list_never_lies() {
     check_copies();
     check_watched();
     check_inspect();
+    check_completion();
     kiln(&["stop", "-timeout", "120", "box"]).ok();
     let (status, printed) = logs.wait(LIMIT);
     assert!(status.success() && printed.contains("kiln: power off"), "{printed}");
@@ -242,6 +243,16 @@ fn check_watched() {
     watches.wait_for("CHANGED new\n", LIMIT);
     fs::remove_file(built().path().join("shared/d/f")).unwrap();
     watches.wait_for("CHANGED .\n", LIMIT);
+}
+
+/// bash knows what runs, and where its name belongs.
+fn check_completion() {
+    let script = r#"PATH=${1%/*}:$PATH; source <(kiln completion bash)
+        try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kiln_and_machines kiln "${!#}" "${COMP_WORDS[COMP_CWORD-1]}"; echo "${COMPREPLY[*]}"; }
+        try kiln stop b; try kiln kill nobody b; try kiln exec -i b; try kiln exec box b; try kiln cp b; try kiln port ls b; try kiln build b"#;
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script, "bash", KILN]).env("XDG_RUNTIME_DIR", built().path().join("home/run"));
+    assert_eq!(run(&mut bash).ok().stdout, "box\nbox\nbox\n\nbox:\nbox\n\n");
 }
 
 fn check_inspect() {

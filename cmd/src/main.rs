@@ -3,6 +3,7 @@
 mod args;
 mod build;
 mod cache;
+mod completion;
 mod crash;
 mod doctor;
 mod failure;
@@ -88,11 +89,7 @@ fn obey(cli: &args::Cli, printer: &Printer) -> Result<(), Failure> {
         Command::Version { short: false } => {
             Ok(printer.data(concat!("kiln ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?)
         }
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut args::command(), "kiln", &mut script);
-            Ok(printer.data(&script)?)
-        }
+        Command::Completion { shell } => Ok(printer.data(&completion::script(*shell))?),
         Command::Schema => Ok(printer.data(kiln_build::config::schema()?.as_bytes())?),
         Command::HelpMarkdown => Ok(printer.data(reference::markdown(&args::command()).as_bytes())?),
         Command::Tied { parent, program } => Err(Failure::new(kiln_run::qemu::exec_tied(*parent, program))),

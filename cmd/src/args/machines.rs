@@ -16,6 +16,9 @@ pub struct Ps {
     /// Print them as JSON
     #[arg(long)]
     pub json: bool,
+    /// Print only their names
+    #[arg(long, conflicts_with = "json")]
+    pub names: bool,
 }
 
 /// `kiln console`.

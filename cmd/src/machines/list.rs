@@ -17,10 +17,13 @@ use crate::printer::Printer;
 pub fn list(asked: &args::Ps, printer: &Printer) -> Result<(), Failure> {
     let registry = super::registry()?;
     let line = |runs: bool| move |named: Named| Line::new(named, runs);
-    let mut lines: Vec<Line> = registry.running().into_iter().map(line(true)).collect();
-    if asked.all {
-        lines.extend(registry.ended().into_iter().map(line(false)));
+    let running = registry.running();
+    let ended = if asked.all { registry.ended() } else { vec![] };
+    if asked.names {
+        let names: String = running.iter().chain(&ended).map(|named| format!("{}\n", named.name)).collect();
+        return Ok(printer.data(names.as_bytes())?);
     }
+    let lines: Vec<Line> = running.into_iter().map(line(true)).chain(ended.into_iter().map(line(false))).collect();
     if asked.json {
         let all: Vec<Value> = lines.iter().map(Line::json).collect();
         return Ok(printer.data(format!("{}\n", serde_json::to_string_pretty(&all)?).as_bytes())?);
