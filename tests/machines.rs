@@ -292,7 +292,8 @@ fn a_machine_that_cannot_start_is_told_of_where_its_user_is() {
 /// The same under KVM, with much more to carry.
 const KVM_SCRIPT: &str = r#"
 export XDG_RUNTIME_DIR=$PWD/run
-[ "$(kiln run -d -accel kvm -mem 512 -cpus 2 -networking none -console pty vm 2> notes)" = vm ]
+[ "$(kiln run -d -accel kvm -mem 512 -cpus 2 -networking none -console pty \
+    -cmdline "console=hvc0 $(cat vm-cmdline)" vm 2> notes)" = vm ]
 cat notes
 kiln ps
 kiln logs -f vm > printed 2>&1 &
@@ -320,11 +321,17 @@ wait_for ready trapped 60
 kill -TERM $trapped
 code=0; wait $trapped || code=$?
 cat trapped; echo "trapped $code"
-# Somebody at the pseudoterminal, and somebody beside.
+# Somebody at the pseudoterminal, whose window has a size, and somebody beside.
+stty -F vm-state/tty rows 33 cols 101
 echo 'echo typed at $((40 + 2))' > vm-state/tty
 mkfifo keys
 kiln console vm < keys > seen &
 exec 9> keys
+sized() { kiln exec vm sh -c "until stty size | grep '$1'; do sleep 0.1; done < /dev/hvc0"; }
+sized '33 101'
+stty -F vm-state/tty rows 20 cols 60
+echo > vm-state/tty
+sized '20 60'
 echo 'echo typed beside $((40 + 4))' >&9
 wait_for 'typed at 42' printed 60
 wait_for 'typed beside 44' printed 60
@@ -355,6 +362,7 @@ fn a_detached_machine_on_kvm_is_reached_by_its_name() {
         "sleep\n",
         "copied\n",
         "got it\ntrapped 3\n",
+        "33 101\n20 60\n",
         "kiln: power off",
         "powered off",
         "console.log\nkiln.log\nlock\nmachine.json\n",
