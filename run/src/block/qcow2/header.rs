@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use super::check::{Fault, Table, Tables};
+use super::check::Fault;
+use super::tables::{Table, Tables, number};
 use crate::block::{HostFile, SECTOR_BYTES};
 
 const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -14,7 +15,7 @@ const MAGIC: [u8; 4] = *b"QFI\xfb";
 const HEADER_2_BYTES: u32 = 72;
 const HEADER_3_BYTES: u32 = 104;
 /// Sizes of clusters, as powers of two: QEMU's own limits.
-const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 /// Most bytes of the two tables that are kept in memory: QEMU's own limits.
 pub(super) const MAX_FIRST_TABLE_BYTES: u64 = 32 << 20;
 const MAX_COUNT_TABLE_BYTES: u64 = 8 << 20;
@@ -197,11 +198,6 @@ impl Qcow2Header {
         };
         Ok((Self { size_bytes, backing }, tables))
     }
-}
-
-/// A number of up to eight bytes, the high one first.
-pub(super) fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn check_features(features: u64) -> Result<(), Qcow2Error> {

@@ -3,14 +3,14 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use imago::Storage;
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 
-use super::claims;
+use super::claims::Claims;
 use crate::block::HostFile;
 
 /// The file of an image.
@@ -19,16 +19,20 @@ pub(crate) struct Image {
     file: HostFile,
     helper: CommonStorageHelper,
     /// Held by who writes.
-    writing: Mutex<()>,
+    claims: Mutex<Claims>,
 }
 
 impl Image {
     pub(crate) fn new(file: HostFile) -> Self {
-        Self { file, helper: CommonStorageHelper::default(), writing: Mutex::default() }
+        Self { file, helper: CommonStorageHelper::default(), claims: Mutex::default() }
     }
 
     pub(super) fn file(&self) -> &HostFile {
         &self.file
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,8 +57,8 @@ impl Storage for Image {
 
     unsafe fn pure_writev(&self, vector: IoVector<'_>, mut offset: u64) -> io::Result<()> {
         let pieces = vector.into_inner();
-        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        claims::before(&self.file, &pieces, offset)?;
+        let mut claims = self.claims();
+        claims.before(&self.file, &pieces, offset)?;
         for piece in pieces {
             self.file.write_bytes(&piece, offset)?;
             offset = behind(offset, piece.len())?;
@@ -65,11 +69,15 @@ impl Storage for Image {
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         let end = offset.checked_add(length).ok_or(io::ErrorKind::InvalidInput)?;
         self.file.grow(end)?;
-        self.file.zero(offset, length, true)
+        let zeroed = self.file.zero(offset, length, true);
+        self.claims().forget_at(offset);
+        zeroed
     }
 
     unsafe fn pure_discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        match self.file.punch(offset, length) {
+        let punched = self.file.punch(offset, length);
+        self.claims().forget_at(offset);
+        match punched {
             // It is a wish.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             result => result,

@@ -3,10 +3,12 @@
 
 mod check;
 mod claims;
+mod counts;
 mod gate;
 mod header;
 mod image;
 mod room;
+mod tables;
 
 pub use check::Fault;
 pub use gate::Hold;

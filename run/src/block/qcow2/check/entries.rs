@@ -2,30 +2,11 @@
 
 use std::io;
 
-use super::super::header::number;
+use super::super::tables::{ENTRY_BYTES, Table, number};
 use crate::block::HostFile;
 
 /// Bytes of a table that are read at once.
 const PIECE_BYTES: u64 = 64 * 1024;
-/// Bytes of an entry.
-pub const ENTRY_BYTES: u64 = 8;
-
-/// Where a table is.
-#[derive(Debug, Clone, Copy)]
-pub struct Table {
-    /// In the file, in bytes.
-    pub offset: u64,
-    /// How many entries.
-    pub entries: u64,
-}
-
-impl Table {
-    /// Whether one of its entries begins at this offset of the file.
-    pub fn holds(&self, offset: u64) -> bool {
-        let inside = offset.checked_sub(self.offset);
-        inside.is_some_and(|inside| inside.is_multiple_of(ENTRY_BYTES) && inside / ENTRY_BYTES < self.entries)
-    }
-}
 
 /// Gives each entry that is not zero, with its index, until one fails.
 pub(super) fn for_each<E: From<io::Error>>(

@@ -18,16 +18,16 @@ use self::{
     snapshots::Snapshot,
     users::{Refused, Sharing, Users},
 };
-use super::header::{Qcow2Error, number};
+use super::{
+    counts::count,
+    header::Qcow2Error,
+    tables::{ENTRY_BYTES, OFFSET_BITS, Table, Tables},
+};
 use crate::block::HostFile;
-
-pub(super) use self::entries::{ENTRY_BYTES, Table};
 
 /// Most clusters of a file: 8 TiB of the usual 64 KiB, 256 TiB of the largest ones. Their users take 256 MiB.
 const MAX_CLUSTERS: u64 = 1 << 27;
 
-/// Where an entry of the L1 or an L2 table points to (QEMU's `docs/interop/qcow2.txt`, "Cluster mapping").
-pub(super) const OFFSET_BITS: u64 = 0x00ff_ffff_ffff_fe00;
 /// In an entry of either table: what it points to has one user.
 const COPIED: u64 = 1 << 63;
 /// In an entry of an L2 table.
@@ -36,29 +36,6 @@ const COMPRESSED: u64 = 1 << 62;
 const FIRST_RESERVED: u64 = 0x7f00_0000_0000_01ff;
 const SECOND_RESERVED: u64 = 0x3f00_0000_0000_01fe;
 const COUNTS_RESERVED: u64 = 0x1ff;
-
-/// Where an image has its tables, as its header says.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tables {
-    /// Size of a cluster, as a power of two.
-    pub cluster_bits: u32,
-    /// The L1 table in use.
-    pub first: Table,
-    /// The table of blocks of counts.
-    pub counts: Table,
-    /// Bits of a count, as a power of two.
-    pub count_order: u32,
-    /// How many snapshots there are, and where their table is.
-    pub snapshots: u32,
-    pub snapshots_offset: u64,
-}
-
-impl Tables {
-    /// How many clusters a block of counts is for.
-    pub fn counts_per_block(&self) -> u64 {
-        1 << (self.cluster_bits + 3 - self.count_order)
-    }
-}
 
 /// Checks the tables of an open image, which nobody writes to meanwhile.
 pub(super) fn check(file: &HostFile, tables: Tables) -> Result<(), Qcow2Error> {
@@ -256,17 +233,6 @@ impl Check<'_> {
 /// What an entry of a table in use says of who else uses what it points to. A snapshot's entries say nothing.
 fn sharing(snapshot: Option<u32>, entry: u64) -> Sharing {
     if snapshot.is_none() && entry & COPIED != 0 { Sharing::Sole } else { Sharing::Allowed }
-}
-
-/// One count of a block of them. Counts of less than a byte begin at its low end.
-pub(super) fn count(block: &[u8], at: usize, order: u32) -> u64 {
-    if order >= 3 {
-        let bytes = 1 << (order - 3);
-        return block.get(at * bytes..(at + 1) * bytes).map_or(0, number);
-    }
-    let byte = block.get(at >> (3 - order)).copied().unwrap_or(0);
-    let shift = (at & ((8 >> order) - 1)) << order;
-    u64::from(byte >> shift) & ((1 << (1 << order)) - 1)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Snapshots that are kept in an image, as far as their tables take room (QEMU's `docs/interop/qcow2.txt`, "Snapshots").
 
-use super::{Check, ENTRY_BYTES, Fault, Kind, Sharing, Table, User, What, number};
+use super::{Check, Fault, Kind, Sharing, User, What};
 use crate::block::qcow2::header::{MAX_FIRST_TABLE_BYTES, Qcow2Error};
+use crate::block::qcow2::tables::{ENTRY_BYTES, Table, number};
 
 /// QEMU's own limits.
 const MAX_SNAPSHOTS: u32 = 65_536;
