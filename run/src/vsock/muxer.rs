@@ -319,15 +319,7 @@ impl Muxer {
         if header.op == op::RESET {
             return;
         }
-        self.strays.push_back(Header {
-            src_cid: header.dst_cid,
-            dst_cid: header.src_cid,
-            src_port: header.dst_port,
-            dst_port: header.src_port,
-            kind: header.kind,
-            op: op::RESET,
-            ..Header::default()
-        });
+        self.strays.push_back(header.back(op::RESET));
     }
 
     /// Gives the guest what there is for it. True if it stopped though the guest has buffers.

@@ -103,6 +103,20 @@ impl Header {
         bytes
     }
 
+    /// A packet of the same connection that goes the other way, with nothing in it.
+    #[must_use]
+    pub fn back(&self, op: u16) -> Self {
+        Self {
+            src_cid: self.dst_cid,
+            dst_cid: self.src_cid,
+            src_port: self.dst_port,
+            dst_port: self.src_port,
+            kind: self.kind,
+            op,
+            ..Self::default()
+        }
+    }
+
     /// What the connection carries; `None` if nobody knows.
     #[must_use]
     pub fn kind(&self) -> Option<VsockKind> {

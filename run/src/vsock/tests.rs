@@ -125,15 +125,7 @@ fn from_guest() -> Header {
 
 /// The header with which the guest answers.
 fn answer(header: &Header) -> Header {
-    Header {
-        src_cid: header.dst_cid,
-        dst_cid: header.src_cid,
-        src_port: header.dst_port,
-        dst_port: header.src_port,
-        kind: header.kind,
-        buf_alloc: ALLOC,
-        ..Header::default()
-    }
+    Header { buf_alloc: ALLOC, ..header.back(0) }
 }
 
 fn is_closed(stream: &UnixStream) -> bool {

@@ -61,17 +61,9 @@ impl Rig {
     }
 }
 
-fn answer(header: &Header, op: u16) -> Header {
-    Header {
-        src_cid: header.dst_cid,
-        dst_cid: header.src_cid,
-        src_port: header.dst_port,
-        dst_port: header.src_port,
-        kind: header.kind,
-        op,
-        buf_alloc: 1 << 20,
-        ..Header::default()
-    }
+/// The guest takes the connection.
+fn response(header: &Header) -> Header {
+    Header { buf_alloc: 1 << 20, ..header.back(op::RESPONSE) }
 }
 
 #[test]
@@ -109,7 +101,7 @@ fn chains_that_hold_no_packet_are_given_back_and_the_next_is_served() {
 fn data_lies_in_as_many_packets_as_it_needs() {
     let mut rig = Rig::started();
     let mut stream = rig.connect();
-    let header = answer(&rig.packet().0, op::RESPONSE);
+    let header = response(&rig.packet().0);
     let data: Vec<u8> = (0..9000_u32).map(|n| n.to_le_bytes()[0]).collect();
     stream.write_all(&data).unwrap();
     rig.send(&header, &[]);
@@ -149,7 +141,7 @@ fn a_guest_reaches_a_program_that_listens() {
 fn a_driver_that_starts_again_hears_that_its_connections_are_gone() {
     let mut rig = Rig::started();
     let mut stream = rig.connect();
-    let header = answer(&rig.packet().0, op::RESPONSE);
+    let header = response(&rig.packet().0);
     rig.send(&header, &[]);
     rig.driver.reset();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "so does the program");
