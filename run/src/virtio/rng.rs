@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Activation, Chain, Misuse, Ring, Signal, VirtioDevice, spec::DeviceType};
+use super::{Activation, Chain, Misuse, Ring, Signal, VirtioDevice, spec::DeviceType, thread::after_turn};
 use crate::{
     event::{EventHandler, Events, HandlerId, Interest},
     mem::{GuestMemory, transfer::copy_to_guest},
@@ -95,14 +95,8 @@ impl EventHandler for Worker {
     fn ready(&mut self, _token: u32, interest: &mut Interest<'_>) {
         // Takes the doorbell down; it fails when it is down already.
         let _ = self.ring.doorbell().read();
-        match self.turn() {
-            Ok(false) => {}
-            Ok(true) => self.ring.ring_again(),
-            Err(_) => {
-                interest.clear();
-                self.signal.needs_reset();
-            }
-        }
+        let turn = self.turn();
+        after_turn(turn, &self.ring, &*self.signal, interest);
     }
 }
 

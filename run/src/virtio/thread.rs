@@ -6,8 +6,8 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-use super::Signal;
-use crate::event::{EventHandler, Flag, serve};
+use super::{Misuse, Ring, Signal};
+use crate::event::{EventHandler, Flag, Interest, serve};
 
 /// A thread of a device. Dropping it ends the thread before it returns.
 pub(super) struct DeviceThread {
@@ -38,6 +38,21 @@ impl DeviceThread {
         threads.iter().for_each(|thread| thread.stop.raise());
         drop(threads);
     }
+}
+
+/// What follows a turn at `ring`: another one soon if it stopped before all was served, and none if the driver misused it.
+pub(super) fn after_turn(turn: Result<bool, Misuse>, ring: &Ring, signal: &dyn Signal, interest: &mut Interest<'_>) {
+    match turn {
+        Ok(false) => {}
+        Ok(true) => ring.ring_again(),
+        Err(_) => stop(signal, interest),
+    }
+}
+
+/// Serves nothing more until the driver has reset the device.
+pub(super) fn stop(signal: &dyn Signal, interest: &mut Interest<'_>) {
+    interest.clear();
+    signal.needs_reset();
 }
 
 impl Drop for DeviceThread {

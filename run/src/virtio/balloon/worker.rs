@@ -11,7 +11,7 @@ use crate::event::{EventHandler, Interest};
 use crate::mem::GuestMemory;
 use crate::mem::discard::discard;
 use crate::mem::transfer::{Span, copy_from_guest, part, total_len};
-use crate::virtio::{Chain, Misuse, Ring, Signal};
+use crate::virtio::{Chain, Misuse, Ring, Signal, thread::stop};
 
 /// Page numbers looked at together. Linux sends 256 with one request.
 const PAGE_NUMBERS_AT_ONCE: usize = 256;
@@ -188,8 +188,7 @@ impl EventHandler for Worker {
 
     fn ready(&mut self, token: u32, interest: &mut Interest<'_>) {
         if self.serve(token).is_err() {
-            interest.clear();
-            self.signal.needs_reset();
+            stop(&*self.signal, interest);
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         transfer::total_len,
         uring::{DataRing, Move},
     },
-    virtio::{Chain, Misuse, Ring, Signal},
+    virtio::{Chain, Misuse, Ring, Signal, thread::after_turn},
 };
 
 /// Requests that are taken from the queue at once.
@@ -228,13 +228,7 @@ impl EventHandler for Worker {
             // Takes the doorbell down; it fails when it is down already.
             let _ = self.ring.doorbell().read();
         }
-        match self.turn(interest) {
-            Ok(false) => {}
-            Ok(true) => self.ring.ring_again(),
-            Err(_) => {
-                interest.clear();
-                self.disk.signal.needs_reset();
-            }
-        }
+        let turn = self.turn(interest);
+        after_turn(turn, &self.ring, &*self.disk.signal, interest);
     }
 }

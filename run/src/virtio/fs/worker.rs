@@ -7,7 +7,7 @@ use crate::{
     event::{EventHandler, Interest},
     mem::GuestMemory,
     share::Session,
-    virtio::{Chain, Misuse, Ring, Signal},
+    virtio::{Chain, Misuse, Ring, Signal, thread::after_turn},
 };
 
 /// Requests after which the thread looks at its other events, above all the one that ends it.
@@ -58,13 +58,7 @@ impl EventHandler for Worker {
     fn ready(&mut self, _token: u32, interest: &mut Interest<'_>) {
         // Takes the doorbell down; it fails when it is down already.
         let _ = self.ring.doorbell().read();
-        match self.turn() {
-            Ok(false) => {}
-            Ok(true) => self.ring.ring_again(),
-            Err(_) => {
-                interest.clear();
-                self.signal.needs_reset();
-            }
-        }
+        let turn = self.turn();
+        after_turn(turn, &self.ring, &*self.signal, interest);
     }
 }

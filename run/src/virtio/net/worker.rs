@@ -16,7 +16,7 @@ use crate::{
     cable::Taken,
     event::{EventHandler, Interest, Timer},
     mem::{GuestMemory, transfer::total_len},
-    virtio::{Chain, Misuse, Ring, Signal},
+    virtio::{Chain, Misuse, Ring, Signal, thread::stop},
 };
 
 const RECEIVE: u32 = 0;
@@ -177,8 +177,7 @@ impl EventHandler for Worker {
 
     fn ready(&mut self, token: u32, interest: &mut Interest<'_>) {
         if self.turn(token).is_err() {
-            interest.clear();
-            self.signal.needs_reset();
+            stop(&*self.signal, interest);
         }
     }
 }

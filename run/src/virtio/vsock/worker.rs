@@ -10,7 +10,7 @@ use crate::{
     event::{EventHandler, Interest},
     lent::Taken,
     mem::{GuestMemory, transfer::copy_to_guest},
-    virtio::{Chain, Misuse, Ring, Signal},
+    virtio::{Chain, Misuse, Ring, Signal, thread::stop},
     vsock::Muxer,
 };
 
@@ -131,8 +131,7 @@ impl EventHandler for Worker {
 
     fn ready(&mut self, token: u32, interest: &mut Interest<'_>) {
         if self.turn(token).is_err() {
-            interest.clear();
-            self.signal.needs_reset();
+            stop(&*self.signal, interest);
         }
     }
 }
