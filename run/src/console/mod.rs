@@ -14,6 +14,7 @@ mod history;
 mod input;
 mod last_words;
 mod log;
+mod modes;
 mod onlooker;
 mod pty;
 mod pump;

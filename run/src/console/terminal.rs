@@ -10,11 +10,9 @@ use std::{
     sync::{Mutex, Once, PoisonError},
 };
 
-use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize,
-    tcsetattr,
-};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
+use super::modes::raw;
 use super::watch::Watch;
 
 /// The terminal that is raw now, for the panic hook: there is one terminal and one guard at a time.
@@ -90,23 +88,4 @@ fn restore_on_panic() {
 pub fn size_of_terminal(terminal: impl AsFd) -> Option<(u16, u16)> {
     let terminal = terminal.as_fd();
     isatty(terminal).then(|| tcgetwinsize(terminal).map_or((0, 0), |size| (size.ws_col, size.ws_row)))
-}
-
-/// `modes` with nothing between the keyboard and the reader.
-pub(super) fn raw(modes: &Termios) -> Termios {
-    let mut raw = modes.clone();
-    raw.input_modes &= !(InputModes::IGNBRK
-        | InputModes::BRKINT
-        | InputModes::PARMRK
-        | InputModes::ISTRIP
-        | InputModes::INLCR
-        | InputModes::IGNCR
-        | InputModes::ICRNL
-        | InputModes::IXON);
-    raw.local_modes &=
-        !(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
-    raw.output_modes |= OutputModes::OPOST;
-    raw.special_codes[SpecialCodeIndex::VMIN] = 1;
-    raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-    raw
 }

@@ -18,10 +18,10 @@ use std::{
 
 use rustix::{
     process::setsid,
-    termios::{OptionalActions, Termios, tcgetattr, tcsetattr},
+    termios::{OptionalActions, tcgetattr, tcsetattr},
 };
 
-use super::terminal::raw;
+use super::modes::is_raw;
 
 /// The word that turns this program into the watching child.
 const WORD: &str = "__watch-terminal";
@@ -97,14 +97,9 @@ fn watch() -> io::Result<()> {
     io::stderr().write_all(&[FAREWELL])?;
     let mut farewell = [0];
     let len = io::stdin().read(&mut farewell)?;
-    if len == 0 && still_raw(&tcgetattr(&terminal)?, &modes) {
+    // A shell that has already set its own modes keeps them.
+    if len == 0 && is_raw(&tcgetattr(&terminal)?, &modes) {
         tcsetattr(&terminal, OptionalActions::Now, &modes)?;
     }
     Ok(())
-}
-
-/// Whether the terminal is as the parent left it. A shell that has already set its own modes keeps them.
-fn still_raw(now: &Termios, before: &Termios) -> bool {
-    let raw = raw(before);
-    now.local_modes == raw.local_modes && now.input_modes == raw.input_modes && now.output_modes == raw.output_modes
 }
