@@ -111,7 +111,7 @@ impl<L: Link> Link for Faulty<L> {
             frame.copy_to(0..frame.len_bytes(), &mut bytes);
             Late { frame: MemoryFrame { bytes, offload: frame.offload() }, due }
         };
-        let mut port = Worse { port, way: &mut self.down, received: None, now };
+        let mut port = Worse { port, way: &mut self.down, received: Vec::new(), now };
         for _ in 0..self.up.times(keep, now) {
             self.link.from_guest(frame, &mut port, now);
         }
@@ -122,7 +122,7 @@ impl<L: Link> Link for Faulty<L> {
             // Lost, if there is no room.
             let _ = port.send_frame(&frame.bytes, &frame.offload);
         }
-        let mut port = Worse { port, way: &mut self.down, received: None, now };
+        let mut port = Worse { port, way: &mut self.down, received: Vec::new(), now };
         for late in self.up.due(now) {
             self.link.from_guest(&late.frame, &mut port, now);
         }
@@ -154,7 +154,7 @@ impl<L: Link> Link for Faulty<L> {
 struct Worse<'a> {
     port: &'a mut dyn GuestPort,
     way: &'a mut Way,
-    received: Option<Vec<u8>>,
+    received: Vec<u8>,
     now: Millis,
 }
 
@@ -177,14 +177,13 @@ impl GuestPort for Worse<'_> {
     }
 
     fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
-        let mut bytes = self.received.take().unwrap_or_default();
-        let count = reading.into_memory(self.reach(shape).min(limit), socket, &mut bytes)?;
-        self.received = Some(bytes);
-        Ok(count)
+        let room = self.reach(shape).min(limit);
+        reading.into_memory(room, socket, &mut self.received)
     }
 
     fn send_received(&mut self, headers: Headers) {
-        if let Some(payload) = self.received.take().filter(|payload| !payload.is_empty()) {
+        let payload = std::mem::take(&mut self.received);
+        if !payload.is_empty() {
             self.send(headers, &payload);
         }
     }

@@ -118,17 +118,17 @@ impl<L: Link> Link for Pcap<L> {
         let mut bytes = Vec::new();
         frame.copy_to(0..frame.len_bytes().min(snap), &mut bytes);
         self.capture.record((&bytes, &[]), frame.len_bytes(), now);
-        self.link.from_guest(frame, &mut Tapped { port, capture: &mut self.capture, now, received: None }, now);
+        self.link.from_guest(frame, &mut Tapped { port, capture: &mut self.capture, now, received: Vec::new() }, now);
     }
 
     fn turn(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
-        let more = self.link.turn(&mut Tapped { port, capture: &mut self.capture, now, received: None }, now);
+        let more = self.link.turn(&mut Tapped { port, capture: &mut self.capture, now, received: Vec::new() }, now);
         self.capture.flush();
         more
     }
 
     fn settle(&mut self, port: &mut dyn GuestPort, now: Millis) -> io::Result<bool> {
-        let more = self.link.settle(&mut Tapped { port, capture: &mut self.capture, now, received: None }, now);
+        let more = self.link.settle(&mut Tapped { port, capture: &mut self.capture, now, received: Vec::new() }, now);
         self.capture.flush();
         more
     }
@@ -168,7 +168,7 @@ struct Tapped<'a> {
     port: &'a mut dyn GuestPort,
     capture: &'a mut Capture,
     now: Millis,
-    received: Option<Vec<u8>>,
+    received: Vec<u8>,
 }
 
 impl Tapped<'_> {
@@ -198,16 +198,14 @@ impl GuestPort for Tapped<'_> {
     }
 
     fn receive(&mut self, shape: Shape, limit: usize, socket: BorrowedFd<'_>, reading: Reading) -> io::Result<usize> {
-        let mut bytes = self.received.take().unwrap_or_default();
-        let count = reading.into_memory(self.reach(shape).min(limit), socket, &mut bytes)?;
-        self.received = Some(bytes);
-        Ok(count)
+        let room = self.reach(shape).min(limit);
+        reading.into_memory(room, socket, &mut self.received)
     }
 
     fn send_received(&mut self, headers: Headers) {
-        if let Some(payload) = self.received.take().filter(|payload| !payload.is_empty()) {
+        let payload = std::mem::take(&mut self.received);
+        if !payload.is_empty() {
             self.send(headers, &payload);
-            self.received = Some(payload);
         }
     }
 
