@@ -1,14 +1,13 @@
 //! Lets programs that watch a shared folder know what the host changed there: each path is touched in a way that the
 //! folder's server knows and does nothing about, and the kernel tells who watches (`IN_MODIFY`).
 
-use std::ffi::{CString, OsString};
-use std::fs::File;
+use std::ffi::CString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln_abi::{TOUCH_NANOSECONDS, TOUCH_SECONDS};
+use kiln_guest::mount::table::{self, Mounted};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, openat2, utimensat};
 
 /// Longest path (Linux: `PATH_MAX`), with its end.
@@ -47,35 +46,22 @@ pub(crate) fn touch_all(tag: &str, input: impl Read) -> io::Result<()> {
 }
 
 fn open(tag: &str) -> Option<OwnedFd> {
-    let mounts = BufReader::new(File::open("/proc/self/mountinfo").ok()?);
-    let place = mounts.split(b'\n').map_while(Result::ok).find_map(|line| place(&line, tag))?;
-    openat2(CWD, &place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty()).ok()
+    let mounts = table::read().ok()?;
+    openat2(
+        CWD,
+        place(&mounts, tag)?,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::empty(),
+    )
+    .ok()
 }
 
-/// Where a line of mountinfo (proc(5)) says that all of the folder of this tag is mounted.
-fn place(line: &[u8], tag: &str) -> Option<PathBuf> {
-    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let dash = words.iter().position(|word| *word == b"-")?;
-    let [root, place] = [*words.get(3)?, *words.get(4)?];
-    let [kind, source] = [*words.get(dash + 1)?, *words.get(dash + 2)?];
-    let is_it = (root, kind) == (&b"/"[..], &b"virtiofs"[..]) && unescaped(source) == tag.as_bytes();
-    is_it.then(|| Path::new(&OsString::from_vec(unescaped(place))).to_owned())
-}
-
-/// Blanks and the like are three octal digits behind a backslash.
-fn unescaped(word: &[u8]) -> Vec<u8> {
-    let mut parts = word.split(|byte| *byte == b'\\');
-    let mut bytes = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at(part.len().min(3));
-        let byte = str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match byte {
-            Some(byte) => bytes.push(byte),
-            None => bytes.extend([b"\\", digits].concat()),
-        }
-        bytes.extend(rest);
-    }
-    bytes
+/// Where all of the folder of this tag is mounted.
+fn place<'a>(mounts: &'a [Mounted], tag: &str) -> Option<&'a Path> {
+    let is_it =
+        |mounted: &&Mounted| mounted.kind == "virtiofs" && mounted.source == tag && mounted.root == Path::new("/");
+    mounts.iter().find(is_it).map(|mounted| mounted.target.as_path())
 }
 
 fn touch(folder: &OwnedFd, path: &CString) {
@@ -103,7 +89,7 @@ mod tests {
             ("36 25 - virtiofs tag rw", None),
             ("", None),
         ] {
-            assert_eq!(place(line.as_bytes(), "tag"), expected.map(PathBuf::from), "{line}");
+            assert_eq!(place(&table::parse(line.as_bytes()), "tag"), expected.map(Path::new), "{line}");
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kiln_guest::block::superblock::{self, FileSystem};
 use kiln_guest::block::{Device, DeviceName, Devices};
+use kiln_guest::mount::table::{self, Mounted};
 use kiln_guest::mount::{MountError, Options};
 
 use crate::arguments::{Flags, Given, WrongUse};
@@ -124,8 +125,7 @@ fn find(devices: &Devices, wish: &Wish) -> Result<(Device, FileSystem), Unmounte
 
 /// Partitions before whole disks, each in the order of their names.
 fn first(devices: &Devices) -> Result<Option<(Device, FileSystem)>, Unmounted> {
-    let path = Path::new("/proc/self/mountinfo");
-    let mounts = fs::read_to_string(path).map_err(|source| Unmounted::Read { path: path.to_owned(), source })?;
+    let mounts = table::read().map_err(|source| Unmounted::Read { path: table::PATH.into(), source })?;
     let disks = devices.disks();
     let partitions = disks.iter().flat_map(|disk| devices.partitions(disk));
     let names: Vec<String> = partitions.chain(disks.iter().cloned()).collect();
@@ -137,9 +137,9 @@ fn first(devices: &Devices) -> Result<Option<(Device, FileSystem)>, Unmounted> {
     }))
 }
 
-/// Whether a device (`MAJOR:MINOR`) is in the third column of mountinfo (proc(5)).
-fn is_mounted(mounts: &str, number: &str) -> bool {
-    mounts.lines().any(|line| line.split(' ').nth(2) == Some(number))
+/// Whether a device (`MAJOR:MINOR`) is mounted anywhere.
+fn is_mounted(mounts: &[Mounted], number: &str) -> bool {
+    mounts.iter().any(|mounted| mounted.number == number)
 }
 
 #[cfg(test)]
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn what_is_mounted_is_told_by_its_number() {
-        let mounts = "22 1 254:1 / /var rw - ext4 /dev/vda1 rw\n23 1 0:5 / /dev rw - devtmpfs none rw\n";
-        assert!(is_mounted(mounts, "254:1"));
-        assert!(!is_mounted(mounts, "254:11") && !is_mounted(mounts, "4:1") && !is_mounted("", "254:1"));
+        let mounts = table::parse(b"22 1 254:1 / /var rw - ext4 /dev/vda1 rw\n23 1 0:5 / /dev rw - devtmpfs none rw\n");
+        assert!(is_mounted(&mounts, "254:1"));
+        assert!(!is_mounted(&mounts, "254:11") && !is_mounted(&mounts, "4:1") && !is_mounted(&[], "254:1"));
     }
 }

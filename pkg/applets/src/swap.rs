@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use kiln_guest::mount::table::{self, Mounted};
 use rustix::fs::{FallocateFlags, IFlags, StatVfs, fallocate, ioctl_getflags, ioctl_setflags, statvfs};
 
 use crate::arguments::{Flags, Given, WrongUse, size};
@@ -168,8 +169,7 @@ fn is_met(condition: &Condition) -> Result<bool, SwapError> {
     let look = |path: &Path, source: io::Error| SwapError::Look { path: path.to_owned(), source };
     match condition.bytes {
         None => {
-            let path = Path::new("/proc/self/mountinfo");
-            let mounts = fs::read_to_string(path).map_err(|source| look(path, source))?;
+            let mounts = table::read().map_err(|source| look(Path::new(table::PATH), source))?;
             Ok(is_mount_point(&mounts, &condition.folder))
         }
         Some(least) => match statvfs(&condition.folder) {
@@ -180,11 +180,8 @@ fn is_met(condition: &Condition) -> Result<bool, SwapError> {
     }
 }
 
-/// The fifth column of mountinfo (proc(5)).
-fn is_mount_point(mounts: &str, folder: &Path) -> bool {
-    let folder = folder.to_string_lossy();
-    let folder = folder.trim_end_matches('/');
-    mounts.lines().any(|line| line.split(' ').nth(4) == Some(folder))
+fn is_mount_point(mounts: &[Mounted], folder: &Path) -> bool {
+    mounts.iter().any(|mounted| mounted.target == folder)
 }
 
 /// A new file that has all its blocks.
@@ -275,8 +272,8 @@ mod tests {
 
     #[test]
     fn a_folder_with_nothing_mounted_on_it_is_no_mount_point() {
-        let mounts = "22 1 254:1 / /var/mnt rw shared:1 - ext4 /dev/vda1 rw\n";
-        assert!(is_mount_point(mounts, Path::new("/var/mnt/")));
-        assert!(!is_mount_point(mounts, Path::new("/var")) && !is_mount_point(mounts, Path::new("/var/mnt/x")));
+        let mounts = table::parse(b"22 1 254:1 / /var/mnt rw shared:1 - ext4 /dev/vda1 rw\n");
+        assert!(is_mount_point(&mounts, Path::new("/var/mnt/")));
+        assert!(!is_mount_point(&mounts, Path::new("/var")) && !is_mount_point(&mounts, Path::new("/var/mnt/x")));
     }
 }

@@ -1,5 +1,7 @@
 //! Mounts as fstab writes them: words become the kernel's flags, the rest is passed to the file system.
 
+pub mod table;
+
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::mount::table::unescape;
+
 /// Where the signature stands: at the end of the first page.
 const SIGNATURE: &[u8; 10] = b"SWAPSPACE2";
 const HEADER_AT: usize = 1024;
@@ -69,22 +71,23 @@ pub fn on(path: &Path) -> io::Result<()> {
 /// The kernel names a file by its path in the mount that it was opened by. That of a container is gone with the container, and
 /// its path is then one from the top of that mount: so the file is looked for below each of `mount_points` too.
 pub fn off_all(mount_points: &[&Path]) {
-    for path in in_use(&std::fs::read_to_string("/proc/swaps").unwrap_or_default()) {
+    for path in in_use(&std::fs::read("/proc/swaps").unwrap_or_default()) {
         // Another file of that name is no swap space, which is all that happens to it.
         let _ = candidates(&path, mount_points).iter().any(|path| off(path).is_ok());
     }
 }
 
 /// Where a path of the kernel's list may lead.
-fn candidates(path: &str, mount_points: &[&Path]) -> Vec<PathBuf> {
-    let below = mount_points.iter().rev().map(|point| point.join(path.trim_start_matches('/')));
+fn candidates(path: &Path, mount_points: &[&Path]) -> Vec<PathBuf> {
+    let below = mount_points.iter().rev().map(|point| point.join(path.strip_prefix("/").unwrap_or(path)));
     std::iter::once(path.into()).chain(below).collect()
 }
 
-/// The first column of `/proc/swaps` behind its heading; a space in a path is `\\040`.
-fn in_use(swaps: &str) -> Vec<String> {
-    let paths = swaps.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next());
-    paths.map(|path| path.replace("\\040", " ")).collect()
+/// The first column of `/proc/swaps` behind its heading.
+fn in_use(swaps: &[u8]) -> Vec<PathBuf> {
+    let lines = swaps.split(|byte| *byte == b'\n').skip(1);
+    let paths = lines.filter_map(|line| line.split(u8::is_ascii_whitespace).next().filter(|path| !path.is_empty()));
+    paths.map(|path| unescape(path).into()).collect()
 }
 
 #[expect(unsafe_code, reason = "no safe library has swapoff(2)")]
@@ -109,14 +112,14 @@ mod tests {
 
     #[test]
     fn swap_files_are_told_by_the_kernels_list() {
-        let list = "Filename Type Size Used Priority\n/var/my\\040swap file 16380 0 -2\n/dev/vdb partition 1 0 -3\n";
-        assert_eq!(in_use(list), ["/var/my swap", "/dev/vdb"]);
-        assert!(in_use("").is_empty());
+        let list = b"Filename Type Size Used Priority\n/var/my\\040swap file 16380 0 -2\n/dev/vdb partition 1 0 -3\n\n";
+        assert_eq!(in_use(list), ["/var/my swap", "/dev/vdb"].map(PathBuf::from));
+        assert!(in_use(b"").is_empty());
     }
 
     #[test]
     fn a_file_of_a_container_that_is_gone_is_looked_for_below_all_mounts() {
-        let paths = candidates("/swap", &[Path::new("/"), Path::new("/var/lib/data")]);
+        let paths = candidates(Path::new("/swap"), &[Path::new("/"), Path::new("/var/lib/data")]);
         assert_eq!(paths, ["/swap", "/var/lib/data/swap", "/swap"].map(PathBuf::from));
     }
 

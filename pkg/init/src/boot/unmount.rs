@@ -7,9 +7,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kiln_guest::mount::table::{self, Mounted};
 use kiln_guest::{block, device_mapper, swap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -25,41 +26,23 @@ const FORCED: &str = "Emergency Remount complete";
 /// File systems that show each of theirs in `/sys/fs` as long as it is in use, mounted or not.
 const SHOWN: [&str; 3] = ["ext4", "xfs", "f2fs"];
 
-/// A line of the kernel's table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mounted {
-    /// Of its device, such as `254:1`.
-    number: String,
-    target: PathBuf,
-    /// What it is of; a disk's begins with `/dev/`.
-    source: String,
-    /// The whole file system, not only what is seen here.
-    read_only: bool,
-}
-
-impl Mounted {
-    fn is_of_a_disk(&self) -> bool {
-        self.source.starts_with("/dev/")
-    }
-}
-
 /// Ends all swapping and unmounts all that can be, the latest mount first; makes the rest read-only. Tells what had to be
 /// forced.
 pub fn unmount_all() -> Vec<String> {
     let began = Instant::now();
     while round() {
-        let busy = table().iter().any(|mounted| mounted.is_of_a_disk() && !keeps(&mounted.target));
+        let busy = mounts().iter().any(|mounted| mounted.is_of_a_disk() && !keeps(&mounted.target));
         if !busy || began.elapsed() > PATIENCE {
             break;
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-    for mounted in table().iter().filter(|mounted| mounted.is_of_a_disk() && !mounted.read_only) {
+    for mounted in mounts().iter().filter(|mounted| mounted.is_of_a_disk() && !mounted.read_only) {
         // What refuses is forced below.
         let _ = rustix::mount::mount_remount(&mounted.target, MountFlags::RDONLY, c"");
     }
     let _ = rustix::mount::mount_remount("/", MountFlags::RDONLY, c"");
-    let left = left(&table(), Path::new("/sys"));
+    let left = left(&mounts(), Path::new("/sys"));
     if !left.is_empty()
         && let Err(error) = force_read_only()
     {
@@ -70,7 +53,7 @@ pub fn unmount_all() -> Vec<String> {
 
 /// Unmounts what can be; whether something is left that may go in another round.
 fn round() -> bool {
-    let mounts = table();
+    let mounts = mounts();
     let points: Vec<&Path> = mounts.iter().map(|mounted| mounted.target.as_path()).collect();
     swap::off_all(&points);
     let mut left = false;
@@ -83,8 +66,8 @@ fn round() -> bool {
     left
 }
 
-fn table() -> Vec<Mounted> {
-    parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+fn mounts() -> Vec<Mounted> {
+    table::read().unwrap_or_default()
 }
 
 /// What is needed to the end: the root, and what the kernel tells of itself.
@@ -93,26 +76,10 @@ fn keeps(target: &Path) -> bool {
     kernels || target == Path::new("/") || target == Path::new("/run")
 }
 
-/// Reads mountinfo (proc(5)).
-fn parse(table: &str) -> Vec<Mounted> {
-    let unescape =
-        |text: &str| text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-    let line = |line: &str| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut words = mount.split(' ');
-        let (number, _root, target) = (words.nth(2)?, words.next()?, words.next()?);
-        let mut words = file_system.split(' ');
-        let (source, options) = (words.nth(1)?, words.next()?);
-        let read_only = options.split(',').any(|option| option == "ro");
-        Some(Mounted { number: number.into(), target: unescape(target).into(), source: unescape(source), read_only })
-    };
-    table.lines().filter_map(line).collect()
-}
-
 /// File systems of disks that can still be written: mounted ones, and those in use with no mount that can be seen here.
 fn left(mounts: &[Mounted], sys: &Path) -> Vec<String> {
     let writable = mounts.iter().filter(|mounted| mounted.is_of_a_disk() && !mounted.read_only);
-    let mut left: Vec<String> = writable.map(|mounted| mounted.source.clone()).collect();
+    let mut left: Vec<String> = writable.map(|mounted| mounted.source.to_string_lossy().into_owned()).collect();
     for kind in SHOWN {
         for entry in fs::read_dir(sys.join("fs").join(kind)).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -157,19 +124,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mount_points_are_read_with_their_odd_letters() {
-        let table = parse(
-            "22 1 254:1 / / ro,noatime shared:1 - ext4 /dev/root rw,discard\n\
-             23 1 0:5 /x /x\\040y\\134z rw - tmpfs b ro\nbroken\n24 1 - a b\n",
-        );
-        let mounted = |number: &str, target: &str, source: &str, read_only| {
-            let (number, target, source) = (number.into(), target.into(), source.into());
-            Mounted { number, target, source, read_only }
-        };
-        assert_eq!(table, [mounted("254:1", "/", "/dev/root", false), mounted("0:5", "/x y\\z", "b", true)]);
-    }
-
-    #[test]
     fn what_power_off_itself_needs_stays_mounted() {
         for (target, stays) in [
             ("/", true),
@@ -187,8 +141,8 @@ mod tests {
     #[test]
     fn only_disks_that_may_still_be_written_are_left() {
         let sys = tempfile::tempdir().unwrap();
-        let mounts = parse(
-            "22 1 254:0 / / ro - ext4 /dev/root ro\n23 1 0:5 / /var rw - tmpfs tmpfs rw\n\
+        let mounts = table::parse(
+            b"22 1 254:0 / / ro - ext4 /dev/root ro\n23 1 0:5 / /var rw - tmpfs tmpfs rw\n\
              24 1 254:17 / /var/data rw - ext4 /dev/vdb1 rw\n",
         );
         assert_eq!(left(&mounts, sys.path()), ["/dev/vdb1"]);
