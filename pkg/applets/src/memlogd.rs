@@ -10,7 +10,6 @@ mod readers;
 mod sources;
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -20,6 +19,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kiln_guest::socket;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::arguments::{Flags, WrongUse};
@@ -92,8 +92,8 @@ pub fn run(arguments: &[String], _say: Voice<'_>) -> Result<(), Failure> {
         inherited().map_err(|source| Failure::of(MemlogdError::Background(source)))?
     } else {
         let path = |flag: &str, default: &str| PathBuf::from(given.value(flag).unwrap_or(default));
-        let log = listen(path("socket-log", SOCKET_LOG), |path| UnixDatagram::bind(path))?;
-        (log, listen(path("socket-query", SOCKET_QUERY), |path| UnixListener::bind(path))?)
+        let log = bound(path("socket-log", SOCKET_LOG), socket::receive)?;
+        (log, bound(path("socket-query", SOCKET_QUERY), socket::listen)?)
     };
     if given.has("daemonize") {
         let words = [("-max-lines", lines), ("-max-line-len", line_bytes)];
@@ -110,13 +110,7 @@ pub fn run_in_background(arguments: &[String], say: Voice<'_>) -> Result<(), Fai
     run(&[arguments, &["-daemonize".to_owned()]].concat(), say)
 }
 
-/// A socket of an earlier start is replaced; what else is there stays.
-fn listen<S>(path: PathBuf, bind: fn(&Path) -> io::Result<S>) -> Result<S, Failure> {
-    use std::os::unix::fs::FileTypeExt;
-    if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
-        // If it cannot be removed, it cannot be bound either.
-        let _ = fs::remove_file(&path);
-    }
+fn bound<S>(path: PathBuf, bind: fn(&Path) -> io::Result<S>) -> Result<S, Failure> {
     bind(&path).map_err(|source| Failure::of(MemlogdError::Listen { path, source }))
 }
 

@@ -15,5 +15,6 @@ pub mod netlink;
 pub mod packet;
 pub mod power;
 pub mod signals;
+pub mod socket;
 pub mod swap;
 pub mod vsock;

@@ -4,11 +4,10 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::thread::{self, Builder};
 use std::time::Duration;
 
-use kiln_guest::vsock;
+use kiln_guest::{socket, vsock};
 
 use crate::arguments::{Forward, Place};
 
@@ -71,7 +70,7 @@ impl Open {
             },
             Forward::Out(port, place) => {
                 let source = match place {
-                    Place::Unix(path) => Source::Unix(listen_at(path)?),
+                    Place::Unix(path) => Source::Unix(socket::listen(path)?),
                     Place::Tcp(address) => Source::Tcp(TcpListener::bind(address)?),
                 };
                 Self { source, destination: Destination::Host(*port) }
@@ -114,14 +113,6 @@ impl std::fmt::Display for Destination {
             Self::Place(Place::Tcp(address)) => address.fmt(f),
         }
     }
-}
-
-/// Replaces a socket that nobody listens at.
-fn listen_at(path: &Path) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        std::fs::remove_file(path)?;
-    }
-    UnixListener::bind(path)
 }
 
 /// Carries both ways between two streams of any family until both have ended.
@@ -192,14 +183,5 @@ mod tests {
         while caller.write_all(&[0; 4096]).is_ok() {}
         drop(caller);
         joined.join().unwrap().unwrap();
-    }
-
-    #[test]
-    fn a_socket_that_was_left_is_replaced_and_one_in_use_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
-        drop(UnixListener::bind(&path).unwrap());
-        let _listener = listen_at(&path).unwrap();
-        assert_eq!(listen_at(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }
