@@ -7,12 +7,13 @@
 mod alpine;
 mod attested;
 mod database;
-mod date;
 mod debian;
 mod document;
 mod ids;
 mod licence;
 mod purl;
+
+use kiln_abi::date_and_time;
 
 use crate::oci::Digest;
 use crate::progress::Progress;
@@ -55,7 +56,8 @@ impl Bill {
     /// An empty bill of something for `architecture` (Go's name), made at `created_s` seconds since 1970.
     pub fn new(created_s: i64, architecture: &str) -> Self {
         Self {
-            document: Document::new(&date::rfc3339(created_s)),
+            // Before 1970 nobody made anything.
+            document: Document::new(&format!("{}Z", date_and_time(created_s.try_into().unwrap_or(0)))),
             ids: Ids::default(),
             licences: Licences::default(),
             architecture: architecture.into(),

@@ -25,7 +25,7 @@ pub use bundle::{BindNamespaces, Interface, Mount, Prepare};
 pub use ready::{Ready, ReadyCheck, ReadyError};
 pub use signal::Signal;
 pub use status::{ContainerState, ContainerStatus, Stage, Status};
-pub use time::{parse_duration, write_duration};
+pub use time::{date, date_and_time, parse_duration, write_duration};
 
 /// Folder of all bundles in the root.
 pub const CONTAINERS_DIR: &str = "/containers";

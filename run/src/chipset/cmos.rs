@@ -28,7 +28,8 @@ impl Cmos {
 
     fn value(&self) -> u8 {
         let seconds = (self.now)().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (year, month, day) = date(seconds / SECONDS_PER_DAY);
+        let (year, month, day) = kiln_abi::date((seconds / SECONDS_PER_DAY).cast_signed());
+        let year = year.unsigned_abs();
         let value = match self.index {
             0x00 => seconds % 60,
             0x02 => seconds / 60 % 60,
@@ -73,22 +74,6 @@ fn bcd(value: u64) -> u8 {
     u8::try_from(((value / 10 % 10) << 4) | (value % 10)).unwrap_or(0)
 }
 
-/// Year, month and day of the Gregorian calendar, `days` after 1970-01-01. Years are counted from March of the year 0,
-/// so that the leap day is a year's last.
-fn date(days: u64) -> (u64, u64, u64) {
-    const DAYS_PER_400_YEARS: u64 = 146_097;
-    const DAYS_FROM_YEAR_0_TO_1970: u64 = 719_468;
-    let days = days + DAYS_FROM_YEAR_0_TO_1970;
-    let era = days / DAYS_PER_400_YEARS;
-    let day_of_era = days % DAYS_PER_400_YEARS;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let months_since_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
-    let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -100,20 +85,6 @@ mod tests {
         let mut byte = [0xFF];
         cmos.read(1, &mut byte);
         byte[0]
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (days, expected) in [
-            (0, (1970, 1, 1)),
-            (11_016, (2000, 2, 29)),
-            (11_017, (2000, 3, 1)),
-            (20_778, (2026, 11, 21)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-        ] {
-            assert_eq!(date(days), expected);
-        }
     }
 
     #[test]

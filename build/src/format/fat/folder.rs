@@ -64,35 +64,15 @@ impl Stamp {
     pub(super) fn of(time_s: i64) -> Self {
         const FIRST_S: i64 = 315_532_800;
         const LAST_S: i64 = 4_354_819_198;
-        let time_s = time_s.clamp(FIRST_S, LAST_S).unsigned_abs();
-        let (year, month, day) = date(time_s / 86_400);
-        let second = time_s % 86_400;
+        let time_s = time_s.clamp(FIRST_S, LAST_S);
+        let (year, month, day) = kiln_abi::date(time_s / 86_400);
+        let second = time_s.unsigned_abs() % 86_400;
         let small = |number: u64| u16::try_from(number).unwrap_or(0);
         Self {
-            date: small(year - 1980) << 9 | small(month) << 5 | small(day),
+            date: small(year.unsigned_abs() - 1980) << 9 | small(month) << 5 | small(day),
             time: small(second / 3600) << 11 | small(second / 60 % 60) << 5 | small(second % 60 / 2),
         }
     }
-}
-
-/// Year, month and day of a day since 1970-01-01.
-fn date(days: u64) -> (u64, u64, u64) {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let (mut year, mut rest) = (1970, days);
-    while rest >= 365 + u64::from(is_leap(year)) {
-        rest -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    let mut month = 1;
-    for len in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if rest < len {
-            break;
-        }
-        rest -= len;
-        month += 1;
-    }
-    (year, month, rest + 1)
 }
 
 impl Folder {

@@ -21,18 +21,9 @@ impl Date {
     /// `seconds` since 1970.
     pub(super) fn of(seconds: i64) -> Self {
         let seconds = seconds.clamp(YEARS_S.0, YEARS_S.1 - 1);
-        // Years that start in March end with the leap day; 400 of them are always equally long.
-        let days = seconds.div_euclid(DAY_S) + 719_468;
-        let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        Self {
-            year: era * 400 + year + i64::from(month >= 10),
-            month: if month < 10 { month + 3 } else { month - 9 },
-            day: day - (153 * month + 2) / 5 + 1,
-            second_of_day: seconds.rem_euclid(DAY_S),
-        }
+        let (year, month, day) = kiln_abi::date(seconds.div_euclid(DAY_S));
+        let (month, day) = (month.cast_signed(), day.cast_signed());
+        Self { year, month, day, second_of_day: seconds.rem_euclid(DAY_S) }
     }
 
     /// Year since 1900, month, day, hour, minute, second, and how far from Greenwich.
