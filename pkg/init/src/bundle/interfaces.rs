@@ -1,14 +1,23 @@
 //! Network interfaces of a container that has a network namespace of its own.
 
 use kiln_abi::Interface;
-use kiln_guest::netlink::{Links, NewLink};
+use kiln_guest::netlink::{LinkError, Links, NewLink};
 
-use super::prepare::PrepareError;
+/// A container does not get its interface.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It is given neither in the container nor outside.
+    #[error("an interface in `runtime.json` has no name")]
+    Nameless,
+}
 
 /// Makes the interface, or moves an existing one, into the network namespace of process `pid`.
-pub fn give(interface: &Interface, pid: u32) -> Result<(), PrepareError> {
+pub fn give(interface: &Interface, pid: u32) -> Result<(), InterfaceError> {
     if interface.name.is_empty() {
-        return Err(PrepareError::NamelessInterface);
+        return Err(InterfaceError::Nameless);
     }
     let links = Links::open()?;
     if interface.add.is_empty() {

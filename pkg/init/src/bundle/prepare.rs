@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use kiln_abi::{BUNDLE_PREPARE, BindNamespaces, Mount, Prepare};
 use kiln_guest::mount::{MountError, Options, mount, unmount};
-use kiln_guest::netlink::LinkError;
 
-use super::interfaces;
+use super::interfaces::{self, InterfaceError};
 use super::{BundleError, read_json};
 
 /// Something around the runtime that did not work.
@@ -28,10 +27,7 @@ pub enum PrepareError {
     Mount(#[from] MountError),
     /// A network interface.
     #[error(transparent)]
-    Link(#[from] LinkError),
-    /// An interface that is given neither in the container nor outside.
-    #[error("an interface in `runtime.json` has no name")]
-    NamelessInterface,
+    Interface(#[from] InterfaceError),
 }
 
 /// Reads a bundle's `runtime.json`; without one there is nothing to do.

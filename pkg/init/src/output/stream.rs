@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::lines::Lines;
 use crate::boot::Console;
 use crate::cmdline::Verbosity;
-use crate::supervise::Index;
 use kiln_guest::external_log;
 use kiln_guest::log_file::LogFile;
 
@@ -41,8 +40,8 @@ impl Log {
 /// The reading end of a container's output.
 #[derive(Debug)]
 pub struct Stream {
-    /// Whose output.
-    pub task: Index,
+    /// Whose output, as the caller counts tasks.
+    pub task: usize,
     name: String,
     pipe: OwnedFd,
     lines: Lines,
@@ -63,7 +62,7 @@ pub enum Drained {
 
 impl Stream {
     /// A pipe: this end for PID 1, the other for the process.
-    pub fn open(task: Index, name: String, file: Option<PathBuf>) -> io::Result<(Self, OwnedFd)> {
+    pub fn open(task: usize, name: String, file: Option<PathBuf>) -> io::Result<(Self, OwnedFd)> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         // Named like the file: `web`, `web.out`. Mostly there is none.

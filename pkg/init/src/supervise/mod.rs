@@ -21,16 +21,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, WaitStatus};
 
 pub use self::end::end;
-use self::machine::{Command, Event, Exit, Machine};
-use self::task::Kind;
+use self::machine::{Command, Event, Machine};
+use self::task::{Exit, Index, Kind};
 use crate::boot::{Booted, Console};
 use crate::bundle::{self, Bundle, Report};
 use crate::cmdline::Verbosity;
 use crate::output::{Drained, Log, Stream, Which};
 use crate::since_boot;
 use kiln_guest::buttons::{self, Button};
-
-pub use self::machine::Index;
 
 /// Ends of processes nobody asked for yet that are remembered while a container is being started.
 const UNCLAIMED_LIMIT: usize = 1024;

@@ -8,8 +8,8 @@ use kiln_abi::{
     AnnotationError, ONBOOT_DIR, ONSHUTDOWN_DIR, SERVICES_DIR, ServicePolicy, Stage, StartConditions, VOLUMES_DIR,
 };
 
-use super::machine::{Index, Machine, Step};
-use super::task::{Kind, Readiness, Task};
+use super::machine::{Machine, Step};
+use super::task::{Index, Kind, Readiness, Task};
 use crate::bundle;
 
 const INIT_SCRIPTS: &str = "etc/init.d";
@@ -188,7 +188,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::supervise::machine::{Command, Event, Exit};
+    use crate::supervise::machine::{Command, Event};
+    use crate::supervise::task::Exit;
 
     fn names(machine: &mut Machine) -> Vec<String> {
         let mut names = Vec::new();

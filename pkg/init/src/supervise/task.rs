@@ -1,15 +1,18 @@
 //! One thing that PID 1 runs: a container, or a program of the image.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln_abi::{ContainerState, ContainerStatus, ServicePolicy, Stage};
+use kiln_abi::{ContainerState, ContainerStatus, ServicePolicy, Signal, Stage};
 
 use super::backoff::Backoff;
-use super::machine::{Exit, Index};
 
 /// The check ends by itself when its time is over, and tells what is missing. Without its word, this much later.
 const CHECK_GRACE: Duration = Duration::from_secs(2);
+
+/// Place of a task in the machine's list.
+pub type Index = usize;
 
 /// What is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,37 @@ pub enum Kind {
     Script(PathBuf),
     /// PID 1's own mounting of all volumes.
     Volumes,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself.
+    Code(i32),
+    /// Killed.
+    Signal(i32),
+}
+
+impl Exit {
+    /// As a shell says it: the code, or 128 + the signal's number.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(number) => number.saturating_add(128),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match Signal::of(&number.to_string()) {
+                Some(signal) => write!(f, "killed by {signal}"),
+                None => write!(f, "killed by signal {number}"),
+            },
+        }
+    }
 }
 
 /// Where a task stands.

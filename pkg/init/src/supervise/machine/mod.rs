@@ -11,9 +11,8 @@ use std::time::Duration;
 use kiln_abi::{ContainerStatus, RestartPolicy};
 use kiln_guest::power::Power;
 
-pub use self::speech::Exit;
 use self::speech::ms;
-use super::task::{Kind, Phase, Readiness, Task};
+use super::task::{Exit, Index, Kind, Phase, Readiness, Task};
 use crate::cmdline::Verbosity;
 
 /// Mounting and creating a container takes milliseconds; a mount that hangs must not hold up the others for ever.
@@ -22,9 +21,6 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
 /// A killed process that the kernel does not let go, as with a disk that never answers, is not waited for longer.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-
-/// Place of a task in the machine's list.
-pub type Index = usize;
 
 /// One step of the boot or of the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

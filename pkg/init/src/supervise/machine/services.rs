@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Command, Index, Machine, speech};
+use super::{Command, Machine, speech};
 use crate::cmdline::Verbosity;
-use crate::supervise::task::{Phase, Readiness, Task};
+use crate::supervise::task::{Index, Phase, Readiness, Task};
 
 impl Machine {
     /// Starts every service, or has it wait for those that it comes after.

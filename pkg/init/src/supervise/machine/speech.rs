@@ -1,43 +1,9 @@
 //! What the console says of a task: one line an event.
 
-use std::fmt;
 use std::time::Duration;
 
-use kiln_abi::Signal;
-
 use crate::cmdline::Verbosity;
-use crate::supervise::task::Task;
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself.
-    Code(i32),
-    /// Killed.
-    Signal(i32),
-}
-
-impl Exit {
-    /// As a shell says it: the code, or 128 + the signal's number.
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Code(code) => code,
-            Self::Signal(number) => number.saturating_add(128),
-        }
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(number) => match Signal::of(&number.to_string()) {
-                Some(signal) => write!(f, "killed by {signal}"),
-                None => write!(f, "killed by signal {number}"),
-            },
-        }
-    }
-}
+use crate::supervise::task::{Exit, Task};
 
 /// Something that follows a service's start, and how long after it.
 pub fn since_start(task: &Task, what: &str, now: Duration) -> String {
