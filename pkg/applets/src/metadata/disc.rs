@@ -12,36 +12,12 @@ use kiln_guest::host_name;
 
 use crate::Voice;
 
+use super::files::Files;
 use super::yaml::{self, Yaml};
 use super::{Found, fat, iso};
 
 /// Labels in the order of their worth: cloud-init's NoCloud (in both its spellings), and what `linuxkit metadata create` writes.
 const LABELS: [&str; 2] = ["cidata", "config"];
-
-/// The files of a disc that count, as far as they are there.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Files {
-    pub user_data: Option<Vec<u8>>,
-    pub meta_data: Option<Vec<u8>>,
-    /// LinuxKit's, of the same meaning as `user-data`.
-    pub config: Option<Vec<u8>>,
-}
-
-impl Files {
-    /// Where the file of this name goes, if it is one of them.
-    pub fn slot(&mut self, name: &str) -> Option<&mut Option<Vec<u8>>> {
-        match name {
-            "user-data" => Some(&mut self.user_data),
-            "meta-data" => Some(&mut self.meta_data),
-            "config" => Some(&mut self.config),
-            _ => None,
-        }
-    }
-
-    fn is_for_us(&self) -> bool {
-        self.user_data.is_some() || self.config.is_some()
-    }
-}
 
 /// The first disc that has something; of several the one with the better label.
 pub(super) fn find(devices: &Devices, say: Voice<'_>) -> Option<Found> {

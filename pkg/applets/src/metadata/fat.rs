@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fatfs::{FileSystem, FsOptions};
 
 use super::DATA_LIMIT_BYTES;
-use super::disc::Files;
+use super::files::Files;
 
 /// Most entries of the root folder that are looked at; a chain of clusters may lead round in a circle.
 const ENTRY_LIMIT: usize = 1024;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::DATA_LIMIT_BYTES;
-use super::disc::Files;
+use super::files::Files;
 
 const SECTOR_BYTES: u64 = 2048;
 /// Volume descriptors begin here (8.1), and there are never many.

@@ -10,6 +10,7 @@ mod cloud_config;
 mod disc;
 mod encoding;
 mod fat;
+mod files;
 mod http;
 mod iso;
 mod multipart;
