@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::harness::images;
 use crate::harness::kiln::{Running, Sandbox, run};
-use crate::harness::tree;
 
 /// A machine that does not power off has failed.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -96,9 +95,7 @@ const EXPECTED: &[&str] = &[
 
 fn console(init: &str, words: &[&str]) -> String {
     let sandbox = Sandbox::new();
-    let tree = std::fs::canonicalize(tree()).expect("the tree is there");
-    let yaml = YAML.replace("INIT", init).replace("TREE", &tree.to_string_lossy());
-    let yaml = sandbox.write("contract.yml", yaml);
+    let yaml = sandbox.write_yaml("contract.yml", &YAML.replace("INIT", init));
     run(sandbox.kiln(["build", "--cache"]).arg(images::store()).args(words).arg(yaml)).ok();
     let mut machine = Running::start(&mut sandbox.kiln(["run", "-accel", "qemu", "-mem", "768", "contract"]));
     machine.wait_for("ready for the button", LIMIT);

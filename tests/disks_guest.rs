@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use crate::harness::images::store;
 use crate::harness::kiln::{Sandbox, run};
 use crate::harness::kvm::KvmJob;
-use crate::harness::tree;
 
 /// What the guest does with its disks: `vda` is an image over another one, `vdb` raw, `vdc` the CD.
 const GUEST: &str = r##"
@@ -71,8 +70,7 @@ fn built() -> &'static Sandbox {
     static BUILT: OnceLock<Sandbox> = OnceLock::new();
     BUILT.get_or_init(|| {
         let sandbox = Sandbox::new();
-        let tree = fs::canonicalize(tree()).unwrap();
-        let yaml = sandbox.write("it.yml", GUEST.replace("TREE", &tree.to_string_lossy()));
+        let yaml = sandbox.write_yaml("it.yml", GUEST);
         run(sandbox.kiln(["build", "--no-sbom", "--cache"]).arg(store()).arg(yaml)).ok();
         fs::write(sandbox.path().join("base.img"), &[&b"from below\n"[..], &vec![b'x'; 1 << 20]].concat()[..1 << 20])
             .unwrap();
@@ -219,8 +217,7 @@ files:
 #[test]
 fn the_power_button_in_the_midst_of_writing_leaves_a_clean_file_system() {
     let sandbox = Sandbox::new();
-    let tree = fs::canonicalize(tree()).unwrap();
-    let yaml = sandbox.write("busy.yml", BUSY.replace("TREE", &tree.to_string_lossy()));
+    let yaml = sandbox.write_yaml("busy.yml", BUSY);
     run(sandbox.kiln(["build", "--no-sbom", "--cache"]).arg(store()).arg(yaml)).ok();
     let said = KvmJob::new(&format!(
         "kiln run -accel kvm -mem 256 -disk data.qcow2,size=64M busy > out 2> err < /dev/null &\n\

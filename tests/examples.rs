@@ -17,8 +17,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// What the console shows of `examples/NAME.yml` with `tests/fixtures/CHECK.yml` on top.
 #[track_caller]
 fn console(sandbox: &Sandbox, name: &str, check: &str) -> String {
-    let tree = fs::canonicalize(tree()).expect("the tree is there");
-    let files = [format!("examples/{name}.yml"), format!("tests/fixtures/{check}.yml")].map(|file| tree.join(file));
+    let files = [format!("examples/{name}.yml"), format!("tests/fixtures/{check}.yml")].map(|file| tree().join(file));
     run(sandbox.kiln(["build", "--name", "machine", "--cache"]).arg(store()).args(files)).ok();
     run(&mut sandbox.kiln(["run", "-accel", "qemu", "-cpus", "2", "machine"])).ok().stdout
 }
@@ -89,8 +88,7 @@ runcmd:
 #[test]
 fn the_classic_sections_work_and_the_power_button_ends_them_in_order() {
     let sandbox = Sandbox::new();
-    let tree = fs::canonicalize(tree()).expect("the tree is there");
-    let files = ["examples/linuxkit.yml", "tests/fixtures/linuxkit-check.yml"].map(|file| tree.join(file));
+    let files = ["examples/linuxkit.yml", "tests/fixtures/linuxkit-check.yml"].map(|file| tree().join(file));
     run(sandbox.kiln(["build", "--name", "machine", "--cache"]).arg(store()).args(files)).ok();
     for (name, text) in [("user-data", USER_DATA), ("meta-data", "instance-id: one\n")] {
         sandbox.write(&format!("seed/{name}"), text);

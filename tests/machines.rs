@@ -35,10 +35,9 @@ fn built() -> &'static Sandbox {
     static BUILT: OnceLock<Sandbox> = OnceLock::new();
     BUILT.get_or_init(|| {
         let sandbox = Sandbox::new();
-        let tree = fs::canonicalize(tree()).unwrap();
-        let yaml = sandbox.write("vm.yml", YAML.replace("TREE", &tree.to_string_lossy()));
+        let yaml = sandbox.write_yaml("vm.yml", YAML);
         let mut build = sandbox.kiln(["build", "--no-sbom", "--name", "vm", "--cache"]);
-        run(build.arg(images::store()).args([tree.join("examples/getty.yml"), yaml])).ok();
+        run(build.arg(images::store()).args([tree().join("examples/getty.yml"), yaml])).ok();
         sandbox
     })
 }

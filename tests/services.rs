@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::harness::images;
 use crate::harness::kiln::{Running, Sandbox, run};
-use crate::harness::tree;
 
 /// A machine that does not power off has failed.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -12,8 +11,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Builds a machine from packages of the tree and runs it until it powers off; gives its console.
 #[track_caller]
 fn console(sandbox: &Sandbox, name: &str, yaml: &str) -> String {
-    let tree = std::fs::canonicalize(tree()).expect("the tree is there");
-    let yaml = sandbox.write(&format!("{name}.yml"), yaml.replace("TREE", &tree.to_string_lossy()));
+    let yaml = sandbox.write_yaml(&format!("{name}.yml"), yaml);
     run(sandbox.kiln(["build", "--cache"]).arg(images::store()).arg(yaml)).ok();
     let machine = Running::start(&mut sandbox.kiln(["run", "-accel", "qemu", "-mem", "512", name]));
     let (status, console) = machine.wait(LIMIT);

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::tree;
+
 /// The program under test.
 pub const KILN: &str = env!("CARGO_BIN_EXE_kiln");
 
@@ -56,6 +58,11 @@ impl Sandbox {
         std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("the sandbox is writable");
         std::fs::write(&path, content).expect("the sandbox is writable");
         path
+    }
+
+    /// Writes a configuration; `TREE` in it is the tree under test.
+    pub fn write_yaml(&self, name: &str, yaml: &str) -> PathBuf {
+        self.write(name, yaml.replace("TREE", &tree().to_string_lossy()))
     }
 
     /// `kiln WORDS`, with an empty home and cache.

@@ -14,10 +14,15 @@ pub mod registry;
 pub mod roots;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-/// The root of the tree under test.
+/// The root of the tree under test, without links and dots.
 pub fn tree() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    static TREE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let above = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests' package is in the tree");
+        std::fs::canonicalize(above).expect("the tree is there")
+    });
+    &TREE
 }
 
 /// A folder that outlives a run, for what is costly to fetch and never changes. Below the target folder, so that
