@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn the_parts_come_out_as_they_went_in() {
-        let (kernel, initrd): (Vec<u8>, Vec<u8>) = ((0..15_000_u32).flat_map(u32::to_le_bytes).collect(), vec![9; 3000]);
+        let (kernel, initrd): (Vec<u8>, Vec<u8>) =
+            ((0..15_000_u32).flat_map(u32::to_le_bytes).collect(), vec![9; 3000]);
         let sections: [(&[u8; 8], &[u8]); 4] =
             [SBAT, (b".cmdline", b"console=ttyS0 quiet\n"), (b".initrd\0", &initrd), (b".linux\0\0", &kernel)];
         let parts = taken(&program(&sections)).unwrap();
