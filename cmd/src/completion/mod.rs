@@ -1,6 +1,8 @@
 //! `kiln completion`: the parser's own script for a shell, and behind it the names of machines, which the shell asks
 //! `kiln ps --names` for.
 
+use std::collections::BTreeSet;
+
 use clap::{Command, ValueHint};
 use clap_complete::Shell;
 
@@ -37,7 +39,26 @@ pub fn script(shell: Shell) -> Vec<u8> {
 fn plain(shell: Shell, mut command: Command) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "kiln", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    let script = String::from_utf8_lossy(&script);
+    // Bash's has the words that are hidden too.
+    let [hidden, shown] = [true, false].map(|is_hidden| words(&command, is_hidden));
+    let is_offered = |word: &&str| !hidden.contains(*word) || shown.contains(*word);
+    let line = |line: &str| match line.trim_start().strip_prefix("opts=\"").and_then(|opts| opts.strip_suffix('"')) {
+        Some(opts) => format!("opts=\"{}\"\n", opts.split(' ').filter(is_offered).collect::<Vec<_>>().join(" ")),
+        None => format!("{line}\n"),
+    };
+    script.lines().map(line).collect()
+}
+
+/// Names of the commands and flags that are hidden somewhere, or that are shown somewhere.
+fn words(command: &Command, is_hidden: bool) -> BTreeSet<String> {
+    let flags = command.get_arguments().filter(|arg| arg.is_hide_set() == is_hidden);
+    let flags = flags.filter_map(|arg| arg.get_long()).map(|flag| format!("--{flag}"));
+    let below = command.get_subcommands().flat_map(|below| {
+        let own = (below.is_hide_set() == is_hidden).then(|| below.get_name().to_owned());
+        own.into_iter().chain(words(below, is_hidden))
+    });
+    flags.chain(below).collect()
 }
 
 /// With [`ZSH_HINT`] at each argument that is a machine.
@@ -59,6 +80,18 @@ mod tests {
 
     fn text(shell: Shell) -> String {
         String::from_utf8(script(shell)).unwrap()
+    }
+
+    #[test]
+    fn words_that_are_hidden_are_not_offered() {
+        let [hidden, shown] = [true, false].map(|is_hidden| words(&args::command(), is_hidden));
+        let script = text(Shell::Bash);
+        let offered: Vec<&str> = script.lines().filter(|line| line.starts_with("opts=")).collect();
+        assert!(offered.len() > 10 && offered.iter().any(|line| line.contains("--arch ")));
+        assert!(hidden.contains("--arch") && shown.contains("--arch") && hidden.contains("__tied"));
+        for word in hidden.difference(&shown) {
+            assert!(!offered.iter().any(|line| line.split([' ', '"']).any(|offered| offered == word)), "{word}");
+        }
     }
 
     #[test]
