@@ -5,7 +5,7 @@ use std::fs;
 use kiln_run::block::{BlockBackend, Request};
 use kiln_run::check::check_disks;
 use kiln_run::config::{Disk, DiskFormat};
-use kiln_run::disks::open_all;
+use kiln_run::disks::{DiskError, open_all};
 use kiln_run::mem::GuestMemory;
 use kiln_run::mem::transfer::Span;
 use vm_memory::GuestAddress;
@@ -22,7 +22,14 @@ pub fn qcow2(data: &[u8]) {
     if check_disks(&[disk(true)]).is_err() {
         return;
     }
-    let opened = |read_only| Some(open_all(&[disk(read_only)], folder.path()).ok()?.remove(0).backend);
+    let opened = |read_only| loop {
+        match open_all(&[disk(read_only)], folder.path()) {
+            Ok(mut disks) => break Some(disks.remove(0).backend),
+            // A child that another test has just forked may have the file open, and so its lock, for a moment.
+            Err(DiskError::InUse { .. }) => std::thread::yield_now(),
+            Err(_) => break None,
+        }
+    };
     if let Some(disk) = opened(true) {
         use_all_over(disk.as_ref(), false);
     }
