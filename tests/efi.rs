@@ -86,6 +86,7 @@ fn what_firmware_cannot_boot_or_is_no_firmware_is_refused_before_a_machine_start
         (vec!["-firmware", "cut/X_CODE.fd", "efi.iso"], "it is cut off"),
         (vec!["-firmware", "alone/X_CODE.fd", "efi.iso"], "there are no EFI variables beside firmware"),
         (vec!["-firmware", "bad/X_CODE.fd", "efi.iso"], "it holds no EFI variables"),
+        (vec!["-firmware", "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "efi.iso"], "wants memory that the chipset protects"),
         (vec!["-mem", "64", "efi.iso"], "EFI firmware needs at least 128 MiB"),
         (vec!["-uefi", "-kernel", "text.img", "-cmdline", "x"], "kernel `text.img` is no EFI program"),
         (vec!["-oem-string", "", "efi.iso"], "OEM string 1 is empty"),

@@ -1,6 +1,10 @@
 //! Where distributions have the firmware.
 
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 /// Files of firmware with those of their first variables, the best first.
 const KNOWN: [(&str, &str); 9] = [
@@ -19,6 +23,11 @@ const KNOWN: [(&str, &str); 9] = [
     ("/usr/local/share/qemu/edk2-x86_64-code.fd", "/usr/local/share/qemu/edk2-i386-vars.fd"),
     ("/run/current-system/sw/share/qemu/edk2-x86_64-code.fd", "/run/current-system/sw/share/qemu/edk2-i386-vars.fd"),
 ];
+
+/// Where packages of firmware describe it (QEMU's `docs/interop/firmware.json`).
+const DESCRIBED: [&str; 2] = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
+/// Longest description that is read, in bytes.
+const MOST_DESCRIPTION_BYTES: u64 = 64 << 10;
 
 /// Firmware, and what its variables are at first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +79,54 @@ pub fn template_of(code: &Path) -> Option<PathBuf> {
     candidates.map(|name| code.with_file_name(name)).find(|path| path != code && path.is_file())
 }
 
+/// Whether the firmware `code` wants memory that the chipset protects, and so stands still in a machine without: its package says
+/// so, or its name does.
+pub(super) fn needs_smm(code: &Path) -> bool {
+    let is_named = code.file_name().is_some_and(|name| name.to_string_lossy().contains(".secboot"));
+    is_named || DESCRIBED.iter().any(|folder| is_described_with_smm(Path::new(folder), code))
+}
+
+fn is_described_with_smm(folder: &Path, code: &Path) -> bool {
+    let Ok(code) = code.canonicalize() else { return false };
+    let describes = |path: PathBuf| {
+        let mut text = String::new();
+        File::open(path).and_then(|file| file.take(MOST_DESCRIPTION_BYTES).read_to_string(&mut text)).ok()?;
+        let description: Value = serde_json::from_str(&text).ok()?;
+        let wants = description.get("features")?.as_array()?.iter().any(|feature| feature == "requires-smm");
+        let name = description.pointer("/mapping/executable/filename")?.as_str()?;
+        Some(wants && Path::new(name).canonicalize().is_ok_and(|path| path == code))
+    };
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.map(|file| file.path()).any(|path| describes(path).unwrap_or(false))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+
+    #[test]
+    fn firmware_that_wants_protected_memory_is_known_by_its_description_or_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["safe.fd", "plain.fd"] {
+            fs::write(at(name), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(at("safe.fd"), at("other-name.fd")).unwrap();
+        let describe = |name: &str, code: &str, feature: &str| {
+            let executable = serde_json::json!({"filename": at(code), "format": "raw"});
+            let text = serde_json::json!({"mapping": {"executable": executable}, "features": ["acpi-s3", feature]});
+            fs::write(at(name), text.to_string()).unwrap();
+        };
+        describe("50.json", "safe.fd", "requires-smm");
+        describe("60.json", "plain.fd", "verbose-dynamic");
+        fs::write(at("70.json"), "{").unwrap();
+        fs::write(at("80.json"), r#"{"features": ["requires-smm"]}"#).unwrap();
+        for (name, wanted) in [("safe.fd", true), ("other-name.fd", true), ("plain.fd", false), ("none.fd", false)] {
+            assert_eq!(is_described_with_smm(folder.path(), &at(name)), wanted, "{name}");
+        }
+        assert!(!is_described_with_smm(&at("nowhere"), &at("safe.fd")));
+        assert!(needs_smm(Path::new("/nowhere/OVMF_CODE_4M.secboot.fd")) && !needs_smm(&at("plain.fd")));
+    }
 
     #[test]
     fn firmware_without_its_variables_is_passed_over() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::find::needs_smm;
 use super::volume::{BadFirmware, BadVariables, check_code, check_variables, variables_len};
 use crate::config::Firmware;
 use crate::layout::FIRMWARE_MAX;
@@ -36,6 +37,9 @@ pub enum FirmwareError {
         #[source]
         source: BadFirmware,
     },
+    /// It would wait for ever for what this machine has not.
+    #[error("firmware `{}` wants memory that the chipset protects (SMM), which this machine has not: take the one without, such as `OVMF_CODE_4M.fd`", .0.display())]
+    NeedsSmm(PathBuf),
     /// There are no first variables.
     #[error("there are no EFI variables beside firmware `{}`: its package has a file like `OVMF_VARS_4M.fd`, which belongs into the same folder", .0.display())]
     NoTemplate(PathBuf),
@@ -74,6 +78,9 @@ impl Image {
         let path = &firmware.code;
         let bad = |source| FirmwareError::Code { path: path.clone(), source };
         let mut code = read(path, "firmware")?;
+        if needs_smm(path) {
+            return Err(FirmwareError::NeedsSmm(path.clone()));
+        }
         let own = variables_len(&code).filter(|len| *len < code.len());
         let (template, template_path) = match (own, &firmware.template) {
             (Some(len), _) => (code.drain(..len).collect(), path),
