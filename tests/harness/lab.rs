@@ -3,6 +3,7 @@
 //! exits and faults are exact.
 
 use std::fs;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -66,7 +67,9 @@ fn modules() -> PathBuf {
     let Ok(mut code) = fs::read(own.join(SOFTWARE_CPU)) else { return own.to_owned() };
     let mut places = code.windows(ABORTS.len()).enumerate().filter(|(_, bytes)| *bytes == ABORTS).map(|(at, _)| at);
     let (Some(at), None) = (places.next(), places.next()) else { return own.to_owned() };
-    let dir = super::cache_dir().join("qemu-modules");
+    // Another build of QEMU takes no modules of this one.
+    let build = BuildHasherDefault::<DefaultHasher>::default().hash_one(&code);
+    let dir = super::cache_dir().join(format!("qemu-modules-{build:x}"));
     fixtures::once(&dir, |dir| {
         // The jump is taken always.
         code[at + 2] = 0xEB;

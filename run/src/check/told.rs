@@ -67,7 +67,7 @@ pub(super) fn check(told: &Told, faults: &mut Vec<Fault>) {
         .and_then(|found| if found.is_file() { Ok(found.len()) } else { Err(io::ErrorKind::InvalidInput.into()) })
     {
         Err(source) => add(ToldFault::Ignition { path: path.clone(), source }),
-        Ok(bytes @ 1..=Told::MOST_IGNITION_BYTES) => _ = bytes,
+        Ok(1..=Told::MOST_IGNITION_BYTES) => {}
         Ok(bytes) => add(ToldFault::IgnitionSize { path: path.clone(), bytes }),
     }
 }
